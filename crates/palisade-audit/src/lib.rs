@@ -1,0 +1,1 @@
+//! The record of everything that was asked: Recorder and a JSON-lines implementation.

@@ -1,0 +1,1 @@
+//! The gate: every request is decided, rated, recorded and served here. Services and the event bus.

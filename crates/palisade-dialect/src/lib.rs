@@ -1,0 +1,1 @@
+//! How foreign plugins differ from native ones: wire codecs, method names, lifecycles.

@@ -1,0 +1,1 @@
+//! Lifecycle and control: installs, grants, supervisor, calls.

@@ -1,0 +1,1 @@
+//! Behaviour of scopes, checked against brute force.

@@ -1,0 +1,1 @@
+//! What is granted: pure decisions over requested, granted and the operator's rules. No I/O.

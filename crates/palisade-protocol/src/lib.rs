@@ -1,0 +1,1 @@
+//! The wire between Palisade and a native plugin: framing, messages, negotiation, Peer.

@@ -1,0 +1,1 @@
+//! Where a plugin may run: Backend, Prepared, Instance, Lane, LaunchSpec and the resolver.

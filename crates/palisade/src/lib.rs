@@ -1,0 +1,1 @@
+//! Run other people's plugins without trusting them.
