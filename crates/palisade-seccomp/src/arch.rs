@@ -23,7 +23,8 @@ pub enum Arch {
     Aarch64,
 }
 
-static X86_64_BY_NAME: LazyLock<HashMap<&'static str, u32>> = LazyLock::new(|| index(x86_64::TABLE));
+static X86_64_BY_NAME: LazyLock<HashMap<&'static str, u32>> =
+    LazyLock::new(|| index(x86_64::TABLE));
 static AARCH64_BY_NAME: LazyLock<HashMap<&'static str, u32>> =
     LazyLock::new(|| index(aarch64::TABLE));
 

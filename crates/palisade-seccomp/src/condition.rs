@@ -88,7 +88,9 @@ impl Op {
             | Op::MaskedEq { mask: 0, .. }
             | Op::MaskedIn { mask: 0, .. }
             | Op::MaskedNotIn { mask: 0, .. } => Some("the mask is empty"),
-            Op::MaskedEq { mask, value } if value & !mask != 0 => Some("value has bits outside mask"),
+            Op::MaskedEq { mask, value } if value & !mask != 0 => {
+                Some("value has bits outside mask")
+            }
             Op::MaskedIn { mask, values } | Op::MaskedNotIn { mask, values }
                 if values.iter().any(|value| value & !mask != 0) =>
             {
@@ -193,7 +195,8 @@ impl fmt::Display for ArgCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.argument.name;
         let v = |value: &u64| Constant { value: *value, octal: self.argument.width == Width::W16 };
-        let set = |values: &[u64]| values.iter().map(|x| v(x).to_string()).collect::<Vec<_>>().join(", ");
+        let set =
+            |values: &[u64]| values.iter().map(|x| v(x).to_string()).collect::<Vec<_>>().join(", ");
         match &self.op {
             Op::Eq(x) => write!(f, "{name} == {}", v(x)),
             Op::Ne(x) => write!(f, "{name} != {}", v(x)),
@@ -204,7 +207,9 @@ impl fmt::Display for ArgCondition {
             Op::MaskedEq { mask, value } => write!(f, "{name} & {} == {}", v(mask), v(value)),
             Op::MaskedAny(mask) => write!(f, "{name} & {} != 0", v(mask)),
             Op::MaskedNone(mask) => write!(f, "{name} & {} == 0", v(mask)),
-            Op::MaskedIn { mask, values } => write!(f, "{name} & {} in {{{}}}", v(mask), set(values)),
+            Op::MaskedIn { mask, values } => {
+                write!(f, "{name} & {} in {{{}}}", v(mask), set(values))
+            }
             Op::MaskedNotIn { mask, values } => {
                 write!(f, "{name} & {} not in {{{}}}", v(mask), set(values))
             }
@@ -252,8 +257,14 @@ mod tests {
     #[test]
     fn constants_must_fit_and_tests_must_vary() {
         let code = |result: Result<ArgCondition, Error>| result.unwrap_err().code();
-        assert_eq!(code(condition("socket", "domain", Op::Eq(1 << 32))), "PAL-SECCOMP-VALUE-TOO-WIDE");
-        assert_eq!(code(condition("chmod", "mode", Op::MaskedAny(1 << 16))), "PAL-SECCOMP-VALUE-TOO-WIDE");
+        assert_eq!(
+            code(condition("socket", "domain", Op::Eq(1 << 32))),
+            "PAL-SECCOMP-VALUE-TOO-WIDE"
+        );
+        assert_eq!(
+            code(condition("chmod", "mode", Op::MaskedAny(1 << 16))),
+            "PAL-SECCOMP-VALUE-TOO-WIDE"
+        );
         for op in [
             Op::Lt(0),
             Op::Ge(0),
@@ -264,13 +275,21 @@ mod tests {
             Op::MaskedIn { mask: 1, values: vec![0, 2] },
             Op::InSet(vec![]),
         ] {
-            assert_eq!(code(condition("socket", "domain", op.clone())), "PAL-SECCOMP-CONSTANT-CONDITION", "{op:?}");
+            assert_eq!(
+                code(condition("socket", "domain", op.clone())),
+                "PAL-SECCOMP-CONSTANT-CONDITION",
+                "{op:?}"
+            );
         }
     }
 
     #[test]
     fn conditions_read_like_c() {
-        let shown = condition("mknod", "mode", Op::MaskedNotIn { mask: 0o170_000, values: vec![0, 0o100_000] });
+        let shown = condition(
+            "mknod",
+            "mode",
+            Op::MaskedNotIn { mask: 0o170_000, values: vec![0, 0o100_000] },
+        );
         assert_eq!(shown.unwrap().to_string(), "mode & 0170000 not in {0, 0100000}");
         let shown = condition("ioctl", "cmd", Op::is_in(&[0x5412])).unwrap();
         assert_eq!(shown.to_string(), "cmd in {0x5412}");

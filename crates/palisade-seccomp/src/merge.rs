@@ -9,7 +9,7 @@ use crate::syscall::Syscall;
 /// One policy that answers every call exactly as the kernel would with `floor` installed first and
 /// `profile` on top of it: the more restrictive answer wins, and of two errnos the profile's.
 ///
-/// Its name is `floor+profile` with both versions, `floor/1+python/1`, and its own version is 1.
+/// Its version is the profile's; its [`Policy::label`] names both with their versions.
 #[must_use]
 pub fn merged(floor: &Policy, profile: &Policy) -> Policy {
     let syscalls: BTreeSet<Syscall> = floor.syscalls().chain(profile.syscalls()).collect();
@@ -18,8 +18,9 @@ pub fn merged(floor: &Policy, profile: &Policy) -> Policy {
         .map(|syscall| (syscall, product(&complete(floor, syscall), &complete(profile, syscall))))
         .collect();
     Policy {
-        name: format!("{}/{}+{}/{}", floor.name, floor.version, profile.name, profile.version),
-        version: 1,
+        name: format!("{}+{}", floor.name, profile.name),
+        version: profile.version,
+        label: format!("{}+{}", floor.label, profile.label),
         default: Action::stacked(floor.default, profile.default),
         rules,
     }
@@ -62,6 +63,12 @@ fn product(floor: &[Rule], profile: &[Rule]) -> Vec<Rule> {
     if let Some(end) = out.iter().position(|rule| rule.conditions.is_empty()) {
         out.truncate(end + 1);
     }
+    // A conditional rule right before that end, with the same answer, asks for nothing.
+    while let [.., conditional, last] = out.as_slice()
+        && conditional.action == last.action
+    {
+        out.remove(out.len() - 2);
+    }
     out
 }
 
@@ -82,7 +89,9 @@ mod tests {
             .build()
             .unwrap();
         let both = merged(&floor, &profile);
-        assert_eq!(both.name(), "floor/1+p/3");
+        assert_eq!(both.name(), "floor+p");
+        assert_eq!(both.version(), 3);
+        assert_eq!(both.label(), "floor/1+p/3");
         let kill = Syscall::named("kill").unwrap();
         let shown: Vec<String> = both.rules(kill).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["pid == 1 -> kill", "sig == 9 -> EPERM", "allow"]);

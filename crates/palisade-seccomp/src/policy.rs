@@ -72,6 +72,8 @@ impl fmt::Display for Rule {
 pub struct Policy {
     pub(crate) name: String,
     pub(crate) version: u32,
+    /// Name and version of every policy in it.
+    pub(crate) label: String,
     pub(crate) default: Action,
     pub(crate) rules: BTreeMap<Syscall, Vec<Rule>>,
 }
@@ -79,9 +81,14 @@ pub struct Policy {
 impl Policy {
     /// Starts a policy. `version` is raised by its author whenever an answer changes; it is
     /// written to the audit record beside the program's bytes.
-    #[must_use]
     pub fn builder(name: &str, version: u32, default: Action) -> PolicyBuilder {
-        let policy = Policy { name: name.to_owned(), version, default, rules: BTreeMap::new() };
+        let policy = Policy {
+            name: name.to_owned(),
+            version,
+            label: format!("{name}/{version}"),
+            default,
+            rules: BTreeMap::new(),
+        };
         PolicyBuilder { outcome: check_action(default).map(|()| policy) }
     }
 
@@ -95,6 +102,12 @@ impl Policy {
     #[must_use]
     pub const fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Name and version in one, `python/1`; of a merged policy both parts, `floor/1+python/1`.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// The answer for calls that no rule matches, calls unknown to this crate included.
@@ -270,6 +283,9 @@ mod tests {
             code(start().on(Action::EPERM, &["read"]).on(Action::Allow, &["read"])),
             "PAL-SECCOMP-UNREACHABLE-RULE"
         );
-        assert_eq!(code(Policy::builder("t", 1, Action::Errno(5000))), "PAL-SECCOMP-ERRNO-TOO-LARGE");
+        assert_eq!(
+            code(Policy::builder("t", 1, Action::Errno(5000))),
+            "PAL-SECCOMP-ERRNO-TOO-LARGE"
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! written in its `xn--` form, so that what is granted is what is resolved (RFC 5890).
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
 };
@@ -48,37 +49,65 @@ pub struct AuthorityScope {
 /// resolvers read those as addresses in decimal, octal or hexadecimal (WHATWG URL, "ends in a number").
 #[must_use]
 pub fn parse_host(host: &str) -> Option<String> {
+    canonical_host(host).map(Cow::into_owned)
+}
+
+/// [`parse_host`] that copies only upper case names and IPv6 addresses.
+fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         let address: Ipv6Addr = inner.parse().ok()?;
-        return Some(match address.to_ipv4_mapped() {
+        return Some(Cow::Owned(match address.to_ipv4_mapped() {
             Some(v4) => v4.to_string(),
             None => format!("[{address}]"),
-        });
+        }));
     }
-    if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return Some(address.to_string());
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if ends_in_number(name) {
+        // Only the canonical spelling of an IPv4 address parses: four decimal parts, no leading zero.
+        return host.parse::<Ipv4Addr>().is_ok().then_some(Cow::Borrowed(host));
     }
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    (is_dns_name(&name) && !ends_in_number(&name)).then_some(name)
+    let name = if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    };
+    is_dns_name(&name).then_some(name)
+}
+
+/// The canonical form of a target `host:port`, where it is one.
+pub(super) fn canonical(target: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = split_port(target);
+    let port = port.and_then(parse_port)?;
+    let canonical = canonical_host(host)?;
+    Some(if *canonical == *host {
+        Cow::Borrowed(target)
+    } else {
+        Cow::Owned(format!("{canonical}:{port}"))
+    })
 }
 
 fn is_dns_name(name: &str) -> bool {
-    (1..=253).contains(&name.len())
-        && name.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_')
-                })
-        })
+    let mut label = 0;
+    let mut previous = b'.';
+    for b in name.bytes() {
+        match b {
+            b'.' if previous == b'.' || previous == b'-' => return false,
+            b'.' => label = 0,
+            b'-' if previous == b'.' => return false,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' if label < 63 => label += 1,
+            _ => return false,
+        }
+        previous = b;
+    }
+    name.len() <= 253 && !matches!(previous, b'.' | b'-')
 }
 
 fn ends_in_number(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let hex =
-        last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
-    hex || last.bytes().all(|b| b.is_ascii_digit())
+    let last = name.rsplit('.').next().unwrap_or_default().as_bytes();
+    match last {
+        [b'0', b'x' | b'X', rest @ ..] => rest.iter().all(u8::is_ascii_hexdigit),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    }
 }
 
 /// Splits `host:port`, minding brackets.
@@ -144,7 +173,7 @@ impl AuthorityScope {
 
     pub(super) fn matches(&self, target: &str) -> bool {
         let (host, port) = split_port(target);
-        let (Some(host), Some(port)) = (parse_host(host), port.and_then(parse_port)) else {
+        let (Some(host), Some(port)) = (canonical_host(host), port.and_then(parse_port)) else {
             return false;
         };
         let port_fits = match self.port {
@@ -154,7 +183,7 @@ impl AuthorityScope {
         port_fits
             && match &self.host {
                 HostPattern::Any => true,
-                HostPattern::Exact(h) => *h == host,
+                HostPattern::Exact(h) => *h == *host,
                 HostPattern::Below(suffix) => is_below(&host, suffix),
             }
     }

@@ -22,7 +22,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,19 @@ impl<'a> Access<'a> {
     pub const fn new(kind: Kind, target: &'a str) -> Self {
         Self { kind, target }
     }
+
+    /// The target in the one spelling that is compared (a path without `//` and `/./`, a host in lower
+    /// case without trailing dot), or `None` where it is not valid for its kind and so is covered by
+    /// nothing. Copies only where the spelling changes and for IPv6 addresses.
+    #[must_use]
+    pub fn canonical_target(&self) -> Option<Cow<'a, str>> {
+        match self.kind.scope_form() {
+            ScopeForm::Path => path::canonical(self.target),
+            ScopeForm::Authority => authority::canonical(self.target),
+            ScopeForm::Subject => is_valid_subject(self.target).then_some(self.target.into()),
+            ScopeForm::Name => name::is_name(self.target).then_some(self.target.into()),
+        }
+    }
 }
 
 impl fmt::Display for Access<'_> {
@@ -179,7 +192,10 @@ impl Capability {
             }
     }
 
-    /// Whether every access that this right covers is covered by `other` too. Exact for one pair.
+    /// Whether every access that this right covers is covered by `other` too. Never wrongly
+    /// true. Exact for one pair, but at the length bounds: where a pattern is so long that the bound on
+    /// targets leaves room for fewer than its form says (`name*` with a name of 256 bytes), the form
+    /// decides and the answer can be "no" although nothing more is covered.
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.kind == other.kind
@@ -193,7 +209,8 @@ impl Capability {
     }
 
     /// How much harm the right can do, with the scope taken into account: one that covers everything
-    /// of its kind is one step riskier than the kind.
+    /// of its kind (`/**`, `*`, every host, a subject of wildcards only) is one step riskier than the
+    /// kind.
     #[must_use]
     pub fn risk(&self) -> Risk {
         let everything = match &self.scope {

@@ -3,7 +3,7 @@
 //! These two forms and no others, because a mount can hold exactly them. Purely lexical: the file
 //! system is not asked, and `.` and `..` are refused rather than resolved.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Longest path in bytes (Linux PATH_MAX less the terminating NUL).
 const MAX_PATH: usize = 4095;
@@ -21,24 +21,42 @@ pub struct PathScope {
 /// too long.
 #[must_use]
 pub fn normalize_path(path: &str) -> Option<String> {
-    if !path.starts_with('/') || path.len() > MAX_PATH || path.chars().any(char::is_control) {
+    canonical(path).map(Cow::into_owned)
+}
+
+/// [`normalize_path`] that copies only where something has to be taken out.
+pub(super) fn canonical(path: &str) -> Option<Cow<'_, str>> {
+    if !path.starts_with('/') || path.len() > MAX_PATH || has_control(path) {
         return None;
     }
-    let mut out = String::with_capacity(path.len());
+    let mut kept = 0;
     for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." => return None,
-            part => {
-                out.push('/');
-                out.push_str(part);
-            }
+            part => kept += 1 + part.len(),
         }
+    }
+    if kept.max(1) == path.len() {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut out = String::with_capacity(kept.max(1));
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        out.push('/');
+        out.push_str(part);
     }
     if out.is_empty() {
         out.push('/');
     }
-    Some(out)
+    Some(Cow::Owned(out))
+}
+
+fn has_control(text: &str) -> bool {
+    if text.is_ascii() {
+        text.bytes().any(|b| b.is_ascii_control())
+    } else {
+        text.chars().any(char::is_control)
+    }
 }
 
 impl PathScope {
@@ -88,7 +106,7 @@ impl PathScope {
     }
 
     pub(super) fn matches(&self, target: &str) -> bool {
-        normalize_path(target).is_some_and(|t| self.contains(&t))
+        canonical(target).is_some_and(|t| self.contains(&t))
     }
 
     fn contains(&self, normal: &str) -> bool {

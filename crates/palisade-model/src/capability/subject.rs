@@ -66,8 +66,10 @@ impl SubjectPattern {
         &self.text
     }
 
+    /// Whether the pattern names nothing at all. `*.>` is not quite every subject, but counts as it:
+    /// otherwise one more token would hide what is asked for.
     pub(super) fn is_everything(&self) -> bool {
-        self.text == ">"
+        self.text.split('.').all(|token| matches!(token, "*" | ">"))
     }
 
     /// Whether `subject` (without wildcards) fits the pattern.

@@ -83,7 +83,10 @@ impl Outcome {
             Verdict::Succeeded => 's',
             Verdict::Impossible => 'i',
         };
-        format!("{v}{}\n{}", self.errno.unwrap_or(-1), self.detail).into_bytes()
+        let mut bytes = format!("{v}{}\n{}", self.errno.unwrap_or(-1), self.detail).into_bytes();
+        // One read of the supervisor takes it whole.
+        bytes.truncate(4000);
+        bytes
     }
 
     /// The other side of `encode`.

@@ -8,7 +8,6 @@ use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 /// `sys!(libc::SYS_x, a, b)`: one raw call, every argument passed as a full register.
-#[macro_export]
 macro_rules! sys {
     ($nr:expr $(, $arg:expr)* $(,)?) => {{
         // SAFETY: the attacker makes any call it likes; pointers are valid where the call reads them.
@@ -161,12 +160,23 @@ pub fn wait_child(pid: i32, wait: Duration, options: i32) -> Option<i32> {
 
 /// Runs an attempt in a child and watches it: an answer, a kill, a stop or a timeout is seen.
 pub fn supervise(limit: Duration, attempt: impl FnOnce() -> Outcome) -> Outcome {
-    let (Ok((r, w)), parent) = (pipe(), pid()) else { return blocked(libc::EMFILE, "pipe") };
+    watch(limit, true, attempt)
+}
+
+/// The same without a process group of its own, so that the child can make a session.
+pub fn supervise_in_session(limit: Duration, attempt: impl FnOnce() -> Outcome) -> Outcome {
+    watch(limit, false, attempt)
+}
+
+fn watch(limit: Duration, own_group: bool, attempt: impl FnOnce() -> Outcome) -> Outcome {
+    let Ok((r, w)) = pipe() else { return blocked(libc::EMFILE, "pipe") };
     let child = match fork() {
         Ok(0) => {
             // SAFETY: plain calls; the group is ours, so that the supervisor may end it whole.
             unsafe {
-                libc::setpgid(0, 0);
+                if own_group {
+                    libc::setpgid(0, 0);
+                }
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             }
             close(r);
@@ -177,7 +187,6 @@ pub fn supervise(limit: Duration, attempt: impl FnOnce() -> Outcome) -> Outcome 
         Ok(child) => child,
         Err(e) => return blocked(e.0, "fork for the attempt"),
     };
-    debug_assert!(parent != child);
     close(w);
     let end = Instant::now() + limit;
     let mut bytes = Vec::new();
@@ -209,8 +218,10 @@ pub fn supervise(limit: Duration, attempt: impl FnOnce() -> Outcome) -> Outcome 
     if ended.is_none_or(|s| libc::WIFSTOPPED(s)) {
         end_child(child);
     }
-    // SAFETY: the group was made by the child above; what it left behind ends with it.
-    unsafe { libc::kill(-child, libc::SIGKILL) };
+    if own_group {
+        // SAFETY: the group was made by the child above; what it left behind ends with it.
+        unsafe { libc::kill(-child, libc::SIGKILL) };
+    }
     match (answer, ended) {
         (Some(outcome), _) => outcome,
         (None, Some(s)) if libc::WIFSTOPPED(s) => {
@@ -243,7 +254,8 @@ impl Victim {
     /// Starts one; `prepare` runs in the child before it waits.
     pub fn spawn(prepare: impl FnOnce()) -> Sys<Self> {
         let listener =
-            sys!(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)? as i32;
+            sys!(libc::SYS_socket, libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)?
+                as i32;
         let mut addr = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
         let name = format!("palisade-victim-{}-{listener}", pid());
         for (to, from) in addr.sun_path[1..].iter_mut().zip(name.bytes()) {
@@ -285,7 +297,7 @@ impl Victim {
 
     /// The signal that ended it, within `wait`.
     pub fn ended_by(&self, wait: Duration) -> Option<i32> {
-        wait_child(self.pid, wait, 0).filter(|s| libc::WIFSIGNALED(*s)).map(libc::WTERMSIG)
+        wait_child(self.pid, wait, 0).filter(|s| libc::WIFSIGNALED(*s)).map(|s| libc::WTERMSIG(s))
     }
 }
 

@@ -16,8 +16,8 @@ pub enum Control {
     Run,
     /// As root.
     Root,
-    /// As an ordinary user (root would prove nothing).
-    User,
+    /// As an ordinary user (root would prove nothing), with the things that the parameters name.
+    UserParams,
     /// With the things that the parameters name; the harness makes them.
     Params,
     /// As root, with the things that the parameters name.
@@ -30,7 +30,8 @@ pub enum Control {
     Route,
     /// fd 3 must be a socket whose other end the harness holds.
     Channel,
-    /// There is none; the reason is given.
+    /// There is none, or not on every machine: what is blocked outside too counts as impossible,
+    /// for the reason given.
     None(&'static str),
 }
 
@@ -39,7 +40,7 @@ impl Control {
         match self {
             Self::Run => "run",
             Self::Root => "root",
-            Self::User => "user",
+            Self::UserParams => "user+params",
             Self::Params => "params",
             Self::RootParams => "root+params",
             Self::Victim => "own victim",
@@ -107,7 +108,8 @@ impl Attempt {
         row
     }
 
-    /// Makes the attempt. Outside the walls it always runs in a watched child; inside it runs in
+    /// Makes the attempt. Many change the process for good (roots, filters, limits, signals), so
+    /// that a plugin process should be asked for one attempt only. Outside the walls it always runs in a watched child; inside it runs in
     /// the plugin process itself, unless the parameters say `"fork": true`.
     pub fn make(&self, ctx: &Ctx) -> Outcome {
         if ctx.outside() && self.harmful && !ctx.flag("really") {
@@ -132,7 +134,14 @@ fn outside_view(attempt: &Attempt, outcome: Outcome) -> Outcome {
     if let Control::None(why) = attempt.control {
         return impossible(format!("{why} (here: {})", outcome.describe()));
     }
+    let fixed_path = matches!(attempt.control, Control::Run | Control::Root | Control::Victim);
     match outcome.errno {
+        Some(libc::ENOENT) if fixed_path => {
+            impossible(format!("not on this machine: {}", outcome.describe()))
+        }
+        None if attempt.number == 10 => {
+            impossible(format!("not on this machine: {}", outcome.describe()))
+        }
         Some(libc::ENOSYS | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT) => {
             impossible(format!("this kernel has it not: {}", outcome.describe()))
         }
@@ -239,7 +248,7 @@ impl Ctx {
         for base in named.into_iter().flatten().chain(["/tmp", "/dev/shm", "/data", "."]) {
             let path = format!("{base}/attacker-{}-{}", sys::pid(), self.current.get().0);
             if std::fs::create_dir(&path).is_ok() {
-                return Ok(Scratch { path });
+                return Ok(Scratch { path, unmount: self.outside() });
             }
         }
         Err(impossible("no directory to work in"))
@@ -262,10 +271,15 @@ impl Ctx {
 /// A working directory that is removed at the end.
 pub struct Scratch {
     pub path: String,
+    /// A control may have mounted something on it (in its own mount namespace).
+    pub unmount: bool,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.unmount {
+            let _ = sys!(libc::SYS_umount2, sys::c(&self.path).as_ptr(), libc::MNT_DETACH);
+        }
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
@@ -321,7 +335,7 @@ impl Tally {
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
         channel, devices, disk, env, exec, fds, files, filter, misc, mounts, namespaces, net, proc,
-        process, resources, residue, sockets, survive, tty,
+        process, residue, resources, sockets, survive, tty,
     };
     [
         files::TABLE,

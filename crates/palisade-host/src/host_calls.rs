@@ -1,0 +1,51 @@
+//! What the host does for one instance: the other direction of its lane.
+//!
+//! One value stands for one instance and holds that instance's caller, so whoever asks is known from
+//! the lane that the request came on; nothing in a message can claim to be somebody else.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use palisade_broker::{Broker, Caller};
+use palisade_model::{Failure, Payload};
+use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream};
+use palisade_services::log::{LogSink, LogStream, output_line};
+
+use crate::status::{Counters, count};
+
+/// See the module.
+pub(crate) struct InstanceCalls {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) broker: Broker,
+    pub(crate) sink: Arc<dyn LogSink>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl HostCalls for InstanceCalls {
+    fn request(&self, request: HostRequest) -> BoxFuture<'static, Result<Payload, Failure>> {
+        count(&self.counters.requests);
+        let HostRequest { method, payload, trace } = request;
+        let answer = self.broker.request(&self.caller, &method, &payload, trace.0);
+        let counters = Arc::clone(&self.counters);
+        Box::pin(async move {
+            let result = answer.await;
+            if result.is_err() {
+                count(&counters.requests_failed);
+            }
+            result
+        })
+    }
+
+    fn output(&self, stream: OutputStream, line: &str) {
+        count(&self.counters.output_lines);
+        let stream = match stream {
+            OutputStream::Stdout => LogStream::Stdout,
+            OutputStream::Stderr => LogStream::Stderr,
+        };
+        output_line(&*self.sink, &self.caller, stream, line);
+    }
+
+    fn output_dropped(&self, bytes: u64) {
+        self.counters.output_dropped.fetch_add(bytes, Ordering::Relaxed);
+        self.sink.dropped(self.caller.principal(), bytes);
+    }
+}

@@ -1,0 +1,114 @@
+//! Watching one instance: its end is recorded once, whoever brought it about, and everybody who waits
+//! learns the cause.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_audit::{Act, RecordKind};
+use palisade_broker::{Caller, Gate};
+use palisade_model::{ErrorCode, Failure};
+use palisade_sandbox::{Deadline, Exit, ExitCause, Instance, KillReason};
+use tokio::sync::{Notify, watch};
+
+/// How long an instance whose lane has failed may take to end before it is ended.
+const END_AFTER_LANE: Duration = Duration::from_secs(1);
+/// How long the end of a killed instance is waited for.
+pub(crate) const REAPED_WITHIN: Duration = Duration::from_secs(10);
+
+/// An instance that is watched until its end.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pub(crate) instance: Arc<dyn Instance>,
+    exit: watch::Receiver<Option<Exit>>,
+    abandon: Arc<Notify>,
+}
+
+impl Watched {
+    /// Starts to watch. `ended` is called once, after the end was recorded.
+    pub(crate) fn new(
+        instance: Arc<dyn Instance>,
+        caller: Arc<Caller>,
+        gate: Gate,
+        lifetime: Option<Duration>,
+        ended: impl FnOnce(&Exit) + Send + 'static,
+    ) -> Self {
+        let (tell, exit) = watch::channel(None);
+        let abandon = Arc::new(Notify::new());
+        let (watched, given_up) = (Arc::clone(&instance), Arc::clone(&abandon));
+        tokio::spawn(async move {
+            let exit = tokio::select! {
+                exit = watched.wait() => exit,
+                () = given_up.notified() => watched.kill(KillReason::Dropped).await,
+                () = sleep(lifetime) => watched.kill(KillReason::Deadline(Deadline::Lifetime)).await,
+            };
+            record(&gate, &caller, watched.as_ref(), &exit);
+            ended(&exit);
+            tell.send_replace(Some(exit));
+        });
+        Self { instance, exit, abandon }
+    }
+
+    /// Has the instance killed, without waiting. For whoever cannot wait: a destructor.
+    pub(crate) fn abandon(&self) {
+        self.abandon.notify_one();
+    }
+
+    /// How it ended, once it has.
+    pub(crate) async fn ended(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or(UNKNOWN),
+            // The runtime is going down with the watcher; the instance dies with its last handle.
+            Err(_) => UNKNOWN,
+        }
+    }
+
+    /// The cause of a lane's failure: where the instance has ended, or ends now, its end and not the
+    /// closed connection. A breach of the protocol ends it.
+    pub(crate) async fn explain(&self, failure: Failure) -> Failure {
+        use ErrorCode as C;
+        match failure.code {
+            C::Crashed | C::Unavailable | C::ProtocolBreach | C::Internal => {}
+            _ => return failure,
+        }
+        if let Ok(exit) = tokio::time::timeout(END_AFTER_LANE, self.ended()).await {
+            return because(&exit, failure);
+        }
+        if matches!(failure.code, C::ProtocolBreach | C::Crashed) {
+            let instance = Arc::clone(&self.instance);
+            let why = KillReason::Breach(failure.message.clone());
+            let killed = tokio::spawn(async move { instance.kill(why).await });
+            if let Ok(Ok(exit)) = tokio::time::timeout(REAPED_WITHIN, killed).await {
+                return because(&exit, failure);
+            }
+        }
+        failure
+    }
+}
+
+const UNKNOWN: Exit = Exit { cause: ExitCause::Unknown, usage: None };
+
+/// The end as a failure; what the lane said stays where it says more.
+fn because(exit: &Exit, lane: Failure) -> Failure {
+    match &exit.cause {
+        ExitCause::Killed(KillReason::Breach(_)) if lane.code == ErrorCode::ProtocolBreach => lane,
+        _ => exit.to_failure(),
+    }
+}
+
+async fn sleep(lifetime: Option<Duration>) {
+    match lifetime {
+        Some(lifetime) => tokio::time::sleep(lifetime).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn record(gate: &Gate, caller: &Caller, instance: &dyn Instance, exit: &Exit) {
+    let code = (!exit.is_clean()).then(|| exit.to_failure().code);
+    let about = |kind| {
+        Act::new(kind, Arc::clone(caller.principal())).instance(instance.id().clone())
+    };
+    if let ExitCause::Killed(KillReason::Breach(how)) = &exit.cause {
+        gate.note(about(RecordKind::Breach).detail(how), Some(ErrorCode::ProtocolBreach));
+    }
+    gate.note(about(RecordKind::Exit).detail(&exit.to_string()), code);
+}

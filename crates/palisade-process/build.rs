@@ -1,0 +1,65 @@
+//! Builds the helper: one static program without libc or standard library, straight with rustc, so that
+//! nothing but a linker is needed and the host's own flags do not matter.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    env, fs,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn main() {
+    println!("cargo::rerun-if-changed=helper");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(palisade_helper)");
+    let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if os != "linux" || !matches!(arch.as_str(), "x86_64" | "aarch64") {
+        // The crate builds everywhere and answers "no backend here" where there are no Linux walls.
+        return;
+    }
+    let source = Path::new("helper");
+    let abi = hash(source);
+    let out =
+        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("palisade-helper");
+    let target = env::var("TARGET").expect("cargo sets TARGET");
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
+    rustc
+        .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "palisade_helper"])
+        .args(["--target", &target])
+        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "lto=fat", "-C", "codegen-units=1"])
+        .args(["-C", "relocation-model=static", "-C", "strip=symbols", "-C", "overflow-checks=on"])
+        .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-static", "-C", "link-arg=-no-pie"])
+        .arg("-o")
+        .arg(&out)
+        .arg(source.join("main.rs"))
+        .env("PALISADE_HELPER_ABI", &abi);
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        rustc.arg("-C").arg({
+            let mut arg = std::ffi::OsString::from("linker=");
+            arg.push(linker);
+            arg
+        });
+    }
+    let status = rustc.status().expect("rustc can be started");
+    assert!(status.success(), "the helper did not build");
+    println!("cargo::rustc-env=PALISADE_HELPER_ABI={abi}");
+    println!("cargo::rustc-env=PALISADE_HELPER_PATH={}", out.display());
+    println!("cargo::rustc-cfg=palisade_helper");
+}
+
+/// Over every source file, names included, in order.
+fn hash(folder: &Path) -> String {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("helper/ is there")
+        .map(|e| e.expect("readable").path())
+        .collect();
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        fs::read(&file).expect("readable").hash(&mut hasher);
+    }
+    format!("{:016x}", hasher.finish())
+}

@@ -1,0 +1,221 @@
+// Policed limits: memory and CPU, sampled from /proc where no cgroup can hold them.
+//
+// Memory counted: anonymous and shared resident pages of every process (shared ones once for each, so
+// the sum errs upwards), their page tables, and what lies in the private tmpfs mounts. The more of the
+// limit is used, the closer the samples.
+
+use crate::plan::word;
+use crate::support::{Text, number};
+use crate::sys::{self, Fd, nr, sys};
+
+/// Milliseconds between samples: when little of the limit is used, and when much is.
+const CALM_MS: i64 = 20;
+const CLOSE_MS: i64 = 5;
+/// The window over which a CPU share is held.
+const WINDOW_NS: u64 = 100_000_000;
+/// Clock ticks a second in /proc/<pid>/stat (USER_HZ).
+const TICK_MICROS: u64 = 10_000;
+
+pub struct Usage {
+    pub pids: u32,
+    pub memory: u64,
+    /// CPU time of everything alive, and of what the living have reaped.
+    cpu_micros: u64,
+}
+
+pub struct Police {
+    memory_limit: u64,
+    cpu_millis: u64,
+    reaped_micros: u64,
+    memory: u64,
+    window_start: u64,
+    window_cpu: u64,
+    stopped: bool,
+}
+
+impl Police {
+    pub fn new(config: &[u64; word::COUNT]) -> Self {
+        Police {
+            memory_limit: config[word::MEMORY_LIMIT],
+            cpu_millis: config[word::CPU_MILLIS],
+            reaped_micros: 0,
+            memory: 0,
+            window_start: sys::now_ns(),
+            window_cpu: 0,
+            stopped: false,
+        }
+    }
+
+    /// How long to sleep; -1 for ever.
+    pub fn interval_ms(&self) -> i64 {
+        if self.memory_limit == 0 && self.cpu_millis == 0 {
+            -1
+        } else if self.memory > self.memory_limit / 2 || self.cpu_millis != 0 {
+            CLOSE_MS
+        } else {
+            CALM_MS
+        }
+    }
+
+    pub fn set_memory_limit(&mut self, bytes: u64) {
+        if self.memory_limit != 0 {
+            self.memory_limit = bytes;
+        }
+    }
+
+    pub fn reaped(&mut self, micros: u64) {
+        self.reaped_micros += micros;
+    }
+
+    pub fn usage(&self) -> Usage {
+        sample()
+    }
+
+    /// Takes a sample and acts on CPU; gives the bytes seen when memory is over its limit.
+    pub fn tick(&mut self) -> Option<u64> {
+        if self.memory_limit == 0 && self.cpu_millis == 0 {
+            return None;
+        }
+        let usage = sample();
+        self.memory = usage.memory;
+        if self.memory_limit != 0 && usage.memory > self.memory_limit {
+            return Some(usage.memory);
+        }
+        if self.cpu_millis != 0 {
+            self.hold_cpu(usage.cpu_micros + self.reaped_micros);
+        }
+        None
+    }
+
+    /// Stops everything once a window's share is used up, until the window has grown to fit it.
+    fn hold_cpu(&mut self, cpu_micros: u64) {
+        let now = sys::now_ns();
+        let used_ns = cpu_micros.saturating_sub(self.window_cpu).saturating_mul(1000);
+        let earned_ns = (now - self.window_start).max(WINDOW_NS) / 1000 * self.cpu_millis;
+        if used_ns > earned_ns {
+            if !self.stopped {
+                self.stopped = true;
+                sys!(nr::KILL, sys::EVERY, sys::SIGSTOP);
+            }
+            return;
+        }
+        if self.stopped {
+            self.stopped = false;
+            sys!(nr::KILL, sys::EVERY, sys::SIGCONT);
+        }
+        // A new window only once the old one is paid for, so that bursts do not add up.
+        if now - self.window_start > WINDOW_NS {
+            self.window_start = now;
+            self.window_cpu = cpu_micros;
+        }
+    }
+}
+
+/// Every process that /proc shows, except this one.
+fn each_process(mut visit: impl FnMut(u64)) {
+    let dir = sys::openat(sys::AT_FDCWD, b"/proc\0", sys::O_RDONLY | sys::O_DIRECTORY, 0);
+    if dir < 0 {
+        return;
+    }
+    let own = sys!(nr::GETPID) as u64;
+    let mut buffer = [0u8; 4096];
+    loop {
+        let n = sys!(nr::GETDENTS64, dir, buffer.as_mut_ptr(), buffer.len());
+        if n <= 0 {
+            break;
+        }
+        // struct linux_dirent64: ino u64, off i64, reclen u16, type u8, name.
+        let mut rest = &buffer[..n as usize];
+        while rest.len() > 19 {
+            let len = usize::from(u16::from_le_bytes([rest[16], rest[17]]));
+            let (pid, after) = number(&rest[19..len.min(rest.len())]);
+            if pid != 0 && pid != own && after.first() == Some(&0) {
+                visit(pid);
+            }
+            rest = &rest[len.clamp(19, rest.len())..];
+        }
+    }
+    sys::close(dir as Fd);
+}
+
+fn read_file<'a>(pid: u64, name: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
+    let mut path = Text::<64>::new();
+    path.push(b"/proc/").push_number(pid).push(b"/").push(name);
+    let fd = sys::openat(sys::AT_FDCWD, path.with_nul(), sys::O_RDONLY, 0);
+    if fd < 0 {
+        return &[];
+    }
+    let n = sys::read(fd as Fd, buffer);
+    sys::close(fd as Fd);
+    &buffer[..n.max(0) as usize]
+}
+
+/// The number after `key` in a file of `Key:   123 kB` lines.
+fn field(text: &[u8], key: &[u8]) -> u64 {
+    for line in text.split(|b| *b == b'\n') {
+        if let Some(rest) = line.strip_prefix(key) {
+            return number(rest).0;
+        }
+    }
+    0
+}
+
+fn sample() -> Usage {
+    let mut usage = Usage { pids: 0, memory: tmpfs_bytes(), cpu_micros: 0 };
+    each_process(|pid| {
+        let mut buffer = [0u8; 2048];
+        let status = read_file(pid, b"status", &mut buffer);
+        let kib = field(status, b"RssAnon:") + field(status, b"RssShmem:") + field(status, b"VmPTE:");
+        usage.memory = usage.memory.saturating_add(kib << 10);
+        usage.pids += field(status, b"Threads:") as u32;
+        let mut buffer = [0u8; 1024];
+        let stat = read_file(pid, b"stat", &mut buffer);
+        // The name in parentheses may hold anything; the fields after the last ')' do not.
+        if let Some(end) = stat.iter().rposition(|b| *b == b')') {
+            let mut fields = stat[end + 1..].split(|b| *b == b' ').skip(12);
+            for _ in 0..4 {
+                let ticks = fields.next().map_or(0, |f| number(f).0);
+                usage.cpu_micros += ticks * TICK_MICROS;
+            }
+        }
+    });
+    usage
+}
+
+fn tmpfs_bytes() -> u64 {
+    let mut total = 0u64;
+    for path in [&b"/tmp\0"[..], b"/dev/shm\0"] {
+        let fd = sys::openat(sys::AT_FDCWD, path, sys::O_RDONLY | sys::O_DIRECTORY, 0);
+        if fd >= 0 {
+            // struct statfs of 64-bit Linux: type, bsize, blocks, bfree, … (words).
+            let mut words = [0u64; 16];
+            const TMPFS_MAGIC: u64 = 0x0102_1994;
+            if sys!(nr::FSTATFS, fd, words.as_mut_ptr()) == 0 && words[0] == TMPFS_MAGIC {
+                total = total.saturating_add(words[2].saturating_sub(words[3]).saturating_mul(words[1]));
+            }
+            sys::close(fd as Fd);
+        }
+    }
+    total
+}
+
+/// Signals every child of this process, named one by one by the kernel
+/// (`/proc/self/task/<tid>/children`). For the tier without a pid namespace: orphans of the plugin are
+/// children of this process, so killing until there are none ends them all.
+pub fn signal_descendants(signal: i32) {
+    let own = sys!(nr::GETPID) as u64;
+    let mut name = Text::<48>::new();
+    name.push(b"task/").push_number(own).push(b"/children");
+    let mut buffer = [0u8; 4096];
+    let mut rest = read_file(own, name.bytes(), &mut buffer);
+    while !rest.is_empty() {
+        let (pid, after) = number(rest);
+        if pid != 0 {
+            sys!(nr::KILL, pid, signal);
+        }
+        rest = after.get(1..).unwrap_or_default();
+        if pid == 0 && rest.is_empty() {
+            break;
+        }
+    }
+}

@@ -1,0 +1,313 @@
+// The last steps, in the process that becomes the program: handles, limits, rights, filters, exec.
+//
+// The order matters: the filter comes last, because it forbids what the other steps use; Landlock needs
+// no_new_privs; limits come before the drop of capabilities that could raise them.
+
+use crate::plan::{self, Body, Records, handle, step};
+use crate::spawner::{Failure, Launch, failed};
+use crate::sys::{self, Fd, new, nr, pr, sys};
+
+/// High enough to stay clear of everything that was passed.
+const PARKED: Fd = 400;
+
+pub struct Prepared<'a> {
+    launch: &'a Launch<'a>,
+    exe: &'a [u8],
+    cwd: &'a [u8],
+    argv: [*const u8; plan::MAX_STRINGS + 1],
+    envp: [*const u8; plan::MAX_STRINGS + 1],
+    seccomp: &'a [u8],
+    /// Landlock ruleset, or -1.
+    pub ruleset: Fd,
+    /// Written by the child, read by pid 1 once the child has run on or ended.
+    failure: Failure,
+}
+
+pub fn prepare<'a>(launch: &'a Launch<'a>) -> Result<Prepared<'a>, Failure> {
+    let mut prepared = Prepared {
+        launch,
+        exe: b"\0",
+        cwd: b"/\0",
+        argv: [core::ptr::null(); plan::MAX_STRINGS + 1],
+        envp: [core::ptr::null(); plan::MAX_STRINGS + 1],
+        seccomp: &[],
+        ruleset: -1,
+        failure: failed(0, 0, 0),
+    };
+    let (mut args, mut vars) = (0, 0);
+    let mut records = Records::new(launch.plan);
+    while let Some((tag, bytes)) = records.next() {
+        let index = records.index;
+        let bad = || failed(step::PLAN, index, sys::EINVAL);
+        let mut body = Body(bytes);
+        match tag {
+            plan::TAG_EXE => prepared.exe = body.text().ok_or_else(bad)?,
+            plan::TAG_CWD => prepared.cwd = body.text().ok_or_else(bad)?,
+            plan::TAG_ARG => push(&mut prepared.argv, &mut args, body.text().ok_or_else(bad)?, index)?,
+            plan::TAG_ENV => push(&mut prepared.envp, &mut vars, body.text().ok_or_else(bad)?, index)?,
+            plan::TAG_SECCOMP => prepared.seccomp = bytes,
+            plan::TAG_LANDLOCK => {
+                let attributes =
+                    [body.u64().ok_or_else(bad)?, body.u64().ok_or_else(bad)?, body.u64().ok_or_else(bad)?];
+                // The struct grew by one word with ABI 4 and one with ABI 6; trailing zeros are accepted
+                // only if known, so the size follows from what is asked for.
+                let size = if attributes[2] != 0 { 24 } else if attributes[1] != 0 { 16 } else { 8 };
+                let fd = sys!(new::LANDLOCK_CREATE_RULESET, attributes.as_ptr(), size, 0);
+                if fd < 0 {
+                    return Err(failed(step::LANDLOCK, index, fd));
+                }
+                prepared.ruleset = fd as Fd;
+            }
+            plan::TAG_LANDLOCK_RULE => {
+                let rights = body.u64().ok_or_else(bad)?;
+                let path = body.text().ok_or_else(bad)?;
+                landlock_rule(prepared.ruleset, rights, path, index)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(prepared)
+}
+
+fn push(list: &mut [*const u8], count: &mut usize, text: &[u8], index: u32) -> Result<(), Failure> {
+    // The last entry stays null.
+    if *count + 1 >= list.len() {
+        return Err(failed(step::PLAN, index, sys::E2BIG));
+    }
+    list[*count] = text.as_ptr();
+    *count += 1;
+    Ok(())
+}
+
+fn landlock_rule(ruleset: Fd, rights: u64, path: &[u8], index: u32) -> Result<(), Failure> {
+    const RULE_PATH_BENEATH: usize = 1;
+    let fd = sys::openat(sys::AT_FDCWD, path, sys::O_PATH, 0);
+    if fd == sys::ENOENT {
+        // An optional mount that is not there.
+        return Ok(());
+    }
+    if fd < 0 {
+        return Err(failed(step::LANDLOCK, index, fd));
+    }
+    #[repr(C, packed)]
+    struct PathBeneath {
+        rights: u64,
+        parent: Fd,
+    }
+    let rule = PathBeneath { rights, parent: fd as Fd };
+    let added = sys!(new::LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, &raw const rule, 0);
+    sys::close(fd as Fd);
+    if added < 0 { Err(failed(step::LANDLOCK, index, added)) } else { Ok(()) }
+}
+
+#[repr(C, align(64))]
+struct Stack([u8; 64 * 1024]);
+static mut STACK: Stack = Stack([0; 64 * 1024]);
+
+/// Starts the program and waits until it runs. The child borrows this process's memory until exec
+/// (vfork semantics), on a stack of its own: nothing is copied, and its failure is seen here.
+pub fn start(prepared: &mut Prepared<'_>) -> Result<isize, Failure> {
+    let flags = sys::CLONE_VM | sys::CLONE_VFORK | sys::SIGCHLD;
+    // SAFETY: one thread; the stack is used by one child at a time, and this process sleeps meanwhile.
+    let top = unsafe { (&raw mut STACK).cast::<u8>().add(core::mem::size_of::<Stack>()) };
+    let pid = clone_onto(flags, top, prepared);
+    if pid < 0 {
+        return Err(failed(step::FORK, 0, pid));
+    }
+    // SAFETY: the child wrote it before it ended, through the pointer given to clone_onto.
+    let failure = unsafe { core::ptr::read_volatile(&raw const prepared.failure) };
+    if failure.step != 0 { Err(failure) } else { Ok(pid) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn clone_onto(flags: u64, stack_top: *mut u8, prepared: &mut Prepared<'_>) -> isize {
+    let pid: isize;
+    // SAFETY: in the child, rsp is the new stack and nothing of this frame is touched; it calls a
+    // function that never returns. In the parent, the kernel preserves all registers but rax, rcx, r11.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") nr::CLONE as isize => pid,
+            in("rdi") flags, in("rsi") stack_top, in("rdx") 0, in("r10") 0, in("r8") 0,
+            in("r12") &raw mut *prepared, in("r13") become_program as *const (),
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    pid
+}
+
+#[cfg(target_arch = "aarch64")]
+fn clone_onto(flags: u64, stack_top: *mut u8, prepared: &mut Prepared<'_>) -> isize {
+    let pid: isize;
+    // SAFETY: as for x86_64.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, #0",
+            "mov x0, x21",
+            "blr x22",
+            "brk #0",
+            "2:",
+            in("x8") nr::CLONE,
+            inlateout("x0") flags => pid,
+            in("x1") stack_top, in("x2") 0, in("x3") 0, in("x4") 0,
+            in("x21") &raw mut *prepared, in("x22") become_program as *const (),
+        );
+    }
+    pid
+}
+
+extern "C" fn become_program(prepared: *mut Prepared<'static>) -> ! {
+    // SAFETY: pid 1 sleeps until this process execs or exits, so the reference is the only one in use.
+    let prepared = unsafe { &mut *prepared };
+    let failure = transform(prepared);
+    // SAFETY: as above; volatile because pid 1 reads it behind the compiler's back.
+    unsafe { core::ptr::write_volatile(&raw mut prepared.failure, failure) };
+    sys::exit(79)
+}
+
+/// Comes back only with a failure.
+fn transform(prepared: &Prepared<'_>) -> Failure {
+    match steps(prepared) {
+        Err(failure) => failure,
+        Ok(()) => {
+            let errno = sys!(
+                nr::EXECVE,
+                prepared.exe.as_ptr(),
+                prepared.argv.as_ptr(),
+                prepared.envp.as_ptr()
+            );
+            failed(step::EXEC, 0, errno)
+        }
+    }
+}
+
+fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
+    let launch = prepared.launch;
+    sys!(nr::SETSID);
+    let none: u64 = 0;
+    sys!(nr::RT_SIGPROCMASK, 2, &raw const none, 0, 8);
+    let cwd = sys!(nr::CHDIR, prepared.cwd.as_ptr());
+    if cwd < 0 {
+        return Err(failed(step::CWD, 0, cwd));
+    }
+    // Before the limits: parking needs numbers above most limits on open files.
+    handles(launch, prepared.ruleset)?;
+    limits(launch)?;
+    if !drop_capabilities() {
+        return Err(failed(step::CAPS, 0, sys::EPERM));
+    }
+    let locked = sys::prctl(pr::SET_NO_NEW_PRIVS, 1, 0, 0);
+    if locked < 0 {
+        return Err(failed(step::NO_NEW_PRIVS, 0, locked));
+    }
+    if prepared.ruleset >= 0 {
+        // Parked behind the standard handles by `handles`.
+        let restricted = sys!(new::LANDLOCK_RESTRICT_SELF, RULESET, 0);
+        sys::close(RULESET);
+        if restricted < 0 {
+            return Err(failed(step::LANDLOCK, 0, restricted));
+        }
+    }
+    if !prepared.seccomp.is_empty() {
+        load_filter(prepared.seccomp)?;
+    }
+    Ok(())
+}
+
+fn limits(launch: &Launch<'_>) -> Result<(), Failure> {
+    let mut records = Records::new(launch.plan);
+    while let Some((tag, body)) = records.next() {
+        if tag == plan::TAG_RLIMIT {
+            let mut body = Body(body);
+            let (Some(resource), Some(soft), Some(hard)) = (body.u64(), body.u64(), body.u64()) else {
+                return Err(failed(step::PLAN, records.index, sys::EINVAL));
+            };
+            let limit = [soft, hard];
+            let set = sys!(nr::PRLIMIT64, 0, resource, limit.as_ptr(), 0);
+            if set < 0 {
+                return Err(failed(step::RLIMIT, records.index, set));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the ruleset waits until it is used.
+const RULESET: Fd = 4;
+
+/// Leaves exactly stdin, stdout, stderr and the lane open; everything else is closed.
+fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
+    let wanted = [
+        launch.handles[handle::STDIN],
+        launch.handles[handle::STDOUT],
+        launch.handles[handle::STDERR],
+        launch.handles[handle::LANE],
+        ruleset,
+    ];
+    let count = if ruleset >= 0 { 5 } else { 4 };
+    // First out of the way, then into place: the numbers may overlap.
+    for (i, fd) in wanted[..count].iter().enumerate() {
+        let parked = sys!(nr::DUP3, *fd, PARKED + i as Fd, sys::O_CLOEXEC);
+        if parked < 0 {
+            return Err(failed(step::HANDLES, i as u32, parked));
+        }
+    }
+    for i in 0..count {
+        let flags = if i as Fd == RULESET { sys::O_CLOEXEC } else { 0 };
+        let placed = sys!(nr::DUP3, PARKED + i as Fd, i, flags);
+        if placed < 0 {
+            return Err(failed(step::HANDLES, 8 + i as u32, placed));
+        }
+    }
+    // The lane is a copy of stdin where the dialect has none of its own; then handle 3 is closed.
+    let first = if launch.handles[handle::LANE] == launch.handles[handle::STDIN] {
+        sys::close(3);
+        if count == 5 { 5 } else { 3 }
+    } else {
+        count
+    };
+    let closed = sys!(new::CLOSE_RANGE, first, u32::MAX as usize, 0);
+    if closed < 0 { Err(failed(step::HANDLES, 16, closed)) } else { Ok(()) }
+}
+
+/// Gives up every capability for good: bounding set, ambient set, and the three sets of the process.
+pub fn drop_capabilities() -> bool {
+    const LAST_CAP: usize = 63;
+    // Root-ness never gives capabilities back, and these bits cannot be cleared again
+    // (capabilities(7), "The securebits flags"). Needs CAP_SETPCAP, so it comes first; without it there
+    // is nothing to give up.
+    const LOCKED_NOROOT: usize = 0b0010_1111;
+    sys::prctl(pr::SET_SECUREBITS, LOCKED_NOROOT, 0, 0);
+    for cap in 0..=LAST_CAP {
+        if sys::prctl(pr::CAPBSET_DROP, cap, 0, 0) == sys::EINVAL {
+            break;
+        }
+    }
+    sys::prctl(pr::CAP_AMBIENT, pr::CAP_AMBIENT_CLEAR_ALL, 0, 0);
+    let header = [0x2008_0522u32, 0];
+    let sets = [0u32; 6];
+    sys!(nr::CAPSET, header.as_ptr(), sets.as_ptr()) == 0
+}
+
+fn load_filter(program: &[u8]) -> Result<(), Failure> {
+    const SET_MODE_FILTER: usize = 1;
+    #[repr(C)]
+    struct SockFprog {
+        len: u16,
+        filter: *const u8,
+    }
+    let count = program.len() / 8;
+    let fprog = SockFprog { len: count as u16, filter: program.as_ptr() };
+    let loaded = sys!(nr::SECCOMP, SET_MODE_FILTER, 0, &raw const fprog);
+    if loaded < 0 { Err(failed(step::SECCOMP, 0, loaded)) } else { Ok(()) }
+}
+

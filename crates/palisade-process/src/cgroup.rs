@@ -1,0 +1,380 @@
+//! Cgroups: memory, process and CPU limits that the kernel holds, where this machine lets us.
+//!
+//! Version 2 first: a subtree that was delegated to us, or one that root makes. Version 1 where the
+//! controllers live there. Ours are always below the cgroup that this process is in (or, for root on
+//! version 2, beside it), one folder a host process and one below it for each instance; an instance never
+//! sees these files, so it cannot raise its own limits. See cgroups(7).
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use palisade_model::Limits;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Period of the CPU limit, microseconds (the kernel's default).
+const CPU_PERIOD: u64 = 100_000;
+/// Pid 1 of the plugin is counted too.
+const OWN_PIDS: u32 = 1;
+
+/// Which controllers can be used, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// Folder for our groups: memory, pids, cpu; equal for version 2.
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+    cpu: Option<PathBuf>,
+    /// Version 2.
+    unified: bool,
+    /// Why something is missing, for people.
+    pub(crate) note: String,
+}
+
+impl Hierarchy {
+    pub(crate) fn has_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+    pub(crate) fn has_pids(&self) -> bool {
+        self.pids.is_some()
+    }
+    pub(crate) fn has_cpu(&self) -> bool {
+        self.cpu.is_some()
+    }
+    pub(crate) fn is_unified(&self) -> bool {
+        self.unified
+    }
+    fn folders(&self) -> Vec<&Path> {
+        let mut all: Vec<&Path> = [&self.memory, &self.pids, &self.cpu]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Our folders, made once a process; removed when the process's last backend is dropped.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    hierarchy: Hierarchy,
+    next: AtomicU64,
+}
+
+/// This process's folders; made at the first call.
+pub(crate) fn of_this_process() -> Arc<Cgroups> {
+    static CGROUPS: OnceLock<Arc<Cgroups>> = OnceLock::new();
+    Arc::clone(
+        CGROUPS.get_or_init(|| Arc::new(Cgroups { hierarchy: find(), next: AtomicU64::new(1) })),
+    )
+}
+
+/// This process's groups: controller list (empty for version 2) and path.
+fn own_groups() -> Vec<(String, String)> {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
+        })
+        .collect()
+}
+
+fn folder_name() -> String {
+    format!("palisade-{}", std::process::id())
+}
+
+fn find() -> Hierarchy {
+    let groups = own_groups();
+    match find_unified(&groups) {
+        Ok(hierarchy) => hierarchy,
+        Err(why_not_2) => find_v1(&groups, &why_not_2),
+    }
+}
+
+/// Version 2: needs the three controllers in one group that may have children of ours.
+fn find_unified(groups: &[(String, String)]) -> Result<Hierarchy, String> {
+    let own = groups
+        .iter()
+        .find(|(controllers, _)| controllers.is_empty())
+        .map(|(_, path)| path.trim_start_matches('/').to_owned())
+        .ok_or("this process is in no version 2 cgroup")?;
+    let mount = [MOUNT, "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .map(Path::new)
+        .find(|m| m.join("cgroup.controllers").exists())
+        .ok_or("no version 2 cgroup file system is mounted")?;
+    let available = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    for controller in ["memory", "pids", "cpu"] {
+        if !available.split_whitespace().any(|c| c == controller) {
+            return Err(format!("the {controller} controller is not in the version 2 tree"));
+        }
+    }
+    // Root may put its folder beside everything else; a user only below a group delegated to it.
+    let root_may = fs::metadata(mount.join("cgroup.subtree_control")).is_ok()
+        && rustix::process::geteuid().is_root();
+    let mut why = String::new();
+    for parent in [mount.join(&own), mount.to_path_buf()] {
+        if parent == mount && !root_may {
+            continue;
+        }
+        match enable_below(&parent) {
+            Ok(folder) => {
+                let some = Some(folder);
+                return Ok(Hierarchy {
+                    memory: some.clone(),
+                    pids: some.clone(),
+                    cpu: some,
+                    unified: true,
+                    note: String::new(),
+                });
+            }
+            Err(e) => why = format!("{}: {e}", parent.display()),
+        }
+    }
+    Err(format!(
+        "no delegated version 2 cgroup ({why}); start Palisade with `systemd-run --user --scope -p Delegate=yes`"
+    ))
+}
+
+/// Makes our folder below `parent` with the controllers switched on for its children.
+fn enable_below(parent: &Path) -> io::Result<PathBuf> {
+    const ENABLE: &str = "+memory +pids +cpu";
+    let folder = parent.join(folder_name());
+    fs::create_dir(&folder)?;
+    let result = (|| {
+        if fs::write(parent.join("cgroup.subtree_control"), ENABLE).is_err() {
+            // A group with processes cannot have controlled children ("no internal processes"): step aside
+            // into a leaf, if this process is the only one here.
+            let leaf = parent.join(format!("{}-host", folder_name()));
+            let procs = fs::read_to_string(parent.join("cgroup.procs"))?;
+            if procs.split_whitespace().any(|p| p != std::process::id().to_string()) {
+                return Err(io::Error::other("other processes share this process's cgroup"));
+            }
+            fs::create_dir(&leaf)?;
+            fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?;
+            fs::write(parent.join("cgroup.subtree_control"), ENABLE)?;
+        }
+        fs::write(folder.join("cgroup.subtree_control"), ENABLE)
+    })();
+    match result {
+        Ok(()) => Ok(folder),
+        Err(e) => {
+            let _ = fs::remove_dir(&folder);
+            Err(e)
+        }
+    }
+}
+
+/// Version 1: one hierarchy a controller, each used by itself.
+fn find_v1(groups: &[(String, String)], why_not_2: &str) -> Hierarchy {
+    let mut notes = vec![why_not_2.to_owned()];
+    let mut folder = |controller: &str| {
+        let own = groups.iter().find(|(c, _)| c.split(',').any(|c| c == controller));
+        let Some((controllers, path)) = own else {
+            notes.push(format!("no version 1 hierarchy has the {controller} controller"));
+            return None;
+        };
+        let mount = [controller, controllers.as_str()]
+            .map(|name| Path::new(MOUNT).join(name))
+            .into_iter()
+            .find(|m| m.is_dir())?;
+        let folder = mount.join(path.trim_start_matches('/')).join(folder_name());
+        sweep(folder.parent()?);
+        match fs::create_dir(&folder) {
+            Ok(()) => Some(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Some(folder),
+            Err(e) => {
+                notes.push(format!("{}: {e}", folder.display()));
+                None
+            }
+        }
+    };
+    let (memory, pids, cpu) = (folder("memory"), folder("pids"), folder("cpu"));
+    let all = memory.is_some() && pids.is_some() && cpu.is_some();
+    Hierarchy {
+        memory,
+        pids,
+        cpu,
+        unified: false,
+        note: if all { String::new() } else { notes.join("; ") },
+    }
+}
+
+/// Removes folders that dead hosts left behind. One that is in use cannot be removed, so nothing of a
+/// living host is harmed.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("palisade-"))
+            .and_then(|n| n.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            for child in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(child.path());
+            }
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+impl Cgroups {
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// Makes the groups of one instance and sets their limits. Blocks for some tens of microseconds.
+    pub(crate) fn create(self: &Arc<Self>, limits: &Limits) -> io::Result<Option<Group>> {
+        if self.hierarchy.folders().is_empty() {
+            return Ok(None);
+        }
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let group = Group { cgroups: Arc::clone(self), name };
+        for folder in self.hierarchy.folders() {
+            let path = folder.join(&group.name);
+            match fs::create_dir(&path) {
+                Ok(()) => {}
+                // A leftover of an earlier process with our pid: empty, so it can be used.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+            }
+        }
+        group.set_limits(limits)?;
+        Ok(Some(group))
+    }
+}
+
+/// The groups of one instance; dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    cgroups: Arc<Cgroups>,
+    name: String,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for folder in self.cgroups.hierarchy.folders() {
+            let path = folder.join(&self.name);
+            // The last process may still be on its way out of the group.
+            for _ in 0..50 {
+                match fs::remove_dir(&path) {
+                    Err(e) if e.raw_os_error() == Some(16) => {
+                        std::thread::sleep(std::time::Duration::from_millis(1))
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+impl Group {
+    fn file(&self, folder: &Option<PathBuf>, file: &str) -> Option<PathBuf> {
+        folder.as_ref().map(|f| f.join(&self.name).join(file))
+    }
+
+    /// Where a process must be written to enter the groups.
+    fn entrances(&self) -> Vec<PathBuf> {
+        self.cgroups
+            .hierarchy
+            .folders()
+            .into_iter()
+            .map(|f| f.join(&self.name).join("cgroup.procs"))
+            .collect()
+    }
+
+    /// The group's folder, where one group holds all (version 2), for CLONE_INTO_CGROUP.
+    pub(crate) fn unified_folder(&self) -> Option<PathBuf> {
+        let hierarchy = &self.cgroups.hierarchy;
+        hierarchy.memory.as_ref().filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
+    }
+
+    /// Puts a process into the groups. Blocks; the kernel may take milliseconds.
+    pub(crate) fn place(&self, pid: i32) -> io::Result<()> {
+        for path in self.entrances() {
+            fs::write(&path, pid.to_string())
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Sets (or changes) the limits.
+    pub(crate) fn set_limits(&self, limits: &Limits) -> io::Result<()> {
+        let write = |path: Option<PathBuf>, value: String| match path {
+            Some(path) => fs::write(&path, value)
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+            None => Ok(()),
+        };
+        let h = &self.cgroups.hierarchy;
+        let pids = limits.pids.saturating_add(OWN_PIDS).to_string();
+        let quota = ((limits.cpu * CPU_PERIOD as f64) as u64).max(1000);
+        write(self.file(&h.pids, "pids.max"), pids)?;
+        if h.unified {
+            write(self.file(&h.memory, "memory.max"), limits.memory.to_string())?;
+            // Swap would make the cap soft. Absent where the kernel accounts no swap.
+            let _ = write(self.file(&h.memory, "memory.swap.max"), "0".into());
+            let _ = write(self.file(&h.memory, "memory.oom.group"), "1".into());
+            write(self.file(&h.cpu, "cpu.max"), format!("{quota} {CPU_PERIOD}"))
+        } else {
+            // The cap on memory and swap may never be below the cap on memory: the order depends on whether
+            // it rises or falls, so try both ways.
+            let value = limits.memory.to_string();
+            let total = self.file(&h.memory, "memory.memsw.limit_in_bytes");
+            let first = write(self.file(&h.memory, "memory.limit_in_bytes"), value.clone());
+            let _ = write(total, value.clone());
+            if first.is_err() {
+                write(self.file(&h.memory, "memory.limit_in_bytes"), value)?;
+            }
+            write(self.file(&h.cpu, "cpu.cfs_period_us"), CPU_PERIOD.to_string())?;
+            write(self.file(&h.cpu, "cpu.cfs_quota_us"), quota.to_string())
+        }
+    }
+
+    fn number(&self, folder: &Option<PathBuf>, file: &str) -> Option<u64> {
+        fs::read_to_string(self.file(folder, file)?).ok()?.trim().parse().ok()
+    }
+
+    fn keyed(&self, folder: &Option<PathBuf>, file: &str, key: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.file(folder, file)?).ok()?;
+        text.lines()
+            .filter_map(|l| l.split_once(' '))
+            .find(|(k, _)| *k == key)?
+            .1
+            .trim()
+            .parse()
+            .ok()
+    }
+
+    /// How many processes the kernel has killed because the group was out of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let h = &self.cgroups.hierarchy;
+        let file = if h.unified { "memory.events" } else { "memory.oom_control" };
+        self.keyed(&h.memory, file, "oom_kill").unwrap_or(0)
+    }
+
+    /// Bytes of memory now.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        let h = &self.cgroups.hierarchy;
+        self.number(&h.memory, if h.unified { "memory.current" } else { "memory.usage_in_bytes" })
+    }
+
+    /// Highest bytes of memory.
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        let h = &self.cgroups.hierarchy;
+        self.number(&h.memory, if h.unified { "memory.peak" } else { "memory.max_usage_in_bytes" })
+    }
+
+    /// Processes and threads, ours not counted.
+    pub(crate) fn pids(&self) -> Option<u32> {
+        let n = self.number(&self.cgroups.hierarchy.pids, "pids.current")?;
+        u32::try_from(n).ok().map(|n| n.saturating_sub(OWN_PIDS))
+    }
+}

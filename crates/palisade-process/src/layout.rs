@@ -1,0 +1,556 @@
+//! The inside of the walls as data: which places exist, what is shown in them, and which rights each has.
+//!
+//! One description gives both the mounts and the Landlock rules, so that the second wall cannot drift
+//! from the first. Nothing here touches the kernel except to look at the granted paths.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+
+use palisade_model::{Capability, Kind};
+use palisade_sandbox::{LaunchSpec, SandboxError};
+use palisade_seccomp::{Action, Arch, Policy, compile, merged, profiles::Profile};
+
+use crate::{
+    backend::Options,
+    cgroup::Hierarchy,
+    landlock,
+    plan::{Bind, Plan, PlanBuilder, format},
+    probe::Machine,
+    runtime::{Needs, PLUGIN},
+};
+
+/// What the plugin keeps.
+pub(crate) const DATA: &str = "/data";
+const TMP: &str = "/tmp";
+const SHM: &str = "/dev/shm";
+/// User and group inside.
+const INSIDE_ID: u32 = 1000;
+const MIB: u64 = 1 << 20;
+/// Most files and folders of a private tmpfs.
+const TMP_INODES: u64 = 16_384;
+/// Folders that cannot be granted: they are the wall's own, or the kernel's.
+const RESERVED: [&str; 9] = ["/", "/proc", "/sys", "/dev", "/tmp", "/run", PLUGIN, DATA, "/etc"];
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+mod attr {
+    pub(super) const RDONLY: u64 = 1;
+    pub(super) const NOSUID: u64 = 2;
+    pub(super) const NODEV: u64 = 4;
+    pub(super) const NOEXEC: u64 = 8;
+}
+
+/// Everything that a plan is made of.
+pub(crate) struct Inputs<'a> {
+    pub(crate) spec: &'a LaunchSpec,
+    pub(crate) needs: &'a Needs,
+    pub(crate) content: &'a Path,
+    pub(crate) machine: &'a Machine,
+    pub(crate) options: &'a Options,
+    pub(crate) cgroups: &'a Hierarchy,
+    /// The instance has cgroups (not only the machine).
+    pub(crate) grouped: bool,
+}
+
+impl Inputs<'_> {
+    /// Host user and group of the plugin.
+    pub(crate) fn host_ids(&self) -> (u32, u32) {
+        if self.machine.privileged {
+            let id = self.options.first_uid.saturating_add(self.spec.slot);
+            (id, id)
+        } else {
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+        }
+    }
+
+    fn memory_is_policed(&self) -> bool {
+        !(self.grouped && self.cgroups.has_memory())
+    }
+
+    fn cpu_is_policed(&self) -> bool {
+        !(self.grouped && self.cgroups.has_cpu())
+    }
+
+    /// Cap of the private `/tmp`: the disk limit, but at most half of the memory it is made of.
+    fn tmp_size(&self) -> u64 {
+        self.spec.limits.disk.min(self.spec.limits.memory / 2).max(MIB)
+    }
+}
+
+/// Why a right cannot be made true by these walls; `None` if it can.
+pub(crate) fn unsupported(right: &Capability) -> Option<String> {
+    use palisade_model::Enforcement;
+    match right.kind().enforcement() {
+        Enforcement::Egress => {
+            return Some(
+                "there is no egress guard in this version, and the walls have no network".into(),
+            );
+        }
+        Enforcement::Link => return Some("only WebAssembly backends link imports".into()),
+        Enforcement::Broker | Enforcement::Registration => return None,
+        Enforcement::Mount => {}
+    }
+    match right.kind() {
+        Kind::Gpu => Some("these walls cannot share a GPU safely".into()),
+        Kind::FsRead | Kind::FsWrite | Kind::Exec | Kind::Device => {
+            let path = right.path().map(|p| p.path())?;
+            let device = right.kind() == Kind::Device;
+            let reserved = RESERVED.contains(&path)
+                || ["/proc", "/sys", PLUGIN, DATA].iter().any(|r| Path::new(path).starts_with(r))
+                || (Path::new(path).starts_with("/dev") && !device);
+            reserved.then(|| {
+                format!("{path} is part of the wall itself (or all of the machine); grant the folders that are needed")
+            })
+        }
+        _ => None,
+    }
+}
+
+/// The filter for a launch: floor and profile in one program; without memfd where memory is only
+/// sampled, because pages of a memfd that nobody maps are in no process's count.
+pub(crate) fn filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
+    let broken =
+        |e: palisade_seccomp::Error| SandboxError::Helper(format!("cannot be given a filter: {e}"));
+    let arch = Arch::native()
+        .ok_or_else(|| SandboxError::Helper("has no filter for this processor".into()))?;
+    let mut policy = profile.with_floor().map_err(broken)?;
+    if memory_is_policed {
+        let rule = Policy::builder("policed-memory", 1, Action::Allow)
+            .on(Action::ENOSYS, &["memfd_create", "memfd_secret"])
+            .build()
+            .map_err(broken)?;
+        policy = merged(&rule, &policy);
+    }
+    Ok(compile(&policy, arch).map_err(broken)?.to_bytes())
+}
+
+/// A place of the new root.
+enum Node {
+    Dir,
+    Link(String),
+    File(String),
+    Tmpfs { size: u64, attributes: u64, mode: u32 },
+    Bind(Bind),
+}
+
+struct Tree<'a> {
+    inputs: &'a Inputs<'a>,
+    nodes: BTreeMap<String, Node>,
+    rules: Vec<(u64, String, bool)>,
+    idmaps: Vec<[u32; 4]>,
+}
+
+impl Tree<'_> {
+    fn put(&mut self, path: &str, node: Node) {
+        for parent in Path::new(path).ancestors().skip(1) {
+            if let Some(p) = parent.to_str().filter(|p| *p != "/" && !p.is_empty()) {
+                self.nodes.entry(p.to_owned()).or_insert(Node::Dir);
+            }
+        }
+        self.nodes.insert(path.to_owned(), node);
+    }
+
+    /// Whether `path` lies below something that is bound, and so is not ours to make.
+    fn below_bind(&self, path: &str) -> bool {
+        Path::new(path)
+            .ancestors()
+            .skip(1)
+            .any(|a| a.to_str().is_some_and(|a| matches!(self.nodes.get(a), Some(Node::Bind(_)))))
+    }
+
+    /// Shows a file or folder of the runtime, read-only.
+    fn show(&mut self, path: &str, folder: bool) {
+        let flags = format::bind::OPTIONAL
+            | if folder { format::bind::RECURSIVE } else { format::bind::FILE };
+        let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV;
+        self.put(
+            path,
+            Node::Bind(Bind {
+                source: path.into(),
+                target: path.into(),
+                attributes,
+                flags,
+                identity: (0, 0),
+                idmap: None,
+            }),
+        );
+        self.rules.push((landlock::READ_EXECUTE, path.to_owned(), !folder));
+    }
+
+    /// Binds a checked path, its owner shown as the plugin where the launcher can do that.
+    fn bind_checked(
+        &mut self,
+        source: &str,
+        target: &str,
+        attributes: u64,
+        rights: u64,
+        writable: bool,
+    ) -> Result<(), SandboxError> {
+        let shown = palisade_model::text::escape(source, 300);
+        let error = |what: String| SandboxError::Path { path: shown.clone(), what };
+        let meta = fs::symlink_metadata(source).map_err(|e| error(e.to_string()))?;
+        if meta.file_type().is_symlink() {
+            return Err(error("is a symbolic link; grant what it leads to".into()));
+        }
+        let folder = meta.is_dir();
+        let mut flags = if folder { format::bind::RECURSIVE } else { format::bind::FILE };
+        let mut idmap = None;
+        if self.inputs.machine.privileged {
+            let (uid, gid) = self.inputs.host_ids();
+            let map = [meta.uid(), uid, meta.gid(), gid];
+            if meta.uid() != uid {
+                let index = self.idmaps.iter().position(|m| *m == map).unwrap_or_else(|| {
+                    self.idmaps.push(map);
+                    self.idmaps.len() - 1
+                });
+                idmap = Some(index);
+                if !writable {
+                    flags |= format::bind::IDMAP_OPTIONAL;
+                }
+            }
+        }
+        let bind = Bind {
+            source: source.into(),
+            target: target.into(),
+            attributes,
+            flags,
+            identity: (meta.dev(), meta.ino()),
+            idmap,
+        };
+        self.put(target, Node::Bind(bind));
+        self.rules.push((rights, target.to_owned(), !folder));
+        Ok(())
+    }
+
+    fn grants(&mut self) -> Result<(), SandboxError> {
+        const RO: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        const RW: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        // Parents before what lies below them; reading before writing of the same path.
+        let mut rights: Vec<&Capability> =
+            self.inputs.spec.rights.iter().filter(|c| c.path().is_some()).collect();
+        rights.sort_by_key(|c| (c.path().map(|p| p.path().to_owned()), c.kind()));
+        for right in rights {
+            let Some(scope) = right.path() else { continue };
+            let path = scope.path();
+            if let Some(why) = unsupported(right) {
+                return Err(SandboxError::Unsupported { capability: right.to_string(), why });
+            }
+            let is_dir = fs::metadata(path).is_ok_and(|m| m.is_dir());
+            if is_dir && !scope.covers_below() {
+                return Err(SandboxError::Unsupported {
+                    capability: right.to_string(),
+                    why: format!("a folder is shown with all that it holds; write {path}/**"),
+                });
+            }
+            match right.kind() {
+                Kind::FsRead => {
+                    let already = matches!(self.nodes.get(path), Some(Node::Bind(_)));
+                    if !already {
+                        self.bind_checked(path, path, RO, landlock::READ, false)?;
+                    }
+                }
+                Kind::FsWrite => self.bind_checked(path, path, RW, landlock::READ_WRITE, true)?,
+                Kind::Device => self.bind_checked(
+                    path,
+                    path,
+                    attr::RDONLY | attr::NOSUID | attr::NOEXEC,
+                    landlock::DEVICE,
+                    false,
+                )?,
+                // Made part of the runtime by `programs`.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(self, plan: &mut PlanBuilder) -> Result<(), SandboxError> {
+        for [disk_uid, plugin_uid, disk_gid, plugin_gid] in &self.idmaps {
+            plan.idmap(*disk_uid, *plugin_uid, *disk_gid, *plugin_gid);
+        }
+        for (path, node) in &self.nodes {
+            // Below a bind nothing can be made, and nothing need be: what is bound has it, or the plan
+            // fails at the target.
+            let ours = !self.below_bind(path);
+            match node {
+                Node::Dir if ours => plan.dir(path, 0o755),
+                Node::Link(target) if ours => plan.symlink(target, path),
+                Node::File(content) if ours => plan.file(path, 0o644, content),
+                Node::Tmpfs { size, attributes, mode } => {
+                    if ours {
+                        plan.dir(path, 0o755);
+                    }
+                    plan.tmpfs(
+                        path,
+                        *size,
+                        TMP_INODES,
+                        *mode,
+                        u32::try_from(*attributes).unwrap_or(0),
+                    );
+                }
+                Node::Bind(bind) => {
+                    if ours {
+                        if bind.flags & format::bind::FILE != 0 {
+                            plan.file(path, 0o644, "");
+                        } else {
+                            plan.dir(path, 0o755);
+                        }
+                    }
+                    plan.bind(bind);
+                }
+                _ => {}
+            }
+        }
+        let abi = self.inputs.machine.abi();
+        if abi.0 > 0 {
+            plan.landlock(abi.handled_fs(), abi.handled_net(), abi.scopes());
+            for (rights, path, is_file) in &self.rules {
+                plan.landlock_rule(abi.fit(*rights, *is_file), path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the granted `exec:` rights add to the runtime.
+pub(crate) fn programs(needs: &mut Needs, spec: &LaunchSpec) -> Result<(), SandboxError> {
+    for right in spec.rights.of_kind(Kind::Exec) {
+        if let Some(scope) = right.path() {
+            if let Some(why) = unsupported(right) {
+                return Err(SandboxError::Unsupported { capability: right.to_string(), why });
+            }
+            needs.add_granted_program(scope.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The plan for the full walls.
+pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
+    const NEW: u64 =
+        0x1000_0000 | 0x2000_0000 | 0x0002_0000 | 0x4000_0000 | 0x0800_0000 | 0x0400_0000;
+    let spec = inputs.spec;
+    let (uid, gid) = inputs.host_ids();
+    let mut switches = format::switch::NEW_ROOT | format::switch::CGROUP_NS;
+    if inputs.machine.privileged {
+        switches |= format::switch::PRIVILEGED;
+    }
+    if inputs.grouped && inputs.cgroups.is_unified() {
+        switches |= format::switch::INTO_CGROUP;
+    }
+    let mut plan = PlanBuilder::new();
+    plan.config(config_words(inputs, NEW, switches, (uid, gid)));
+
+    let mut tree = Tree { inputs, nodes: BTreeMap::new(), rules: Vec::new(), idmaps: Vec::new() };
+    let tmp_attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    tree.put("/proc", Node::Dir);
+    tree.put(
+        TMP,
+        Node::Tmpfs { size: inputs.tmp_size(), attributes: tmp_attributes, mode: 0o1777 },
+    );
+    tree.put(
+        SHM,
+        Node::Tmpfs {
+            size: (inputs.tmp_size() / 2).max(MIB),
+            attributes: tmp_attributes,
+            mode: 0o1777,
+        },
+    );
+    for path in [TMP, SHM] {
+        tree.rules.push((landlock::READ_WRITE, path.into(), false));
+    }
+    tree.rules.push((landlock::READ, "/proc".into(), false));
+    for device in DEVICES {
+        let bind = Bind {
+            source: device.into(),
+            target: device.into(),
+            // Read-only is about the node itself (chmod, touch); what is behind it stays writable.
+            attributes: attr::RDONLY | attr::NOSUID | attr::NOEXEC,
+            flags: format::bind::FILE,
+            identity: (0, 0),
+            idmap: None,
+        };
+        tree.put(device, Node::Bind(bind));
+        tree.rules.push((landlock::DEVICE, device.into(), true));
+    }
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        tree.put(link, Node::Link(target.into()));
+    }
+    for (path, content) in [
+        (
+            "/etc/passwd",
+            format!("plugin:x:{INSIDE_ID}:{INSIDE_ID}:plugin:{DATA}:/usr/sbin/nologin\n"),
+        ),
+        ("/etc/group", format!("plugin:x:{INSIDE_ID}:\n")),
+        ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
+        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+    ] {
+        tree.put(path, Node::File(content));
+    }
+    tree.rules.push((landlock::READ, "/etc".into(), false));
+    for (path, folder) in inputs.needs.minimal() {
+        tree.show(path, folder);
+    }
+    let content = inputs.content.to_str().unwrap_or_default();
+    tree.bind_checked(
+        content,
+        PLUGIN,
+        attr::RDONLY | attr::NOSUID | attr::NODEV,
+        landlock::READ_EXECUTE,
+        false,
+    )?;
+    let data = spec.data.to_str().unwrap_or_default();
+    tree.bind_checked(data, DATA, tmp_attributes, landlock::READ_WRITE, true)?;
+    tree.grants()?;
+    for (link, target) in &inputs.needs.links {
+        // Below a folder that is shown, the link is there already.
+        if !tree.below_bind(link) && !tree.nodes.contains_key(link) {
+            tree.put(link, Node::Link(target.clone()));
+        }
+    }
+    tree.emit(&mut plan)?;
+    plan.hostname("palisade");
+    // Asked of the host's /proc from inside the new user namespace: no further namespaces for the plugin,
+    // whatever it finds to ask for them with.
+    for (file, value) in [
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/user/max_inotify_instances", "128"),
+        ("/proc/sys/user/max_inotify_watches", "65536"),
+    ] {
+        if Path::new(file).exists() {
+            plan.sysctl(file, value);
+        }
+    }
+    common(&mut plan, inputs, PLUGIN, DATA, TMP, inputs.needs.profile)?;
+    plan.finish()
+}
+
+/// The plan for the tier without namespaces: the same program on the host's own paths, with Landlock,
+/// a filter without sockets, and resource limits.
+pub(crate) fn landlocked(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
+    let spec = inputs.spec;
+    let (uid, gid) = inputs.host_ids();
+    let mut switches = 0;
+    if inputs.machine.privileged {
+        switches |= format::switch::PRIVILEGED | format::switch::SET_IDS;
+    }
+    if inputs.grouped && inputs.cgroups.is_unified() {
+        switches |= format::switch::INTO_CGROUP;
+    }
+    let mut plan = PlanBuilder::new();
+    plan.config(config_words(inputs, 0, switches, (uid, gid)));
+    let abi = inputs.machine.abi();
+    plan.landlock(abi.handled_fs(), abi.handled_net(), abi.scopes());
+    let data = spec.data.to_str().unwrap_or_default();
+    let content = inputs.content.to_str().unwrap_or_default();
+    let mut rule =
+        |rights: u64, path: &str, is_file: bool| plan.landlock_rule(abi.fit(rights, is_file), path);
+    for (path, folder) in inputs.needs.minimal() {
+        rule(landlock::READ_EXECUTE, path, !folder);
+    }
+    for device in DEVICES {
+        rule(landlock::DEVICE, device, true);
+    }
+    for file in ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts"] {
+        rule(landlock::READ, file, true);
+    }
+    rule(landlock::READ_EXECUTE, content, false);
+    rule(landlock::READ_WRITE, data, false);
+    for right in spec.rights.iter() {
+        let Some(scope) = right.path() else { continue };
+        if let Some(why) = unsupported(right) {
+            return Err(SandboxError::Unsupported { capability: right.to_string(), why });
+        }
+        let path = scope.path();
+        let meta = fs::symlink_metadata(path).map_err(|e| SandboxError::Path {
+            path: palisade_model::text::escape(path, 300),
+            what: e.to_string(),
+        })?;
+        match right.kind() {
+            Kind::FsRead => rule(landlock::READ, path, !meta.is_dir()),
+            Kind::FsWrite => rule(landlock::READ_WRITE, path, !meta.is_dir()),
+            Kind::Device => rule(landlock::DEVICE, path, true),
+            _ => {}
+        }
+    }
+    common(&mut plan, inputs, content, data, data, Profile::Lockdown)?;
+    plan.finish()
+}
+
+fn config_words(
+    inputs: &Inputs<'_>,
+    clone: u64,
+    switches: u64,
+    (uid, gid): (u32, u32),
+) -> [u64; format::word::COUNT] {
+    let limits = &inputs.spec.limits;
+    let memory = if inputs.memory_is_policed() { limits.memory } else { 0 };
+    let cpu = if inputs.cpu_is_policed() && clone != 0 { (limits.cpu * 1000.0) as u64 } else { 0 };
+    [clone, switches, uid.into(), gid.into(), INSIDE_ID.into(), INSIDE_ID.into(), memory, cpu]
+}
+
+/// What both tiers share: limits, filter, program, environment.
+fn common(
+    plan: &mut PlanBuilder,
+    inputs: &Inputs<'_>,
+    plugin: &str,
+    data: &str,
+    tmp: &str,
+    profile: Profile,
+) -> Result<(), SandboxError> {
+    let limits = &inputs.spec.limits;
+    let rlimits: [(&str, u64, u64); 9] = [
+        ("RLIMIT_FSIZE", 1, limits.disk),
+        // 1 and not 0: a core pattern that is a pipe ignores 0 but not 1 (core(5)).
+        ("RLIMIT_CORE", 4, 1),
+        ("RLIMIT_NPROC", 6, u64::from(limits.pids) + 1),
+        ("RLIMIT_NOFILE", 7, limits.files.into()),
+        ("RLIMIT_MEMLOCK", 8, (8 * MIB).min(limits.memory / 4)),
+        ("RLIMIT_SIGPENDING", 11, 1024),
+        ("RLIMIT_MSGQUEUE", 12, 64 * 1024),
+        ("RLIMIT_NICE", 13, 0),
+        ("RLIMIT_RTPRIO", 14, 0),
+    ];
+    for (name, number, value) in rlimits {
+        // Without a user namespace of its own the plugin shares its user's count of processes.
+        let shared_count = name == "RLIMIT_NPROC" && tmp == data && !inputs.machine.privileged;
+        if !shared_count {
+            plan.rlimit(name, number, value);
+        }
+    }
+    plan.seccomp(&filter(profile, inputs.memory_is_policed())?);
+    let here = |path: &str| match path.strip_prefix(PLUGIN) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{plugin}{rest}"),
+        _ => path.to_owned(),
+    };
+    plan.exe(&here(&inputs.needs.exe));
+    plan.cwd(plugin);
+    for arg in &inputs.needs.argv {
+        plan.arg(&here(arg));
+    }
+    let mut path: Vec<&str> = inputs.needs.path_dirs.iter().map(String::as_str).collect();
+    for dir in ["/usr/local/bin", "/usr/bin", "/bin"] {
+        if !path.contains(&dir) {
+            path.push(dir);
+        }
+    }
+    let mut env: BTreeMap<&str, String> =
+        inputs.spec.env.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    env.extend(inputs.needs.env.iter().map(|(k, v)| (k.as_str(), v.clone())));
+    env.entry("LANG").or_insert_with(|| "C.UTF-8".into());
+    for (name, value) in [
+        ("PATH", path.join(":")),
+        ("HOME", data.to_owned()),
+        ("TMPDIR", tmp.to_owned()),
+        ("PALISADE", "1".to_owned()),
+    ] {
+        env.insert(name, value);
+    }
+    for (name, value) in &env {
+        plan.env(name, value);
+    }
+    Ok(())
+}

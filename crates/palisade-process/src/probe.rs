@@ -1,0 +1,175 @@
+//! What this machine lets us build: asked once, by trying.
+
+use std::{fs, path::Path};
+
+use palisade_sandbox::Finding;
+use serde::Serialize;
+
+use crate::{cgroup, landlock::Abi, spawner};
+
+/// What the probe found.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    /// This process may map any user id and mount in the initial namespaces.
+    pub(crate) privileged: bool,
+    /// Why namespaces cannot be used; `None` if a trial launch built them all.
+    pub(crate) namespaces: Option<String>,
+    /// Landlock's ABI, 0 for none.
+    pub(crate) landlock: u32,
+    /// seccomp filters can be loaded.
+    pub(crate) seccomp: bool,
+    /// AppArmor restricts unprivileged user namespaces.
+    pub(crate) apparmor_restricts: bool,
+}
+
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The effective capabilities that a privileged launch needs.
+fn is_privileged() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
+        .unwrap_or(0);
+    let in_first_user_namespace = fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    in_first_user_namespace
+        && rustix::process::geteuid().is_root()
+        && [CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN].iter().all(|c| effective & (1 << c) != 0)
+}
+
+impl Machine {
+    /// Looks at everything but namespaces, which need a trial launch.
+    pub(crate) fn look() -> Self {
+        let restricts =
+            fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+        Self {
+            privileged: is_privileged(),
+            namespaces: None,
+            landlock: Abi::of_this_kernel().map_or(0, |a| a.0),
+            seccomp: fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("Seccomp:")),
+            apparmor_restricts: restricts.is_ok_and(|v| v.trim() == "1"),
+        }
+    }
+
+    pub(crate) fn abi(&self) -> Abi {
+        Abi(self.landlock)
+    }
+
+    /// The findings for `palisade doctor`.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let finding = |topic: &str, good: bool, detail: String, remedy: Option<String>| Finding {
+            topic: topic.to_owned(),
+            good,
+            detail,
+            remedy,
+        };
+        let mut all = vec![finding(
+            "launcher",
+            true,
+            if self.privileged {
+                "started by root: each plugin gets a user id of its own".to_owned()
+            } else {
+                "started by a user: all plugins share that user's id, behind separate namespaces"
+                    .to_owned()
+            },
+            None,
+        )];
+        all.push(match &self.namespaces {
+            None => finding(
+                "namespaces",
+                true,
+                "user, pid, mount, net, ipc, uts and cgroup namespaces, and a new root".into(),
+                None,
+            ),
+            Some(why) => finding("namespaces", false, why.clone(), Some(self.namespace_remedy())),
+        });
+        all.push(if self.seccomp {
+            finding("seccomp", true, "system call filters".into(), None)
+        } else {
+            finding(
+                "seccomp",
+                false,
+                "the kernel has no system call filters".into(),
+                Some("use a kernel with CONFIG_SECCOMP_FILTER".into()),
+            )
+        });
+        all.push(match self.landlock {
+            0 => finding(
+                "landlock",
+                false,
+                "not enabled: the second wall is missing".into(),
+                Some("add landlock to the lsm= kernel parameter".into()),
+            ),
+            abi => finding("landlock", true, format!("ABI {abi}"), None),
+        });
+        let cgroups = cgroup::of_this_process();
+        let h = cgroups.hierarchy();
+        let version = if h.is_unified() { "version 2" } else { "version 1" };
+        let have: Vec<&str> =
+            [("memory", h.has_memory()), ("pids", h.has_pids()), ("cpu", h.has_cpu())]
+                .into_iter()
+                .filter_map(|(name, has)| has.then_some(name))
+                .collect();
+        all.push(if have.len() == 3 {
+            finding("cgroups", true, format!("{version}: {}", have.join(", ")), None)
+        } else {
+            finding(
+                "cgroups",
+                false,
+                format!(
+                    "usable: {}; {}; the other limits are sampled (policed)",
+                    if have.is_empty() { "none".to_owned() } else { have.join(", ") },
+                    h.note
+                ),
+                Some(
+                    "systemd-run --user --scope -p Delegate=yes palisade …, or run as root".into(),
+                ),
+            )
+        });
+        all
+    }
+
+    /// What would make namespaces usable.
+    pub(crate) fn namespace_remedy(&self) -> String {
+        if self.apparmor_restricts {
+            return apparmor_profile();
+        }
+        for (file, command) in [
+            (
+                "/proc/sys/kernel/unprivileged_userns_clone",
+                "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+            ),
+            ("/proc/sys/user/max_user_namespaces", "sudo sysctl -w user.max_user_namespaces=15000"),
+        ] {
+            if fs::read_to_string(file).is_ok_and(|v| v.trim() == "0") {
+                return command.to_owned();
+            }
+        }
+        if Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists() {
+            return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined (or use the host), or run Palisade on the host".to_owned();
+        }
+        "needs Linux 5.12 or later with user namespaces; run as root, or ask the administrator to allow unprivileged user namespaces".to_owned()
+    }
+}
+
+/// The AppArmor profile that lets the installed helper make user namespaces, and how to install it.
+fn apparmor_profile() -> String {
+    let helper = spawner::INSTALLED;
+    format!(
+        "AppArmor restricts user namespaces to programs with a profile. Install the helper and its profile:\n\
+         sudo install -D -m 755 -o root -g root \"$(palisade doctor --extract-helper)\" {helper}\n\
+         sudo tee /etc/apparmor.d/palisade-helper <<'END'\n\
+         abi <abi/4.0>,\n\
+         include <tunables/global>\n\
+         profile palisade-helper {helper} flags=(unconfined) {{\n\
+         \x20 userns,\n\
+         \x20 include if exists <local/palisade-helper>\n\
+         }}\n\
+         END\n\
+         sudo apparmor_parser -r /etc/apparmor.d/palisade-helper"
+    )
+}

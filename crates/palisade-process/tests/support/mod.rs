@@ -1,0 +1,161 @@
+//! What the tests of this crate share: launching a small plugin behind real walls.
+#![allow(dead_code)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use palisade_model::{
+    CapabilitySet, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload,
+    PluginId, PluginRef,
+};
+use palisade_sandbox::{
+    Artifact, Backend, BoxFuture, Content, HostCalls, HostRequest, Instance, Invocation,
+    LaunchSpec, OutputStream, Program, Runtime, SandboxError, Trace, Wire,
+};
+
+/// Remembers what the plugin wrote and asked.
+#[derive(Default)]
+pub struct Host {
+    pub lines: Mutex<Vec<String>>,
+    pub dropped: Mutex<u64>,
+}
+
+impl HostCalls for Host {
+    fn request(&self, request: HostRequest) -> BoxFuture<'static, Result<Payload, Failure>> {
+        Box::pin(async move {
+            Err(Failure::new(
+                palisade_model::ErrorCode::NotFound,
+                format!("no method {}", request.method),
+            ))
+        })
+    }
+    fn output(&self, _stream: OutputStream, line: &str) {
+        self.lines.lock().unwrap().push(line.to_owned());
+    }
+    fn output_dropped(&self, bytes: u64) {
+        *self.dropped.lock().unwrap() += bytes;
+    }
+}
+
+/// A plugin's folders in a place that the test made.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+    pub spec: LaunchSpec,
+    pub artifact: Artifact,
+    pub host: Arc<Host>,
+}
+
+pub fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let real = dir.path().canonicalize().unwrap();
+    let root = real.join("plugin");
+    let data = real.join("data");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(root.join(file), content).unwrap();
+    std::fs::set_permissions(root.join(file), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let plugin = PluginRef {
+        id: PluginId::parse("test").unwrap(),
+        origin: Origin::Folder { path: root.display().to_string(), owner: 0 },
+    };
+    let spec = LaunchSpec {
+        instance: InstanceId {
+            node: NodeId::local(),
+            plugin: Arc::new(plugin),
+            generation: Generation(1),
+            serial: 1,
+        },
+        rights: Arc::new(CapabilitySet::new()),
+        limits: Limits { start_timeout: Duration::from_secs(20), ..Limits::default() },
+        demand: GuaranteeSet::default_floor(),
+        wire: Wire::Native,
+        data,
+        slot: 7,
+        env: BTreeMap::new(),
+    };
+    let artifact = Artifact {
+        content: Content { root, digest: [0; 32] },
+        program: Program { runtime, file: file.to_owned(), args: Vec::new() },
+    };
+    Bench { dir, spec, artifact, host: Arc::new(Host::default()) }
+}
+
+impl Bench {
+    pub fn grant(&mut self, capability: &str) {
+        let mut rights = (*self.spec.rights).clone();
+        rights.insert(capability.parse().unwrap());
+        self.spec.rights = Arc::new(rights);
+    }
+
+    pub async fn launch(&self, backend: &dyn Backend) -> Result<Arc<dyn Instance>, SandboxError> {
+        let host: Arc<dyn HostCalls> = Arc::clone(&self.host) as _;
+        backend.prepare(&self.artifact).await?.launch(self.spec.clone(), host).await
+    }
+}
+
+pub async fn call(
+    instance: &Arc<dyn Instance>,
+    method: &'static str,
+    params: &str,
+) -> Result<Payload, Failure> {
+    instance
+        .lane()
+        .call(Invocation {
+            method,
+            payload: Payload::from_json_text(params.to_owned()),
+            deadline: Instant::now() + Duration::from_secs(20),
+            trace: Trace::default(),
+        })
+        .await
+}
+
+/// A plugin in Python that evaluates what `call` gives it: a whole shell for the tests.
+pub const EVAL: &str = r#"
+import json, os, socket, sys
+lane = socket.socket(fileno=3)
+stream = lane.makefile("rw", encoding="utf-8", newline="\n")
+scope = {"os": os, "sys": sys, "socket": socket, "json": json}
+for line in stream:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    reply = {"jsonrpc": "2.0", "id": message["id"]}
+    try:
+        if message["method"] == "call":
+            code = message["params"]["args"]
+            try:
+                reply["result"] = eval(code, scope)
+            except SyntaxError:
+                scope["result"] = None
+                exec(code, scope)
+                reply["result"] = scope["result"]
+        else:
+            reply["result"] = {"protocol": 1}
+    except BaseException as e:
+        reply["error"] = {"code": -1, "message": f"{type(e).__name__}: {e}"}
+    stream.write(json.dumps(reply) + "\n")
+    stream.flush()
+    if message["method"] == "shutdown":
+        break
+"#;
+
+/// Evaluates a Python expression (or runs statements that set `result`) inside.
+pub async fn eval(instance: &Arc<dyn Instance>, code: &str) -> Result<serde_json::Value, Failure> {
+    let params = serde_json::json!({"tool": "eval", "args": code}).to_string();
+    call(instance, "call", &params).await.map(|p| p.parse().unwrap())
+}
+
+pub fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub fn attacker() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/escape/attacker/target/release/attacker")
+}

@@ -1,0 +1,85 @@
+//! What is launched, and with what rights.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use palisade_model::{CapabilitySet, GuaranteeSet, InstanceId, Limits};
+
+/// What runs the plugin's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Runtime {
+    /// A program that needs no interpreter (it may be dynamically linked).
+    Native,
+    /// CPython. `None`: the `python3` that the user's PATH finds.
+    Python {
+        /// A path, or a name to look up in PATH.
+        interpreter: Option<String>,
+    },
+    /// Node.js. `None`: the `node` that the user's PATH finds.
+    Node {
+        /// A path, or a name to look up in PATH.
+        interpreter: Option<String>,
+    },
+}
+
+/// The program to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What runs it.
+    pub runtime: Runtime,
+    /// The file: relative to the content's root, or (for [`Runtime::Native`] only) an absolute path or
+    /// a name to look up in the user's PATH, which is then made visible inside.
+    pub file: String,
+    /// Arguments after the file.
+    pub args: Vec<String>,
+}
+
+/// The plugin's own files. Read-only inside every wall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Folder on this host, with every symlink resolved.
+    pub root: PathBuf,
+    /// Digest of what was approved, for records.
+    pub digest: [u8; 32],
+}
+
+/// How the plugin talks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wire {
+    /// Palisade's own protocol on handle 3; stdout and stderr are log streams.
+    Native,
+    /// The `jsonl` dialect on stdin and stdout; stderr is a log stream.
+    Jsonl(palisade_dialect::jsonl::Jsonl),
+}
+
+/// What a backend prepares once and launches many times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// The plugin's files.
+    pub content: Content,
+    /// The program among them.
+    pub program: Program,
+}
+
+/// One launch.
+#[derive(Clone, Debug)]
+pub struct LaunchSpec {
+    /// Which instance this is.
+    pub instance: InstanceId,
+    /// The effective rights, symlinks in their paths resolved.
+    pub rights: Arc<CapabilitySet>,
+    /// What it may use.
+    pub limits: Limits,
+    /// What the wall must guarantee; an instance that does not is killed before it is heard.
+    pub demand: GuaranteeSet,
+    /// How it talks.
+    pub wire: Wire,
+    /// Folder on this host for what the plugin keeps (`/data` inside). Exists, belongs to this plugin.
+    pub data: PathBuf,
+    /// Number of this plugin on this host, unique and stable: user ids are derived from it. Less than
+    /// 65536.
+    pub slot: u32,
+    /// Environment variables that the rights allow, with their values.
+    pub env: BTreeMap<String, String>,
+}
