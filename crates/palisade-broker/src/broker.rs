@@ -142,7 +142,13 @@ impl Broker {
             let action = Action::new(RecordKind::Request).access(access).payload(payload);
             return Err(self.gate.refuse(caller, &action, failure));
         };
-        let prepared = (registered.read)(&params).map_err(|f| refuse(name, f))?;
+        let prepared = (registered.read)(&params).map_err(|misfit| {
+            let fixed = registered.fixed.as_ref();
+            match fixed.map(|need| self.gate.decide(caller, &need.access())) {
+                Some(Err(denied)) => refuse(name, denied),
+                _ => refuse(name, misfit),
+            }
+        })?;
         Ok((registered, prepared))
     }
 

@@ -131,7 +131,6 @@ impl Caller {
     /// Notes that it handles a delivery of an event that was passed on `hops` times, until the guard
     /// is dropped. What it publishes meanwhile counts as passed on once more, so that plugins that
     /// answer each other's events in a circle are stopped even if they do not say what they answer.
-    #[must_use]
     pub fn handle_delivery(self: &Arc<Self>, hops: u8) -> HopGuard {
         let hops = hops.min(MAX_HOPS);
         if let Some(count) = self.handling.get(usize::from(hops)) {

@@ -118,6 +118,8 @@ pub struct Service<P> {
     rate: Option<Bucket>,
     coalesce: bool,
     needs: Needs<P>,
+    /// The right, where it is the same whatever the parameters.
+    fixed: Option<Need>,
     handler: Handler<P>,
 }
 
@@ -126,6 +128,7 @@ pub(crate) struct Registered {
     pub(crate) info: ServiceInfo,
     pub(crate) rate: Option<Bucket>,
     pub(crate) coalesce: bool,
+    pub(crate) fixed: Option<Need>,
     pub(crate) read: Reader,
 }
 
@@ -144,14 +147,8 @@ where
     {
         let name = name.into();
         let capability = format!("host.call:{name}");
-        let need = Need::new(Kind::HostCall, name.clone());
-        Self::make(
-            name,
-            Reach::HostCall,
-            capability,
-            Arc::new(move |_| Some(need.clone())),
-            handler,
-        )
+        let need = Some(Need::new(Kind::HostCall, name.clone()));
+        Self::make(name, Reach::HostCall, capability, need, handler)
     }
 
     /// A service that is a method of the protocol itself (`log`, `event.publish`). Takes no right
@@ -163,14 +160,14 @@ where
         F: Fn(Context, P) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, Failure>> + Send + 'static,
     {
-        Self::make(name.into(), Reach::Method, String::new(), Arc::new(|_| None), handler)
+        Self::make(name.into(), Reach::Method, String::new(), None, handler)
     }
 
     fn make<R, F, Fut>(
         name: String,
         reach: Reach,
         capability: String,
-        needs: Needs<P>,
+        fixed: Option<Need>,
         handler: F,
     ) -> Self
     where
@@ -195,7 +192,9 @@ where
             params: schemars::schema_for!(P),
             result: schemars::schema_for!(R),
         };
-        Self { info, rate: None, coalesce: false, needs, handler }
+        let same = fixed.clone();
+        let needs: Needs<P> = Arc::new(move |_| same.clone());
+        Self { info, rate: None, coalesce: false, needs, fixed, handler }
     }
 
     /// Says what it does, for the reference.
@@ -215,6 +214,7 @@ where
     ) -> Self {
         self.info.capability = in_words.into();
         self.needs = Arc::new(needs);
+        self.fixed = None;
         self
     }
 
@@ -262,7 +262,7 @@ where
 
     /// Takes the parameter type away: what is left reads parameters and gives what the gate needs.
     pub(crate) fn erase(self) -> Registered {
-        let Self { info, rate, coalesce, needs, handler } = self;
+        let Self { info, rate, coalesce, needs, fixed, handler } = self;
         let (shape, max) = (Shape::of(&info.params), info.max_params);
         let read: Reader = Box::new(move |payload| {
             let params: P = read_params(payload, max, &shape)?;
@@ -270,7 +270,7 @@ where
             let handler = Arc::clone(&handler);
             Ok(Prepared { need, run: Box::new(move |cx| handler(cx, params)) })
         });
-        Registered { info, rate, coalesce, read }
+        Registered { info, rate, coalesce, fixed, read }
     }
 }
 

@@ -1,1 +1,45 @@
-//! Lifecycle and control: installs, grants, supervisor, calls.
+//! Lifecycle and control: loads plugins, asks what they may, starts them behind walls, calls them.
+//!
+//! A [`Host`] is built once. [`Host::load`] reads a plugin's folder and gives a [`Plugin`]; rights are
+//! granted to it, then it is started and called. What a plugin asks of the host goes through the broker
+//! to the services, what is asked of the plugin goes through the same gate. [`Control`] is the same for
+//! somebody else than the application.
+//!
+//! This crate knows no kind of wall, wire or capability by name: backends, dialects and services are
+//! given to it.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod call;
+mod cell;
+mod control;
+mod deliver;
+mod error;
+mod grants;
+mod host;
+mod host_calls;
+mod launch;
+mod loaded;
+pub mod machine;
+mod plan;
+mod plugin;
+mod rights;
+mod running;
+mod state_dir;
+mod status;
+mod store;
+mod watch;
+
+pub use builder::HostBuilder;
+pub use call::CallOptions;
+pub use control::Control;
+pub use error::{HostError, StoreError};
+pub use grants::{Consent, ConsentRecord, Effect, GrantOptions, Granted};
+pub use host::Host;
+pub use loaded::LoadOptions;
+pub use machine::State;
+pub use plan::{LaunchPlan, PlannedRight, PlannedWall, RightState};
+pub use plugin::Plugin;
+pub use rights::{PathProblem, Unusable};
+pub use state_dir::default_state_dir;
+pub use status::{Counts, Status};

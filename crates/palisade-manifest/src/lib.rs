@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod canonical;
+mod digest;
 pub mod environment;
 mod error;
 mod json_schema;
@@ -28,14 +29,14 @@ mod source;
 pub mod tree;
 mod validate;
 
+pub use digest::Digest;
 pub use error::{Diagnostic, Excerpt, Findings, MAX_DIAGNOSTICS, ManifestError, Rule};
 pub use json_schema::{
     JsonSchema, MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_SCHEMA_COST, MAX_SCHEMA_DEPTH, SchemaError,
 };
 pub use manifest::{
-    Capabilities, Channel, Command, Config, Contributes, Digest, Entry, Hook, Init, Jsonl,
-    Manifest, Mode, NeedsBackend, Request, Requested, Resources, Runtime, Service, State, Tool,
-    shown,
+    Capabilities, Channel, Command, Config, Contributes, Entry, Hook, Init, Jsonl, Manifest, Mode,
+    NeedsBackend, Request, Requested, Resources, Runtime, Service, State, Tool, shown,
 };
 pub use path::{Interpreter, MAX_PATH_BYTES, Program, RelPath};
 pub use published::schema;

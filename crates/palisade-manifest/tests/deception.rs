@@ -1,5 +1,6 @@
 //! Attempts 63 and 74: a name or a reason that shows the reader something else than what is granted,
 //! and a manifest that changes after it was agreed to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
@@ -167,6 +168,8 @@ fn everywhere(text: &str) -> Vec<Value> {
 }
 
 proptest! {
+    // One case is some thousand manifests.
+    #![proptest_config(ProptestConfig::with_cases(16))]
     /// Whatever an author writes, an error text and the JSON form of it steer no terminal.
     #[test]
     fn no_error_text_holds_what_steers_a_terminal(noise in any::<String>()) {

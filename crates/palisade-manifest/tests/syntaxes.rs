@@ -1,4 +1,5 @@
 //! One document in three syntaxes says the same, and what was read can be written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 

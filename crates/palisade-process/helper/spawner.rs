@@ -45,7 +45,11 @@ pub fn failed(step: u32, index: u32, errno: isize) -> Failure {
 static mut MESSAGE: [u8; HEADER + plan::MAX_PLAN] = [0; HEADER + plan::MAX_PLAN];
 
 pub fn serve() -> ! {
-    sys::prctl(pr::SET_DUMPABLE, 0, 0, 0);
+    // Root's spawner cannot be traced by anybody else. An ordinary user's must stay dumpable, or the id
+    // maps of its children would belong to root; its plugins cannot see it.
+    if sys!(nr::GETEUID) == 0 {
+        sys::prctl(pr::SET_DUMPABLE, 0, 0, 0);
+    }
     sys::prctl(pr::SET_NAME, c"palisade-spawn".as_ptr() as usize, 0, 0);
     // A session of its own: no terminal, and Ctrl-C at the host's terminal does not end the plugins
     // before the host has decided to.

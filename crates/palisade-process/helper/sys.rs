@@ -51,8 +51,7 @@ pub mod nr {
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
-    pub const GETPPID: usize = 110;
-    pub const STATX: usize = 332;
+    pub const GETEUID: usize = 107;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -99,13 +98,11 @@ pub mod nr {
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
-    pub const GETPPID: usize = 173;
-    pub const STATX: usize = 291;
+    pub const GETEUID: usize = 175;
 }
 
 /// Calls added since Linux 5.0 have the same number on every architecture.
 pub mod new {
-    pub const PIDFD_OPEN: usize = 434;
     pub const OPEN_TREE: usize = 428;
     pub const MOVE_MOUNT: usize = 429;
     pub const FSOPEN: usize = 430;

@@ -43,11 +43,52 @@ pub struct Options {
     pub first_uid: u32,
     /// Whether cgroups may be used. Off: limits are policed even where the kernel could hold them.
     pub cgroups: bool,
+    /// A layer to leave out, to see whether the next one holds.
+    #[cfg(feature = "ablation")]
+    pub without: Option<Layer>,
+}
+
+/// A layer of the walls that a test can take away.
+#[cfg(feature = "ablation")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The system call filter.
+    Seccomp,
+    /// The Landlock ruleset.
+    Landlock,
+}
+
+#[cfg(all(feature = "ablation", not(debug_assertions)))]
+compile_error!(
+    "the feature `ablation` weakens the walls and exists for tests only; do not release with it"
+);
+
+impl Options {
+    /// Whether the system call filter is built.
+    pub(crate) fn has_seccomp(&self) -> bool {
+        #[cfg(feature = "ablation")]
+        return self.without != Some(Layer::Seccomp);
+        #[cfg(not(feature = "ablation"))]
+        true
+    }
+
+    /// Whether the Landlock ruleset is built.
+    pub(crate) fn has_landlock(&self) -> bool {
+        #[cfg(feature = "ablation")]
+        return self.without != Some(Layer::Landlock);
+        #[cfg(not(feature = "ablation"))]
+        true
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { first_uid: 0x7000_0000, cgroups: true }
+        Self {
+            first_uid: 0x7000_0000,
+            cgroups: true,
+            #[cfg(feature = "ablation")]
+            without: None,
+        }
     }
 }
 

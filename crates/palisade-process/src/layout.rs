@@ -300,7 +300,7 @@ impl Tree<'_> {
             }
         }
         let abi = self.inputs.machine.abi();
-        if abi.0 > 0 {
+        if abi.0 > 0 && self.inputs.options.has_landlock() {
             plan.landlock(abi.handled_fs(), abi.handled_net(), abi.scopes());
             for (rights, path, is_file) in &self.rules {
                 plan.landlock_rule(abi.fit(*rights, *is_file), path);
@@ -521,7 +521,9 @@ fn common(
             plan.rlimit(name, number, value);
         }
     }
-    plan.seccomp(&filter(profile, inputs.memory_is_policed())?);
+    if inputs.options.has_seccomp() {
+        plan.seccomp(&filter(profile, inputs.memory_is_policed())?);
+    }
     let here = |path: &str| match path.strip_prefix(PLUGIN) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{plugin}{rest}"),
         _ => path.to_owned(),

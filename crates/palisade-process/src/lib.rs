@@ -32,6 +32,8 @@ mod status;
 #[cfg(palisade_helper)]
 mod watched;
 
+#[cfg(all(palisade_helper, feature = "ablation"))]
+pub use backend::Layer;
 #[cfg(palisade_helper)]
 pub use backend::{LandlockBackend, Options, POLICED_MEMORY_OVERSHOOT, ProcessBackend};
 

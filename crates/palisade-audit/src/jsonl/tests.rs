@@ -325,6 +325,51 @@ fn equal_denials_are_counted_instead_of_written() {
 }
 
 #[test]
+fn who_varies_the_target_does_not_fill_the_record() {
+    let (_dir, path) = fresh();
+    let recorder = JsonLinesRecorder::open(&path).unwrap();
+    for i in 0..5000 {
+        let act = Act::new(RecordKind::Request, plugin())
+            .access(&Access::new(Kind::EventPublish, &format!("try{i}")))
+            .decision(Decision::Deny, None);
+        recorder.note(act, Some(ErrorCode::Denied));
+    }
+    let other = Act::new(RecordKind::Request, app()).decision(Decision::Deny, None);
+    recorder.note(other.target("x"), Some(ErrorCode::Denied));
+    drop(recorder);
+    let records = read(&path);
+    let of: Vec<_> = records.iter().filter(|r| r.plugin.is_some()).collect();
+    let total: u64 = of.iter().map(|r| r.repeats.unwrap_or(1)).sum();
+    assert_eq!(total, 5000);
+    assert!(of.len() < 400, "{} lines", of.len());
+    let sum = of.iter().find(|r| r.repeats.is_some()).unwrap();
+    assert_eq!(
+        (sum.target.as_deref(), sum.detail.as_deref()),
+        (None, Some("on different targets"))
+    );
+    assert!(
+        records.iter().any(|r| r.target.as_deref() == Some("x")),
+        "others are still told apart"
+    );
+}
+
+#[test]
+fn what_was_counted_is_written_when_its_time_is_over_without_further_traffic() {
+    let (_dir, path) = fresh();
+    let options = Options { coalesce: Duration::from_millis(30), ..Options::default() };
+    let recorder = JsonLinesRecorder::open_with(&path, options, Arc::new(SystemClock)).unwrap();
+    for _ in 0..5 {
+        recorder.note(Act::new(RecordKind::Event, app()).target("t").coalesce(), None);
+    }
+    let begun = std::time::Instant::now();
+    while !read(&path).iter().any(|r| r.repeats == Some(4)) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", read(&path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(recorder);
+}
+
+#[test]
 fn an_intent_whose_asker_left_is_followed_by_cancelled() {
     let (_dir, path) = fresh();
     runtime().block_on(async {

@@ -162,7 +162,19 @@ impl Writer {
         let window_ns = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
         for summary in self.coalescer.expire(now_ns, window_ns) {
             let finish = Finish::plain(summary.phase, &summary.stamped, summary.code);
-            self.line(&mut group, &summary.stamped, &finish, Some(summary.repeats));
+            let repeats = Some(summary.repeats);
+            if summary.mixed {
+                self.edited_line(&mut group, &summary.stamped, &finish, |record| Record {
+                    repeats,
+                    capability: None,
+                    target: None,
+                    rule: None,
+                    detail: Some("on different targets".into()),
+                    ..without_payload(record)
+                });
+            } else {
+                self.line(&mut group, &summary.stamped, &finish, repeats);
+            }
             group.unattended += summary.repeats;
         }
         let result = if group.lines.is_empty() { Ok(()) } else { self.log.append(&group.lines) };
@@ -217,11 +229,21 @@ impl Writer {
         finish: &Finish<'_>,
         repeats: Option<u64>,
     ) {
-        let mut record = render(group.seq + 1, &self.boot, stamped, finish);
-        if repeats.is_some() {
+        self.edited_line(group, stamped, finish, |record| match repeats {
             // It stands for many, whose payloads differ.
-            record = Record { repeats, payload_sha256: None, payload_bytes: None, ..record };
-        }
+            Some(_) => Record { repeats, ..without_payload(record) },
+            None => record,
+        });
+    }
+
+    fn edited_line(
+        &self,
+        group: &mut Group,
+        stamped: &Arc<Stamped>,
+        finish: &Finish<'_>,
+        edit: impl FnOnce(Record) -> Record,
+    ) {
+        let record = edit(render(group.seq + 1, &self.boot, stamped, finish));
         let start = group.lines.len();
         match serde_json::to_writer(&mut group.lines, &record) {
             Ok(()) => {
@@ -232,4 +254,8 @@ impl Writer {
             Err(_) => group.lines.truncate(start),
         }
     }
+}
+
+fn without_payload(record: Record) -> Record {
+    Record { payload_sha256: None, payload_bytes: None, ..record }
 }

@@ -107,7 +107,10 @@ async fn what_does_not_exist_is_told_only_to_those_who_might_call_it() {
     assert_eq!(trusted.hint.as_deref(), Some("did you mean get_user_profile?"));
     let other = host_call(&broker, &plugin("b", &[]), text).await.unwrap_err();
     assert_eq!(other.code, ErrorCode::Denied);
-    assert_eq!(recorder.records().len(), 2, "both refusals are recorded");
+    let exists = r#"{"method":"get_user_profile","params":"no such"}"#;
+    let same = host_call(&broker, &plugin("b", &[]), exists).await.unwrap_err();
+    assert_eq!(same.code, ErrorCode::Denied, "nor can it be told by wrong parameters");
+    assert_eq!(recorder.records().len(), 3, "all refusals are recorded");
 }
 
 #[tokio::test]
@@ -206,8 +209,7 @@ async fn a_handler_that_panics_or_hangs_is_a_failure_and_harms_nobody_else() {
         assert!(!now, "panics before there is a future");
         async move {
             tokio::task::yield_now().await;
-            let nothing: Option<u8> = None;
-            Ok(nothing.unwrap())
+            Ok(std::hint::black_box(None::<u8>).unwrap())
         }
     };
     services.register(Service::method("panic", early)).unwrap();

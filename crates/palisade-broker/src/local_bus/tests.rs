@@ -51,6 +51,22 @@ async fn subscriptions_are_bounded_and_ended_ones_make_room() {
     assert!(bus.add(pattern, SubscribeOptions::default()).is_ok());
 }
 
+#[tokio::test]
+async fn nothing_is_dropped_for_an_event_that_would_not_fit_anyway() {
+    let bus = LocalBus::new();
+    let ack_timeout = std::time::Duration::from_secs(3600);
+    let redelivery = Some(Redelivery { max_attempts: 2, ack_timeout });
+    let options = SubscribeOptions { max_bytes: 3000, redelivery, ..SubscribeOptions::default() };
+    let mut s = bus.add(SubjectPattern::parse("a").unwrap(), options).unwrap();
+    let event = |n| Event::new("a", Payload::octets(vec![0; n]), Arc::new(Principal::Application));
+    bus.publish(event(2000)).await.unwrap();
+    let _held = s.next().await.unwrap();
+    bus.publish(event(10)).await.unwrap();
+    let published = bus.publish(event(1000)).await.unwrap();
+    assert_eq!(published, Published { queued: 0, dropped: 1, blocked: 0 });
+    assert_eq!(s.counters().waiting, 1, "the small one still waits");
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Publish(u16),

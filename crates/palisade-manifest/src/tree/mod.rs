@@ -95,7 +95,7 @@ impl Value {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
             Self::Int(_) => "a whole number",
-            Self::Float(_) => "a number",
+            Self::Float(_) => "a decimal number",
             Self::Str(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",

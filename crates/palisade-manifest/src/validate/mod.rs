@@ -153,6 +153,12 @@ fn foreign(root: &Node) -> Option<&'static str> {
 }
 
 fn version(field: &Field<'_>, reader: &mut Reader) -> Option<semver::Version> {
+    let hint = "write three numbers between quotation marks, as in \"1.0.0\" (semver.org)";
+    if matches!(field.node.value, Value::Int(_) | Value::Float(_)) {
+        // YAML and TOML read 1.0 as a number.
+        reader.wrong_hint(Rule::Type, field, "expected text, found a number", hint);
+        return None;
+    }
     let text = reader.str(field)?;
     match semver::Version::parse(text) {
         Ok(version) if text.len() <= 128 => Some(version),
@@ -163,12 +169,7 @@ fn version(field: &Field<'_>, reader: &mut Reader) -> Option<semver::Version> {
         Err(error) => {
             let message =
                 format!("{} is not a version: {}", quoted(text), escape(&error.to_string(), 100));
-            reader.wrong_hint(
-                Rule::Version,
-                field,
-                message,
-                "write three numbers, as in 1.0.0 (semver.org)",
-            );
+            reader.wrong_hint(Rule::Version, field, message, hint);
             None
         }
     }

@@ -1,5 +1,6 @@
 //! Documents that several tests use.
-#![allow(dead_code)]
+// Not every test uses every document.
+#![allow(dead_code, clippy::panic)]
 
 use serde_json::{Value, json};
 
