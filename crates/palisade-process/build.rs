@@ -1,6 +1,8 @@
 //! Builds the helper: one static program without libc or standard library, straight with rustc, so that
 //! nothing but a linker is needed and the host's own flags do not matter.
 
+#![allow(clippy::expect_used)] // a build script has nobody to hand an error to
+
 use std::{
     collections::hash_map::DefaultHasher,
     env, fs,

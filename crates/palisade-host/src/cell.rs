@@ -17,6 +17,7 @@ use crate::{
     loaded::Loaded,
     machine::{Action, Event, Misfit, State, step},
     running::Running,
+    status::{Counters, Counts},
     store::StoredGrant,
     watch::{REAPED_WITHIN, Watched},
 };
@@ -51,6 +52,8 @@ pub(crate) struct PluginCell {
     pub(crate) prepared: tokio::sync::Mutex<Option<Ready>>,
     life: watch::Sender<Life>,
     running: RwLock<Option<Arc<Running>>>,
+    /// Of the run, or of the last one.
+    counters: Mutex<Arc<Counters>>,
 }
 
 impl PluginCell {
@@ -71,6 +74,7 @@ impl PluginCell {
             prepared: tokio::sync::Mutex::default(),
             life: watch::Sender::new(Life::default()),
             running: RwLock::default(),
+            counters: Mutex::default(),
         }
     }
 
@@ -99,6 +103,11 @@ impl PluginCell {
     /// What runs, if it takes calls.
     pub(crate) fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was counted since the last start that came to run.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
     /// What runs, or why nothing does.
@@ -136,7 +145,11 @@ impl PluginCell {
                     life.state = state;
                     if action == Action::Release {
                         life.abandon = None;
-                        *self.running.write().unwrap_or_else(PoisonError::into_inner) = None;
+                        let ran =
+                            self.running.write().unwrap_or_else(PoisonError::into_inner).take();
+                        if let Some(running) = ran {
+                            running.release();
+                        }
                     }
                     note(life, action);
                     result = Ok(action);
@@ -257,6 +270,8 @@ impl Attempt {
     pub(crate) async fn ready(mut self, running: Arc<Running>) -> Result<(), Failure> {
         let cell = Arc::clone(&self.cell);
         let ready = cell.apply(Some(self.number), Event::Ready, |_, _| {
+            *cell.counters.lock().unwrap_or_else(PoisonError::into_inner) =
+                Arc::clone(&running.counters);
             *cell.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
         });
         match ready {

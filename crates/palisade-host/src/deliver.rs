@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use palisade_audit::{Act, Decision, RecordKind};
-use palisade_broker::{Action, Delivery, Event, SubscribeOptions};
+use palisade_broker::{Action, Delivery, DeliveryId, Event, SubscribeOptions};
 use palisade_model::{
     Access, CapabilitySet, Encoding, ErrorCode, Failure, Kind, Payload,
     capability::{Scope, SubjectPattern},
@@ -55,7 +55,7 @@ pub(crate) async fn subscribe(
                 deliver(&host, &running, delivery).await;
             }
         });
-        running.adopt(task.abort_handle());
+        running.adopt_subscription(task.abort_handle());
     }
     Ok(())
 }
@@ -83,14 +83,14 @@ async fn deliver(host: &Arc<HostInner>, running: &Running, delivery: Delivery) {
         .payload(&event.data)
         .trace(event.trace.clone())
         .coalesce();
+    let params = params(delivery.id(), &event);
     let handling = running.caller.handle_delivery(event.hops);
     let delivered = host
         .gate()
         .run(&host.application, action, || async {
-            let params = params(&delivery, &event)?;
             let timeout = running.loaded.limits.call_timeout;
             let trace = event.trace.clone();
-            running.invoke(host, methods::HANDLE_EVENT, params, timeout, trace).await
+            running.invoke(host, methods::HANDLE_EVENT, params?, timeout, trace).await
         })
         .await;
     drop(handling);
@@ -107,7 +107,7 @@ async fn deliver(host: &Arc<HostInner>, running: &Running, delivery: Delivery) {
     }
 }
 
-fn params(delivery: &Delivery, event: &Event) -> Result<Payload, Failure> {
+fn params(delivery: &DeliveryId, event: &Event) -> Result<Payload, Failure> {
     if event.data.encoding() != Encoding::Json {
         return Err(Failure::new(ErrorCode::InvalidParams, "events to plugins are JSON"));
     }
@@ -116,7 +116,7 @@ fn params(delivery: &Delivery, event: &Event) -> Result<Payload, Failure> {
     };
     let data = event.data.parse().map_err(wrong)?;
     Payload::json(&methods::HandleEventParams {
-        delivery: delivery.id().to_string(),
+        delivery: delivery.to_string(),
         subject: event.subject.to_string(),
         data,
         hops: u32::from(event.hops),

@@ -3,9 +3,7 @@
 //! Operations on a loaded plugin answer with [`Failure`]; building and loading answer with this enum,
 //! so that a caller can show a manifest's findings with line and column.
 
-use std::path::PathBuf;
-
-use palisade_broker::RegistryError;
+use palisade_broker::BrokerError;
 use palisade_manifest::ManifestError;
 use palisade_model::{ErrorCode, Failure, Origin, PluginId, text::escape};
 
@@ -29,7 +27,7 @@ pub enum HostError {
     Store(#[from] StoreError),
     /// A service could not be registered.
     #[error(transparent)]
-    Service(#[from] RegistryError),
+    Service(#[from] BrokerError),
     /// The manifest cannot be taken.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -144,6 +142,9 @@ pub enum StoreError {
     /// SQLite answered with another error.
     #[error("host.db: {0}")]
     Sqlite(rusqlite::Error),
+    /// The plugin was forgotten after this handle to it was made.
+    #[error("the host has forgotten this plugin")]
+    Forgotten,
     /// The host is stopping.
     #[error("the host is stopping")]
     Stopping,
@@ -154,7 +155,7 @@ impl StoreError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Locked | Self::Stopping => ErrorCode::Unavailable,
+            Self::Locked | Self::Forgotten | Self::Stopping => ErrorCode::Unavailable,
             Self::Full => ErrorCode::LimitExceeded,
             Self::Corrupt(_) | Self::TooNew { .. } | Self::Sqlite(_) => ErrorCode::Internal,
         }
@@ -169,6 +170,7 @@ impl StoreError {
             Self::TooNew { .. } => "use the newer version of Palisade, or another state folder",
             Self::Full => "use another state folder",
             Self::Sqlite(_) => "see whether the disk is full or read-only",
+            Self::Forgotten => "load it again",
             Self::Stopping => "nothing has to be done",
         }
     }
@@ -199,9 +201,4 @@ pub(crate) fn shown(path: &std::path::Path) -> String {
 /// A failure of the operating system with the state folder.
 pub(crate) fn state_dir(path: &std::path::Path, what: impl std::fmt::Display) -> HostError {
     HostError::StateDir { path: shown(path), what: what.to_string() }
-}
-
-/// The plugin's folder does not fit.
-pub(crate) fn folder(path: &PathBuf, what: impl std::fmt::Display) -> HostError {
-    HostError::Folder { path: shown(path), what: what.to_string() }
 }

@@ -41,11 +41,12 @@ impl HostCalls for InstanceCalls {
             OutputStream::Stdout => LogStream::Stdout,
             OutputStream::Stderr => LogStream::Stderr,
         };
-        output_line(&*self.sink, &self.caller, stream, line);
+        let _ = output_line(&self.caller, &*self.sink, stream, line);
     }
 
     fn output_dropped(&self, bytes: u64) {
         self.counters.output_dropped.fetch_add(bytes, Ordering::Relaxed);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sink.dropped(self.caller.principal(), bytes);
     }
 }

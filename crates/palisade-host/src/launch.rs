@@ -279,7 +279,7 @@ async fn initialize(
 
 /// Registers what is declared and, where the plugin announced its tools, announced. The rest is refused
 /// one by one, recorded and warned of.
-fn register(
+pub(crate) fn register(
     host: &HostInner,
     loaded: &Loaded,
     caller: &Caller,

@@ -38,7 +38,7 @@ pub use grants::{Consent, ConsentRecord, Effect, GrantOptions, Granted};
 pub use host::Host;
 pub use loaded::LoadOptions;
 pub use machine::State;
-pub use plan::{LaunchPlan, PlannedRight, PlannedWall, RightState};
+pub use plan::{Contribution, LaunchPlan, PlannedRight, PlannedWall, RightState};
 pub use plugin::Plugin;
 pub use rights::{PathProblem, Unusable};
 pub use state_dir::default_state_dir;

@@ -1,7 +1,10 @@
 //! A plugin that takes calls: resident in one instance, or with an instance for each call.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,7 +40,13 @@ pub(crate) struct Running {
     /// The rights that the wall was built with, or was told last.
     pub(crate) wall_rights: Mutex<CapabilitySet>,
     pub(crate) way: Way,
+    /// When the first of the grants that count ends, in seconds since 1970.
+    pub(crate) until: watch::Sender<Option<u64>>,
+    /// Which start of the plugin this is.
+    pub(crate) start: u64,
+    expires: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
+    subscriptions: Mutex<Vec<AbortHandle>>,
 }
 
 /// How calls reach the plugin's code.
@@ -68,25 +77,28 @@ impl Way {
 }
 
 impl Running {
+    /// A run of `loaded` that began as the start number `start`, with these rights in its wall.
     pub(crate) fn new(
-        caller: Arc<Caller>,
+        start: u64,
         loaded: Arc<Loaded>,
-        offer: Offer,
         backend: &'static str,
         counters: Arc<Counters>,
         rights: CapabilitySet,
-        way: Way,
+        (caller, offer, way): (Arc<Caller>, Offer, Way),
     ) -> Self {
-        let wall_rights = Mutex::new(rights);
         Self {
             caller,
             loaded,
             offer,
             backend,
             counters,
-            wall_rights,
+            wall_rights: Mutex::new(rights),
             way,
+            until: watch::Sender::new(None),
+            start,
+            expires: AtomicBool::new(false),
             tasks: Mutex::default(),
+            subscriptions: Mutex::default(),
         }
     }
 
@@ -95,8 +107,26 @@ impl Running {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
+    /// Ties a subscription to the plugin's run.
+    pub(crate) fn adopt_subscription(&self, task: AbortHandle) {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Ends the subscriptions.
+    pub(crate) fn end_subscriptions(&self) {
+        for task in self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Says once that nobody watches the end of grants yet.
+    pub(crate) fn is_first_expiry(&self) -> bool {
+        !self.expires.swap(true, Ordering::Relaxed)
+    }
+
     /// Ends the tasks that belong to the run.
     pub(crate) fn release(&self) {
+        self.end_subscriptions();
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }

@@ -172,11 +172,14 @@ impl Store {
     /// The next serial number of the plugin's instances, and what is granted to it.
     pub(crate) async fn begin_start(&self, key: i64) -> Result<(u64, Vec<StoredGrant>), StoreError> {
         self.with(Mode::Count, move |tx| {
-            let serial = tx.query_row(
-                "UPDATE plugins SET starts = starts + 1 WHERE key = ?1 RETURNING starts",
-                [key],
-                |r| r.get::<_, i64>(0),
-            )?;
+            let serial = tx
+                .query_row(
+                    "UPDATE plugins SET starts = starts + 1 WHERE key = ?1 RETURNING starts",
+                    [key],
+                    |r| r.get::<_, i64>(0),
+                )
+                .optional()?
+                .ok_or(StoreError::Forgotten)?;
             Ok((unsigned(serial), grants(tx, key)?))
         })
         .await
@@ -224,12 +227,13 @@ impl Store {
         given: Vec<StoredGrant>,
     ) -> Result<(), StoreError> {
         self.with(Mode::Durable, move |tx| {
+            insert_grants(tx, key, &given)?;
             let agreed = answer.agreed.as_ref().map(|c| to_json(c)).transpose()?;
             tx.execute(
                 "INSERT INTO consents (plugin, by, at, digest, agreed) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![key, to_json(&answer.by)?, sql(answer.at), answer.digest, agreed],
             )?;
-            insert_grants(tx, key, &given)
+            Ok(())
         })
         .await
     }
@@ -293,6 +297,9 @@ fn slot(tx: &Transaction<'_>, id: &str, origin: &str) -> Result<u32, StoreError>
 }
 
 fn insert_grants(tx: &Transaction<'_>, key: i64, given: &[StoredGrant]) -> Result<(), StoreError> {
+    tx.query_row("SELECT 1 FROM plugins WHERE key = ?1", [key], |_| Ok(()))
+        .optional()?
+        .ok_or(StoreError::Forgotten)?;
     for StoredGrant { grant, resolved } in given {
         tx.execute(
             "DELETE FROM grants WHERE plugin = ?1 AND digest <> ?2",

@@ -568,7 +568,9 @@ impl PreparedProcess {
             }
             (_, (socket, _)) => stream::native(socket, host).map_err(watching)?,
         };
-        tokio::spawn(instance::watch(Arc::clone(&shared), stream.end, spec.limits.memory));
+        // The conversation has a task of its own: nothing that the watcher does may delay an answer.
+        let end = tokio::spawn(stream.end);
+        tokio::spawn(instance::watch(Arc::clone(&shared), end, spec.limits.memory));
         let instance = ProcessInstance {
             id: spec.instance,
             shared,

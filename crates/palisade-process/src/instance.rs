@@ -19,7 +19,7 @@ use palisade_sandbox::{
     SandboxError, Trace, Usage, stream::End,
 };
 use rustix::process::Signal;
-use tokio::{io::unix::AsyncFd, sync::watch, time::Instant};
+use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     cgroup::Group,
@@ -118,7 +118,7 @@ struct Seen {
 }
 
 /// Watches an instance until nothing is left of it, then publishes how it ended.
-pub(crate) async fn watch(shared: Arc<Shared>, end: BoxFuture<'static, End>, memory_limit: u64) {
+pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limit: u64) {
     let mut seen = Seen::default();
     let mut end = Some(end);
     let mut disk_check = tokio::time::interval(disk::INTERVAL);
@@ -153,7 +153,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: BoxFuture<'static, End>, mem
             },
             ended = conversation => {
                 end = None;
-                match ended {
+                match ended.unwrap_or(End::Closed) {
                     End::Breach(how) => shared.kill(KillReason::Breach(how)),
                     // A resident plugin without its lane is of no use to anybody; its exit usually follows
                     // at once and tells the cause.

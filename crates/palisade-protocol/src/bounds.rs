@@ -30,5 +30,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const STRIKES: u32 = 64;
 /// Longest text (message, hint) that is taken over from the other side's errors, in characters.
 pub const ERROR_TEXT_CHARS: usize = 2000;
-/// Handles taken from the kernel with one read. All are closed: none is asked for in this version.
+/// Handles that one read has room for (padding may leave room for one or two more). All are closed:
+/// none is asked for in this version.
 pub const HANDLES: usize = 16;

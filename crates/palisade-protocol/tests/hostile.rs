@@ -151,8 +151,8 @@ async fn large_numbers_pass_both_ways_digit_by_digit() {
 #[tokio::test]
 async fn late_answers_are_dropped_and_never_reach_another_request() {
     let (peer, _, mut plugin) = host();
-    for n in 1..=200u64 {
-        let timed = peer.request("call", &null(), Some(Deadline::after(Duration::from_millis(1))));
+    for n in 1..=80u64 {
+        let timed = peer.request("call", &null(), Some(Deadline::after(Duration::from_millis(20))));
         read_line(&mut plugin);
         assert_eq!(within(timed).await.unwrap_err().code, ErrorCode::Deadline);
         within(Line::of(&mut plugin))
@@ -161,13 +161,13 @@ async fn late_answers_are_dropped_and_never_reach_another_request() {
     }
     let pending = request(&peer, "call");
     read_line(&mut plugin);
-    for n in 1..=200 {
+    for n in 1..=80 {
         writeln!(plugin, r#"{{"jsonrpc":"2.0","id":{n},"result":"late"}}"#).unwrap();
     }
-    plugin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":201,\"result\":\"mine\"}\n").unwrap();
+    plugin.write_all(b"{\"jsonrpc\":\"2.0\",\"id\":81,\"result\":\"mine\"}\n").unwrap();
     assert_eq!(within(pending).await.unwrap().bytes(), "\"mine\"");
     let stats = peer.stats();
-    assert_eq!((stats.late_answers, stats.strikes), (200, 0));
+    assert_eq!((stats.late_answers, stats.strikes), (80, 0));
 }
 
 #[tokio::test]
@@ -198,16 +198,21 @@ fn open_handles() -> usize {
 
 #[tokio::test]
 async fn handles_nobody_asked_for_end_the_connection_and_are_closed() {
-    for (count, handles, truncated) in [(1, 1, false), (16, 16, false), (253, 16, true)] {
+    for count in [1, 16, 253] {
         let (peer, _, plugin) = host();
         // Give the driver its registration before counting.
         tokio::task::yield_now().await;
         let null = std::fs::File::open("/dev/null").unwrap();
         let before = open_handles();
         common::send_handles(&plugin, &vec![null.as_fd(); count]);
-        let reason = within(peer.closed()).await;
-        let breach = FrameError::UnaskedHandles { count: handles, truncated };
-        assert_eq!(reason, CloseReason::Breach(breach), "{count} handles");
+        match within(peer.closed()).await {
+            CloseReason::Breach(FrameError::UnaskedHandles { count: taken, truncated }) => {
+                // The padding of the control message leaves room for one or two more.
+                assert!((count.min(16)..=18).contains(&taken), "{taken} of {count} were taken");
+                assert_eq!(truncated, count > 18);
+            }
+            other => panic!("{count} handles: {other:?}"),
+        }
         // The connection's own descriptor goes as well.
         for _ in 0..100 {
             if open_handles() < before {

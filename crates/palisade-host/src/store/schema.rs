@@ -14,7 +14,8 @@ const STEPS: &[&str] = &["
         PRIMARY KEY (id, origin)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE plugins (
-        key INTEGER PRIMARY KEY,
+        -- AUTOINCREMENT: a key that was forgotten is never given to another plugin.
+        key INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
         origin TEXT NOT NULL,
         digest BLOB NOT NULL CHECK (length(digest) = 32),

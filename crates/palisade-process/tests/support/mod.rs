@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -19,9 +18,9 @@ use palisade_sandbox::{
 
 /// Remembers what the plugin wrote and asked.
 #[derive(Default)]
-pub struct Host {
-    pub lines: Mutex<Vec<String>>,
-    pub dropped: Mutex<u64>,
+pub(crate) struct Host {
+    pub(crate) lines: Mutex<Vec<String>>,
+    pub(crate) dropped: Mutex<u64>,
 }
 
 impl HostCalls for Host {
@@ -42,14 +41,14 @@ impl HostCalls for Host {
 }
 
 /// A plugin's folders in a place that the test made.
-pub struct Bench {
-    pub dir: tempfile::TempDir,
-    pub spec: LaunchSpec,
-    pub artifact: Artifact,
-    pub host: Arc<Host>,
+pub(crate) struct Bench {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) spec: LaunchSpec,
+    pub(crate) artifact: Artifact,
+    pub(crate) host: Arc<Host>,
 }
 
-pub fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
+pub(crate) fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -87,19 +86,22 @@ pub fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
 }
 
 impl Bench {
-    pub fn grant(&mut self, capability: &str) {
+    pub(crate) fn grant(&mut self, capability: &str) {
         let mut rights = (*self.spec.rights).clone();
         rights.insert(capability.parse().unwrap());
         self.spec.rights = Arc::new(rights);
     }
 
-    pub async fn launch(&self, backend: &dyn Backend) -> Result<Arc<dyn Instance>, SandboxError> {
+    pub(crate) async fn launch(
+        &self,
+        backend: &dyn Backend,
+    ) -> Result<Arc<dyn Instance>, SandboxError> {
         let host: Arc<dyn HostCalls> = Arc::clone(&self.host) as _;
         backend.prepare(&self.artifact).await?.launch(self.spec.clone(), host).await
     }
 }
 
-pub async fn call(
+pub(crate) async fn call(
     instance: &Arc<dyn Instance>,
     method: &'static str,
     params: &str,
@@ -116,10 +118,11 @@ pub async fn call(
 }
 
 /// A plugin in Python that evaluates what `call` gives it: a whole shell for the tests.
-pub const EVAL: &str = r#"
+pub(crate) const EVAL: &str = r#"
 import json, os, socket, sys
 lane = socket.socket(fileno=3)
-stream = lane.makefile("rw", encoding="utf-8", newline="\n")
+# Two files: writing to a text stream that is also read throws away what it had read ahead.
+stream, reply_to = lane.makefile("r", encoding="utf-8", newline="\n"), lane.makefile("w", encoding="utf-8", newline="\n")
 scope = {"os": os, "sys": sys, "socket": socket, "json": json}
 for line in stream:
     message = json.loads(line)
@@ -139,23 +142,17 @@ for line in stream:
             reply["result"] = {"protocol": 1}
     except BaseException as e:
         reply["error"] = {"code": -1, "message": f"{type(e).__name__}: {e}"}
-    stream.write(json.dumps(reply) + "\n")
-    stream.flush()
+    reply_to.write(json.dumps(reply) + "\n")
+    reply_to.flush()
     if message["method"] == "shutdown":
         break
 "#;
 
 /// Evaluates a Python expression (or runs statements that set `result`) inside.
-pub async fn eval(instance: &Arc<dyn Instance>, code: &str) -> Result<serde_json::Value, Failure> {
+pub(crate) async fn eval(
+    instance: &Arc<dyn Instance>,
+    code: &str,
+) -> Result<serde_json::Value, Failure> {
     let params = serde_json::json!({"tool": "eval", "args": code}).to_string();
     call(instance, "call", &params).await.map(|p| p.parse().unwrap())
-}
-
-pub fn path(path: &Path) -> String {
-    path.display().to_string()
-}
-
-pub fn attacker() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/escape/attacker/target/release/attacker")
 }

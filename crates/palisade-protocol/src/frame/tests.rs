@@ -101,8 +101,8 @@ proptest! {
 
     #[test]
     fn reading_into_the_space_equals_feeding(
-        stream in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..4000),
-        step in 1usize..700,
+        stream in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..600),
+        step in 1usize..200,
     ) {
         let mut decoder = Decoder::new();
         let mut frames = Vec::new();

@@ -1,0 +1,59 @@
+//! Measures what Palisade costs, each time against a baseline of the same run.
+//!
+//! `cargo xtask bench NAME|all [--json]` runs it in release. What is inside both sides of each number is
+//! in docs/explanation/benchmarks.md.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod gate;
+mod launch;
+mod memory;
+mod plugin;
+mod report;
+
+use std::process::ExitCode;
+
+use plugin::Result;
+use report::Row;
+
+const NAMES: [&str; 3] = ["launch_vs_bwrap", "gate_decision", "rss_per_idle_process_plugin"];
+
+async fn bench(name: &str) -> Result<Vec<Row>> {
+    match name {
+        "launch_vs_bwrap" => launch::run().await,
+        "gate_decision" => gate::run(),
+        "rss_per_idle_process_plugin" => memory::run().await,
+        other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
+    }
+}
+
+async fn run(names: &[&str], json: bool) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names {
+        rows.extend(bench(name).await.map_err(|e| format!("{name}: {e}"))?);
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        print!("{}", report::table(&rows));
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let json = args.iter().any(|a| a == "--json");
+    let names: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--json").collect();
+    let names = match names.as_slice() {
+        [] | ["all"] => NAMES.to_vec(),
+        some => some.to_vec(),
+    };
+    match run(&names, json).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
