@@ -123,6 +123,7 @@ fn obey(launch: &Launch<'_>, child: isize, police: &mut Police) {
             send_report(status, report::USAGE, usage.pids as i32, usage.memory);
         }
         Some((command::MEMORY_LIMIT, mebibytes)) => police.set_memory_limit(u64::from(mebibytes) << 20),
+        Some((command::END, _)) => end(launch, 77),
         Some(_) => {}
         // The host closed its end: it is dead, or done with us.
         None => end(launch, 77),

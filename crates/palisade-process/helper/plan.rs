@@ -150,6 +150,8 @@ pub mod command {
     pub const USAGE: u32 = 4;
     /// Replace the policed memory limit (mebibytes).
     pub const MEMORY_LIMIT: u32 = 5;
+    /// End everything now.
+    pub const END: u32 = 6;
 }
 
 /// Steps that can fail, in the order in which they are done. The host turns them into words.

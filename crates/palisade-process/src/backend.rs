@@ -542,15 +542,16 @@ impl PreparedProcess {
         if let (Some(group), None) = (&group, &folder) {
             // While pid 1 builds its walls, the kernel moves it into its groups; the program starts only
             // once both are done.
-            group
-                .place(started.pid)
-                .map_err(|e| SandboxError::step("placing the plugin in its cgroup", e))?;
+            if let Err(e) = group.place(started.pid) {
+                return Err(why_gone(&status, &plan, e).await);
+            }
         }
         // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
         let shared = Arc::new(Shared::new(
             status,
             pidfd,
             group,
+            core.namespaces,
             spec.data.clone(),
             spec.limits.disk,
             spawner,
@@ -587,6 +588,15 @@ impl PreparedProcess {
             )));
         }
         Ok(Arc::new(instance))
+    }
+}
+
+/// Placing fails where pid 1 has failed before; then its own report says more than ours.
+async fn why_gone(status: &Status, plan: &Plan, placing: std::io::Error) -> SandboxError {
+    let report = tokio::time::timeout(std::time::Duration::from_millis(500), status.next()).await;
+    match report {
+        Ok(Ok(Report::Failed { errno, place })) => plan.failure(place, errno),
+        _ => SandboxError::step("placing the plugin in its cgroup", placing),
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) pidfd: AsyncFd<OwnedFd>,
     pub(crate) group: Option<Group>,
     pub(crate) data: PathBuf,
+    /// The instance has a pid namespace.
+    pub(crate) namespaced: bool,
     pub(crate) disk_limit: AtomicU64,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
@@ -60,6 +62,7 @@ impl Shared {
         status: Status,
         pidfd: AsyncFd<OwnedFd>,
         group: Option<Group>,
+        namespaced: bool,
         data: PathBuf,
         disk_limit: u64,
         spawner: Arc<Spawner>,
@@ -69,6 +72,7 @@ impl Shared {
             pidfd,
             group,
             data,
+            namespaced,
             disk_limit: AtomicU64::new(disk_limit),
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
@@ -82,9 +86,12 @@ impl Shared {
         let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         if self.exit.borrow().is_none() {
             reason.get_or_insert(why);
-            // Killing pid 1 makes the kernel kill all that live in its pid namespace. It fails only where
-            // pid 1 has ended already.
-            let _ = spawner::signal(self.pidfd.get_ref(), Signal::KILL);
+            // Killing pid 1 makes the kernel kill all that live in its pid namespace. Without one, pid 1
+            // must do it: it is asked, and killed only if it cannot be asked. Both fail only where it has
+            // ended already.
+            if self.namespaced || self.status.send(command::END, 0).is_err() {
+                let _ = spawner::signal(self.pidfd.get_ref(), Signal::KILL);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! `cargo run --release -p palisade-protocol --example pingpong [ROUNDS]`. A thread answers with
 //! blocking reads and writes on the other end in both cases; rounds are interleaved and medians
 //! printed. Inside the measured side: encode, write, the driver's read, parse and hand-over.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::{
     io::{Read, Write},

@@ -35,23 +35,6 @@ pub(crate) struct Scanner<'a> {
     at: usize,
 }
 
-/// Bytes that end a run of plain string characters: quote, backslash, C0 controls.
-const STOPS: [bool; 256] = {
-    let mut stops = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        // In a const block an index out of bounds is a compile error, not a panic.
-        #[allow(clippy::indexing_slicing)]
-        {
-            stops[byte] = true;
-        }
-        byte += 1;
-    }
-    stops[b'"' as usize] = true;
-    stops[b'\\' as usize] = true;
-    stops
-};
-
 impl<'a> Scanner<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
@@ -95,8 +78,7 @@ impl<'a> Scanner<'a> {
         let mut escaped = false;
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            // The table has an entry for every byte, so `get` cannot miss.
-            let run = rest.iter().position(|b| STOPS.get(usize::from(*b)).copied().unwrap_or(true));
+            let run = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1F));
             self.at += run.unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {

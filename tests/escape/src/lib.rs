@@ -1,1 +1,13 @@
 //! The escape suite.
+#![forbid(unsafe_code)]
+
+pub mod attacker;
+pub mod control;
+pub mod families;
+pub mod judge;
+pub mod launch;
+pub mod record;
+pub mod runner;
+pub mod scene;
+pub mod services;
+pub mod trouble;

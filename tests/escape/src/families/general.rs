@@ -1,0 +1,110 @@
+//! Attempts that need nothing but a launch and the scene: most of the catalogue. They run several at a
+//! time, each with and without each layer that can be taken away, and each outside as its control.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use palisade_process::{Layer, Options};
+use tokio::sync::Semaphore;
+
+use crate::{
+    attacker::Attempt,
+    control, judge,
+    launch::{Terms, Walls},
+    record::{Launcher, Row},
+    scene::Stage,
+    trouble::{Result, Trouble},
+};
+
+/// Numbers that have a family of their own.
+const ELSEWHERE: [u16; 13] = [3, 34, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59, 0];
+/// How many run at once.
+const AT_ONCE: usize = 6;
+
+/// Whether an attempt belongs here.
+#[must_use]
+pub fn takes(attempt: &Attempt) -> bool {
+    // Asking for priority and lifting limits uses nothing up.
+    let asks_only = attempt.variant.starts_with("raise-")
+        || (attempt.number == 44 && !attempt.variant.starts_with("spin"))
+        || (attempt.number == 49 && !matches!(attempt.variant.as_str(), "double-fork" | "exec" | "orphan"));
+    !ELSEWHERE.contains(&attempt.number) || asks_only
+}
+
+/// Runs all of `attempts` that belong here.
+///
+/// # Errors
+/// When the walls cannot be built at all.
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempts: &[Attempt],
+) -> Result<Vec<Row>> {
+    let options = |without| Options { cgroups: launcher.cgroups(), without, ..Options::default() };
+    let walls = Arc::new(Walls::new(options(None), stage).await?);
+    let thinner = [
+        ("seccomp", Arc::new(Walls::new(options(Some(Layer::Seccomp)), stage).await?)),
+        ("landlock", Arc::new(Walls::new(options(Some(Layer::Landlock)), stage).await?)),
+    ];
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = Vec::new();
+    for attempt in attempts.iter().filter(|a| takes(a)) {
+        let (stage, attempt) = (Arc::clone(stage), attempt.clone());
+        let (walls, thinner, turns) = (Arc::clone(&walls), thinner.clone(), Arc::clone(&turns));
+        tasks.push(tokio::spawn(async move {
+            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
+            one(&stage, launcher, &attempt, &walls, &thinner).await
+        }));
+    }
+    let mut rows = Vec::new();
+    for task in tasks {
+        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
+    }
+    Ok(rows)
+}
+
+async fn one(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempt: &Attempt,
+    walls: &Walls,
+    thinner: &[(&str, Arc<Walls>)],
+) -> Result<Row> {
+    let (outcome, detail) = inside(stage, attempt, walls).await?;
+    let mut without = BTreeMap::new();
+    for (layer, walls) in thinner {
+        let (thin, _) = inside(stage, attempt, walls).await?;
+        without.insert((*layer).to_owned(), thin);
+    }
+    let controlled = {
+        let (stage, attempt) = (Arc::clone(stage), attempt.clone());
+        tokio::task::spawn_blocking(move || control::run(&stage, &attempt))
+            .await
+            .map_err(|e| Trouble(e.to_string()))??
+    };
+    let mut row =
+        Row::new(attempt.number, &attempt.variant, &attempt.name, launcher).seen(outcome, detail);
+    row.without = without;
+    row.control = controlled;
+    Ok(row)
+}
+
+/// One attempt behind one set of walls, judged.
+async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<(String, String)> {
+    let ground = stage.ground()?;
+    let mut params = stage.params(&ground, true);
+    let terms = Terms { grants: judge::grants(stage, attempt), ..Terms::default() };
+    let watch = judge::Watch::begin(stage, attempt, &mut params);
+    let launched = walls.launch(&ground, &terms).await;
+    let result = match launched {
+        Err(e) => (format!("blocked:{}", e.code()), e.to_string()),
+        Ok(boxed) => {
+            let seen =
+                boxed.attempt(attempt.number, &attempt.variant, &params, terms.deadline).await;
+            let harm = watch.end();
+            boxed.end().await;
+            judge::judge(stage, attempt, &ground, &seen, harm)
+        }
+    };
+    ground.clear();
+    Ok(result)
+}

@@ -1,0 +1,55 @@
+//! A runner: the process that launches plugins, as one user. The suite starts one for each launcher, so
+//! that each has the environment, the terminal and the user that it is about.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    attacker,
+    families::general,
+    record::{Launcher, Row},
+    scene::Stage,
+    trouble::{Result, While},
+};
+
+/// What a runner is told.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Task {
+    /// As whom; the process is that user already.
+    pub launcher: Launcher,
+    /// The built attacker.
+    pub attacker: PathBuf,
+    /// Words that no plugin may see.
+    pub forbidden: Vec<String>,
+    /// Set-id copies that root made.
+    pub privileged: Option<PathBuf>,
+    /// Families to run, by name.
+    pub families: Vec<String>,
+    /// Only these numbers; all where empty.
+    pub only: Vec<u16>,
+}
+
+/// Runs a task in this process.
+///
+/// # Errors
+/// When the scene or the walls cannot be built.
+pub fn run(task: &Task) -> Result<Vec<Row>> {
+    let stage = Arc::new(Stage::build(
+        &task.attacker,
+        task.forbidden.clone(),
+        task.privileged.clone(),
+    )?);
+    let mut attempts = attacker::list(&task.attacker)?;
+    attempts.retain(|a| task.only.is_empty() || task.only.contains(&a.number));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .doing("starting the runtime")?;
+    runtime.block_on(async {
+        let mut rows = Vec::new();
+        if task.families.iter().any(|f| f == "general") {
+            rows.extend(general::run(&stage, task.launcher, &attempts).await?);
+        }
+        Ok(rows)
+    })
+}
