@@ -375,7 +375,7 @@ fn resources() -> Json {
         json!({
             "cpu": { "type": "number", "minimum": CPU.0, "maximum": CPU.1, "description": "Share of one core." },
             "memory": size("Memory of all processes together.", MIN_MEMORY, MAX_BYTES),
-            "pids": { "type": "integer", "minimum": 0, "description": "Processes and threads." },
+            "pids": { "type": "integer", "minimum": 1, "maximum": MAX_PIDS, "description": "Processes and threads." },
             "files": { "type": "integer", "minimum": FILES.0, "maximum": FILES.1, "description": "Open file handles of each process." },
             "disk": size("Bytes that may be kept.", 0, MAX_BYTES),
             "log": size("Bytes of log kept per second.", LOG.0, LOG.1),

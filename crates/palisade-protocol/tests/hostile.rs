@@ -236,15 +236,15 @@ async fn a_plugin_that_never_reads_costs_bounded_memory_and_time() {
     let mut failed = 0;
     let mut alive = Vec::new();
     for mut request in pending {
-        match tokio::time::timeout(Duration::from_millis(700), &mut request).await {
+        // The first that waits in vain takes the time; for the others it has passed by then.
+        let patience = Duration::from_millis(if failed == 0 { 100 } else { 20 });
+        match tokio::time::timeout(patience, &mut request).await {
             Ok(outcome) => {
                 assert_eq!(outcome.unwrap_err().code, ErrorCode::Deadline);
+                assert!(start.elapsed() >= Duration::from_millis(300));
                 failed += 1;
             }
             Err(_) => alive.push(request),
-        }
-        if failed == 1 {
-            assert!(start.elapsed() >= Duration::from_millis(300));
         }
     }
     assert!((20..=23).contains(&failed), "{failed} of 30 MiB were refused");

@@ -130,7 +130,8 @@ impl Stage {
             unlockpt(&master)?;
             let name = ptsname(&master, Vec::new())?;
             leaks.push(open(name.as_c_str(), OFlags::RDWR, none)?);
-            leaks.push(master);
+            // Closed only by this process' end: closing it would hang up the session, which we lead.
+            std::mem::forget(master);
         }
         self.leaks.lock().unwrap_or_else(PoisonError::into_inner).extend(leaks);
         Ok(())

@@ -1,6 +1,7 @@
 //! A host's end with an echoing handler, and helpers for a plugin's end that is plain bytes.
 // Each test binary uses some of it.
 #![allow(dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     future::Future,
@@ -120,17 +121,23 @@ pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("not within 20 s")
 }
 
-/// Reads one line byte by byte, blocking.
+/// Reads one line and not a byte more, blocking.
 pub fn read_line(stream: &mut UnixStream) -> Vec<u8> {
+    use rustix::net::{RecvFlags, recv};
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut line = Vec::new();
+    let mut buffer = [0; 4096];
     loop {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        if byte == *b"\n" {
+        let (_, there) = recv(&*stream, &mut buffer, RecvFlags::PEEK).unwrap();
+        assert!(there > 0, "the stream ended within a line");
+        let end = buffer[..there].iter().position(|b| *b == b'\n');
+        let count = end.map_or(there, |end| end + 1);
+        stream.read_exact(&mut buffer[..count]).unwrap();
+        line.extend_from_slice(&buffer[..count]);
+        if end.is_some() {
+            line.pop();
             return line;
         }
-        line.push(byte[0]);
     }
 }
 

@@ -1,0 +1,248 @@
+//! The command line: what can be said, and the help that explains it. What it means is elsewhere.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+
+const EXAMPLES: &str = "\
+Examples:
+  palisade demo                              watch good plugins work and a hostile one fail
+  palisade doctor                            what this machine can enforce
+  palisade check plugins/word-counter        what a plugin asks for, and whether it can run here
+  palisade call plugins/word-counter count '{\"path\": \"/srv/texts\"}' --grant 'fs.read:/srv/texts/**'
+
+Exit status:
+  0  done
+  1  the plugin failed or answered with an error
+  2  usage, or the manifest is not valid
+  3  denied
+  4  no backend on this machine covers the demand
+  5  a limit or a deadline was hit
+  6  the plugin crashed or broke the protocol";
+
+/// Run other people's plugins without trusting them.
+#[derive(Debug, Parser)]
+#[command(name = "palisade", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Say more about what happens, on stderr; -vv and -vvv say still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(Demo),
+    Run(Run),
+    Call(Call),
+    Check(Check),
+    Doctor(Doctor),
+    Schema,
+    Completions(Completions),
+    #[command(hide = true)]
+    Man(Man),
+}
+
+/// Show good plugins at work and a hostile one contained
+///
+/// Sets up a folder of texts, a secret, a server on loopback and other temptations in a temporary folder, runs
+/// three useful plugins and one hostile one behind this machine's walls, and prints what each tried and what came of
+/// it. Whether something was achieved is looked up on this side of the walls, never believed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade demo
+  palisade demo --audit record.jsonl         keep the record of everything that was asked
+  palisade demo --json                       for programs
+
+Exit status: 0 if the good plugins did all their work and the hostile one achieved nothing; 4 where the walls
+are missing, with what to do about it; 1 otherwise.")]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) backend: Backend,
+    #[command(flatten)]
+    pub(crate) audit: Audit,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Run a plugin until it ends or Ctrl-C
+///
+/// What the plugin asks for and nobody has granted is asked on a terminal, and the answer is remembered. Without a
+/// terminal it is denied. The plugin's log goes to stderr.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade run plugins/markov-chatter
+  palisade run plugins/word-counter --grant 'fs.read:/srv/texts/**' --remember
+  palisade run plugins/markov-chatter --json     one JSON object a line: started, log, dropped, ended")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+    #[command(flatten)]
+    pub(crate) remember: Remember,
+    #[command(flatten)]
+    pub(crate) audit: Audit,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Start a plugin, call one of its tools, print the result as JSON, stop it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade call plugins/checksum sha256 '{\"text\": \"abc\"}'
+  palisade call plugins/word-counter count '{\"path\": \"/srv/texts\"}' --grant 'fs.read:/srv/texts/**'
+  echo '{\"words\": 12}' | palisade call plugins/markov-chatter say -")]
+pub(crate) struct Call {
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+    /// The tool
+    pub(crate) tool: String,
+    /// Its arguments, a JSON object; `-` reads them from stdin
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub(crate) arguments: String,
+    #[command(flatten)]
+    pub(crate) remember: Remember,
+    #[command(flatten)]
+    pub(crate) audit: Audit,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Validate a plugin; show what it asks for, what this machine can enforce, and what is missing
+///
+/// Nothing of the plugin runs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade check plugins/word-counter
+  palisade check plugins/word-counter --grant 'fs.read:/srv/texts/**' --json
+
+Exit status: 0 if it could be started here once its rights are granted; 2 if the manifest is not valid; 3 if the
+policy forbids what it needs; 4 if no backend here covers the demand.")]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) plugin: PluginArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Show what this machine can enforce, why not, and the command that would fix it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade doctor
+  palisade doctor --seccomp python           the system call filter of Python plugins, call by call
+  sudo install -D \"$(palisade doctor --extract-helper)\" /usr/libexec/palisade/palisade-helper")]
+pub(crate) struct Doctor {
+    /// Print a system call profile as a table
+    #[arg(long, value_name = "PROFILE", value_parser = PossibleValuesParser::new(["native", "python", "node", "lockdown"]))]
+    pub(crate) seccomp: Option<String>,
+    /// Write the helper to a new private folder and print its path, to install it
+    #[arg(long, conflicts_with_all = ["seccomp", "json"])]
+    pub(crate) extract_helper: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  palisade completions bash > ~/.local/share/bash-completion/completions/palisade
+  palisade completions fish > ~/.config/fish/completions/palisade.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages into a folder
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The folder; created if it does not exist
+    pub(crate) folder: PathBuf,
+}
+
+/// What concerns one plugin.
+#[derive(Debug, Args)]
+pub(crate) struct PluginArgs {
+    /// The plugin's folder
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// Grant a capability, `kind:scope`, for this run; may be given several times. A path may be relative
+    #[arg(long, value_name = "CAP")]
+    pub(crate) grant: Vec<String>,
+    /// Grant everything that the manifest asks for, for this run
+    #[arg(long)]
+    pub(crate) grant_all: bool,
+    /// The plugin's configuration, a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The operator's policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Where grants and the plugins' data are kept [default: PALISADE_STATE_DIR, else /var/lib/palisade for root and
+    /// ~/.local/state/palisade]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) backend: Backend,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backend {
+    /// Use this backend or none [default: the cheapest that covers the demand]
+    #[arg(long = "backend", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remember {
+    /// Remember what --grant and --grant-all grant, until the manifest changes
+    #[arg(long)]
+    pub(crate) remember: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Append the record of everything that is asked to this file, as JSON lines
+    #[arg(long = "audit", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_pages_are_as_reviewed() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        insta::assert_snapshot!("help-palisade", command.render_long_help().to_string());
+        let names: Vec<String> =
+            command.get_subcommands().map(|c| c.get_name().to_owned()).filter(|n| n != "help").collect();
+        for name in names {
+            let help = command.find_subcommand_mut(&name).unwrap().render_long_help().to_string();
+            insta::assert_snapshot!(format!("help-{name}"), help);
+        }
+    }
+}
