@@ -23,7 +23,8 @@ fuzz_target!(|bytes: &[u8]| {
                 let name = manifest.display_name();
                 assert!(!name.chars().any(is_deceptive), "{name:?}");
                 let _ = manifest.effective_config(&written);
-                let _ = (manifest.requested(), manifest.declared_registrations(), manifest.limits());
+                let _ =
+                    (manifest.requested(), manifest.declared_registrations(), manifest.limits());
                 for tool in &manifest.contributes.tools {
                     let _ = tool.input.validate(&written);
                 }

@@ -1,2 +1,90 @@
-//! The palisade command.
-fn main() {}
+//! The `palisade` command: reads the command line, does one thing, says what came of it.
+//!
+//! Everything that decides is in the library crates; a check that were only here would be missing in every
+//! program that embeds them.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod consent;
+mod demo;
+mod grant;
+mod logs;
+mod session;
+mod terminal;
+mod trouble;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Cli, Command},
+    trouble::Trouble,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    let as_json = match &cli.command {
+        Command::Demo(args) => args.output.json,
+        Command::Run(args) => args.output.json,
+        Command::Call(args) => args.output.json,
+        Command::Check(args) => args.output.json,
+        Command::Doctor(args) => args.output.json,
+        Command::Schema | Command::Completions(_) | Command::Man(_) => false,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::err(format_args!("error: no threads can be started: {error}"));
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(execute(cli.command));
+    // What still blocks (a terminal that is read) must not keep the command from ending.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            trouble.print(as_json);
+            ExitCode::from(trouble.exit_status())
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<(), Trouble> {
+    match command {
+        Command::Demo(args) => demo::demo(&args).await,
+        Command::Run(args) => commands::run::run(&args).await,
+        Command::Call(args) => commands::call::call(&args).await,
+        Command::Check(args) => commands::check::check(&args).await,
+        Command::Doctor(args) => commands::doctor::doctor(&args).await,
+        Command::Schema => {
+            terminal::json(&palisade_manifest::schema());
+            Ok(())
+        }
+        Command::Completions(args) => {
+            commands::pages::completions(args.shell);
+            Ok(())
+        }
+        Command::Man(args) => commands::pages::man(&args.folder),
+    }
+}
+
+/// Palisade's own log. Plugins' lines go through [`logs`].
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal::Paint::stderr().is_on())
+        .with_env_filter(EnvFilter::new(format!("palisade={level}")))
+        .init();
+}

@@ -16,6 +16,11 @@ impl Paint {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self(false);
 
+    /// Whether there are colours.
+    pub(crate) fn is_on(self) -> bool {
+        self.0
+    }
+
     /// For a stream that is a terminal or is not. `NO_COLOR` (<https://no-color.org>) and `TERM=dumb` win.
     fn for_terminal(is_terminal: bool) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());

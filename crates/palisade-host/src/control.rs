@@ -131,8 +131,11 @@ impl Control {
     /// The loaded plugin with this id.
     ///
     /// # Errors
-    /// [`ErrorCode::NotFound`] where none is loaded.
+    /// [`ErrorCode::NotFound`] where none is loaded, [`ErrorCode::Denied`] for callers that are not
+    /// owners and may not call it either.
     pub fn plugin(&self, id: &PluginId) -> Result<Plugin, Failure> {
+        self.host.check_open()?;
+        self.host.gate().decide(&self.caller, &Access::new(Kind::PluginCall, id.as_str()))?;
         let plugins = self.host.plugins.read().unwrap_or_else(PoisonError::into_inner);
         match plugins.get(id) {
             Some(cell) => Ok(Plugin::new(self.clone(), Arc::clone(cell))),

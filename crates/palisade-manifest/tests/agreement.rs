@@ -364,7 +364,7 @@ proptest! {
     }
 }
 
-/// One change at a time, all of them: what the random test may not meet.
+/// One change at a time at every place: what the random test may not meet.
 #[test]
 fn each_single_change_of_the_full_document_is_judged_alike() {
     let both = Both::new();
@@ -373,9 +373,10 @@ fn each_single_change_of_the_full_document_is_judged_alike() {
         places(&start, "", &mut all);
         for (place, name) in all.iter().enumerate() {
             for what in 0..5 {
-                // Which value it is matters only where it replaces one or joins a list.
+                // Which value it is matters only where it replaces one or joins a list. A third of
+                // them at each place, another third at the next, keeps this to seconds.
                 let odd = if matches!(what, 0 | 4) { odd_values().len() } else { 1 };
-                for odd in 0..odd {
+                for odd in (0..odd).filter(|odd| what > 0 && what < 4 || odd % 3 == place % 3) {
                     let mut document = start.clone();
                     mutate(&mut document, place, what, odd);
                     both.check(&document)

@@ -35,7 +35,7 @@ shows! {
     entry_kind_is_misspelt: error(&format!("{HEAD}entry:\n  kind: pyton\n  file: main.py\n")).to_string();
     entry_has_neither_file_nor_command: error(&format!("{HEAD}entry: {{ kind: exec, args: [a] }}\n")).to_string();
     version_is_a_number: error("api: palisade/1\nid: a\nversion: 1.0\nentry: { kind: node, file: a.js }\n").to_string();
-    needs_a_newer_palisade: after("requires: palisade >= 99.1\n");
+    needs_a_newer_palisade: after("requires: palisade >= 99.1\n").replace(env!("CARGO_PKG_VERSION"), "OWN");
     capability_kind_is_misspelt: after("capabilities:\n  required:\n    - fs.raed:/srv/texts/**\n");
     capability_has_no_reason: after("capabilities:\n  required:\n    - fs.write:/srv/texts/**\n");
     capability_stands_twice: after("capabilities:\n  required: [\"storage.kv:a\"]\n  optional: [\"storage.kv:a\"]\n");

@@ -16,27 +16,27 @@ use tempfile::TempDir;
 use crate::echo::Echo;
 
 /// Every tool of the echo plugin.
-pub const TOOLS: [&str; 11] =
+pub(crate) const TOOLS: [&str; 11] =
     ["echo", "ask", "print", "hang", "fail", "oom", "sigsys", "segv", "exit", "breach", "typed"];
 
 /// A host, its backend, its record and its folders.
-pub struct Stage {
-    pub host: Host,
-    pub echo: Arc<Echo>,
-    pub recorder: Arc<Recording>,
-    pub tmp: TempDir,
+pub(crate) struct Stage {
+    pub(crate) host: Host,
+    pub(crate) echo: Arc<Echo>,
+    pub(crate) recorder: Arc<Recording>,
+    pub(crate) tmp: TempDir,
 }
 
 impl Stage {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|builder| builder).await
     }
 
-    pub async fn with(more: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
+    pub(crate) async fn with(more: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         Self::at(tempfile::tempdir().unwrap(), more).await
     }
 
-    pub async fn at(tmp: TempDir, more: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
+    pub(crate) async fn at(tmp: TempDir, more: impl FnOnce(HostBuilder) -> HostBuilder) -> Self {
         let (echo, recorder) = (Echo::new(), Arc::new(Recording::default()));
         let builder = Host::builder()
             .state_dir(tmp.path().join("state"))
@@ -47,17 +47,17 @@ impl Stage {
     }
 
     /// Writes a plugin's folder.
-    pub fn folder(&self, id: &str, more: &str) -> PathBuf {
+    pub(crate) fn folder(&self, id: &str, more: &str) -> PathBuf {
         write_plugin(&self.tmp.path().join("plugins").join(id), id, more)
     }
 
     /// Loads a plugin whose manifest has `more` in it.
-    pub async fn load(&self, id: &str, more: &str) -> Plugin {
+    pub(crate) async fn load(&self, id: &str, more: &str) -> Plugin {
         self.host.load(self.folder(id, more)).await.unwrap()
     }
 
     /// Loads, grants what is asked and starts.
-    pub async fn started(&self, id: &str, more: &str) -> Plugin {
+    pub(crate) async fn started(&self, id: &str, more: &str) -> Plugin {
         let plugin = self.load(id, more).await;
         plugin.grant_requested().await.unwrap();
         plugin.start().await.unwrap();
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-pub fn write_plugin(dir: &Path, id: &str, more: &str) -> PathBuf {
+pub(crate) fn write_plugin(dir: &Path, id: &str, more: &str) -> PathBuf {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("main.py"), "").unwrap();
     let mut tools = String::new();
@@ -85,15 +85,15 @@ pub fn write_plugin(dir: &Path, id: &str, more: &str) -> PathBuf {
     dir.to_owned()
 }
 
-pub fn cap(text: &str) -> Capability {
+pub(crate) fn cap(text: &str) -> Capability {
     text.parse().unwrap()
 }
 
 /// The memory recorder, which can be told to fail and notes what it is asked in order.
-pub struct Recording {
-    pub memory: MemoryRecorder,
-    pub fail: Mutex<Option<RecordKind>>,
-    pub order: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Recording {
+    pub(crate) memory: MemoryRecorder,
+    pub(crate) fail: Mutex<Option<RecordKind>>,
+    pub(crate) order: Arc<Mutex<Vec<String>>>,
 }
 
 impl Default for Recording {
@@ -107,12 +107,12 @@ impl Default for Recording {
 }
 
 impl Recording {
-    pub fn of(&self, kind: RecordKind) -> Vec<Record> {
+    pub(crate) fn of(&self, kind: RecordKind) -> Vec<Record> {
         self.memory.records().into_iter().filter(|r| r.kind == kind).collect()
     }
 
     /// The outcomes and notes of a kind: target and code.
-    pub fn ends(&self, kind: RecordKind) -> Vec<(Option<String>, Option<ErrorCode>)> {
+    pub(crate) fn ends(&self, kind: RecordKind) -> Vec<(Option<String>, Option<ErrorCode>)> {
         let done = self.of(kind).into_iter().filter(|r| r.phase != Phase::Intent);
         done.map(|r| (r.target, r.code)).collect()
     }

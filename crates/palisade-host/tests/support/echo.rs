@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 /// How a plugin answers `initialize`.
 #[derive(Clone, Debug)]
-pub enum Init {
+pub(crate) enum Init {
     Tools(Option<Vec<&'static str>>),
     Raw(&'static str),
     Hang,
@@ -34,34 +34,34 @@ pub enum Init {
 }
 
 /// What a test decides and what it looks at afterwards.
-pub struct Knobs {
-    pub init: Mutex<Init>,
-    pub unavailable: Mutex<Option<Unavailable>>,
-    pub guarantees: Mutex<GuaranteeSet>,
+pub(crate) struct Knobs {
+    pub(crate) init: Mutex<Init>,
+    pub(crate) unavailable: Mutex<Option<Unavailable>>,
+    pub(crate) guarantees: Mutex<GuaranteeSet>,
     /// What is really achieved, where that differs from what was promised.
-    pub achieved: Mutex<Option<GuaranteeSet>>,
-    pub rights_change: Mutex<RightsChange>,
-    pub launch_delay: Mutex<Duration>,
-    pub specs: Mutex<Vec<LaunchSpec>>,
-    pub events: Mutex<VecDeque<Value>>,
-    pub initialized: Mutex<Vec<Value>>,
-    pub prepared: AtomicU32,
-    pub alive: AtomicU32,
-    pub kills: Mutex<Vec<KillReason>>,
-    pub on_launch: Mutex<Option<Box<dyn Fn() + Send>>>,
+    pub(crate) achieved: Mutex<Option<GuaranteeSet>>,
+    pub(crate) rights_change: Mutex<RightsChange>,
+    pub(crate) launch_delay: Mutex<Duration>,
+    pub(crate) specs: Mutex<Vec<LaunchSpec>>,
+    pub(crate) events: Mutex<VecDeque<Value>>,
+    pub(crate) initialized: Mutex<Vec<Value>>,
+    pub(crate) prepared: AtomicU32,
+    pub(crate) alive: AtomicU32,
+    pub(crate) kills: Mutex<Vec<KillReason>>,
+    pub(crate) on_launch: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
-pub struct Echo {
-    pub name: &'static str,
-    pub knobs: Arc<Knobs>,
+pub(crate) struct Echo {
+    pub(crate) name: &'static str,
+    pub(crate) knobs: Arc<Knobs>,
 }
 
 impl Echo {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Self::named("echo")
     }
 
-    pub fn named(name: &'static str) -> Arc<Self> {
+    pub(crate) fn named(name: &'static str) -> Arc<Self> {
         Arc::new(Self {
             name,
             knobs: Arc::new(Knobs {
@@ -82,12 +82,12 @@ impl Echo {
         })
     }
 
-    pub fn alive(&self) -> u32 {
+    pub(crate) fn alive(&self) -> u32 {
         self.knobs.alive.load(Ordering::SeqCst)
     }
 
     /// Waits until no instance is left.
-    pub async fn all_gone(&self) {
+    pub(crate) async fn all_gone(&self) {
         for _ in 0..500 {
             if self.alive() == 0 {
                 return;

@@ -1,0 +1,71 @@
+//! `palisade call`: start, initialize, call one tool, print its result, stop.
+
+use std::io::Read as _;
+
+use palisade_model::{ErrorCode, Failure};
+use serde_json::value::RawValue;
+
+use crate::{
+    cli::Call,
+    consent, grant,
+    logs::Printer,
+    session::Session,
+    terminal,
+    trouble::Trouble,
+};
+
+/// Longest arguments, in bytes: more than a frame carries.
+const MAX_ARGUMENTS: u64 = 4 << 20;
+
+/// Runs the command.
+pub(crate) async fn call(args: &Call) -> Result<(), Trouble> {
+    let from_stdin = args.arguments == "-";
+    let arguments = arguments(&args.arguments)?;
+    let (printer, finish) = Printer::start(false)
+        .map_err(|e| Failure::new(ErrorCode::Internal, format!("no thread can be started: {e}")))?;
+    let result = answer(args, &arguments, from_stdin, printer).await;
+    finish.finish();
+    terminal::out(terminal::safe_json(&result?));
+    Ok(())
+}
+
+async fn answer(
+    args: &Call,
+    arguments: &RawValue,
+    stdin_is_taken: bool,
+    printer: std::sync::Arc<Printer>,
+) -> Result<String, Trouble> {
+    let (session, plugin) =
+        Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
+    grant::apply(&plugin, &args.plugin, args.remember.remember).await?;
+    consent::settle(&session.host, &plugin, stdin_is_taken).await?;
+    plugin.start().await?;
+    let result = tokio::select! {
+        result = plugin.call(&args.tool, arguments) => result,
+        () = super::run::interrupted() => Err(Failure::new(ErrorCode::Cancelled, "interrupted")),
+    };
+    // The result counts; a plugin that does not end in order is killed, and that is in the record.
+    let stopped = session.host.shutdown().await;
+    let text = String::from_utf8(result?.bytes().to_vec())
+        .map_err(|_| Failure::new(ErrorCode::PluginError, "the result is not text"))?;
+    stopped?;
+    Ok(text)
+}
+
+/// The arguments as JSON text, which goes to the plugin as it is.
+fn arguments(text: &str) -> Result<Box<RawValue>, Trouble> {
+    let mut read = String::new();
+    let text = if text == "-" {
+        std::io::stdin()
+            .take(MAX_ARGUMENTS)
+            .read_to_string(&mut read)
+            .map_err(|e| Trouble::usage(format!("the arguments cannot be read from stdin: {e}")))?;
+        read.as_str()
+    } else {
+        text
+    };
+    serde_json::from_str(text).map_err(|error| {
+        Trouble::usage(format!("the arguments are not JSON: {error}"))
+            .hint("quote them for the shell, as in '{\"text\": \"abc\"}'")
+    })
+}

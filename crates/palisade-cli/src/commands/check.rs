@@ -1,0 +1,169 @@
+//! `palisade check`: is it valid, what does it ask for, what can this machine enforce, what is missing?
+
+use palisade_host::{LaunchPlan, RightState};
+use palisade_model::{Failure, Level};
+use serde_json::json;
+
+use crate::{
+    cli::Check,
+    consent::{narrower, too_wide, usable},
+    grant,
+    session::Session,
+    terminal::{self, Paint},
+    trouble::{Trouble, failure_text},
+    words,
+};
+
+/// Runs the command.
+pub(crate) async fn check(args: &Check) -> Result<(), Trouble> {
+    let (session, plugin) = Session::with_plugin(&args.plugin, None, None).await?;
+    grant::apply(&plugin, &args.plugin, false).await?;
+    let plan = plugin.plan().await?;
+    let verdict = verdict(&plan);
+    if args.output.json {
+        terminal::json(&json!({ "plan": plan, "problem": verdict.as_ref().err() }));
+    } else {
+        let fallback = usable(&session.host).await;
+        terminal::out(report(&plan, fallback, Paint::stdout()));
+        if let Err(problem) = &verdict {
+            terminal::out(format_args!("\n{}", failure_text(problem, Paint::stdout())));
+        }
+    }
+    verdict.map_err(|problem| Trouble::Said(problem.code.exit_status()))
+}
+
+/// Whether it could be started here by somebody who grants what can be granted.
+fn verdict(plan: &LaunchPlan) -> Result<(), Failure> {
+    // A right that nobody has granted yet is not a fault of the plugin or the machine.
+    let grantable = plan.missing(false).next().is_some()
+        && !plan.requested.iter().any(|r| {
+            r.required && matches!(r.state, RightState::Forbidden(_) | RightState::Unusable(_))
+        });
+    if let Some(denied) = plan.denied.as_ref().filter(|_| !grantable) {
+        return Err(denied.clone());
+    }
+    let Some(no_wall) = &plan.no_wall else { return Ok(()) };
+    let lacks_only_width = plan.candidates.as_ref().is_some_and(|none| {
+        none.candidates.iter().any(|c| {
+            c.unavailable.is_none()
+                && c.missing.is_empty()
+                && c.unsupported.iter().all(|(written, _)| {
+                    plan.missing(true).any(|r| {
+                        r.capability.to_string() == *written && too_wide(plan, &r.capability).is_some()
+                    })
+                })
+        })
+    });
+    if lacks_only_width { Ok(()) } else { Err(no_wall.clone()) }
+}
+
+fn report(
+    plan: &LaunchPlan,
+    fallback: (Option<&'static str>, Vec<(palisade_model::Guarantee, Level)>),
+    paint: Paint,
+) -> String {
+    let mut lines = vec![
+        format!("{} ({} {})", paint.bold(&plan.name), plan.id, plan.version),
+        format!("  from {}", plan.origin),
+    ];
+    if let Some(description) = &plan.description {
+        lines.push(format!("  {}", description.replace("\\n", " ")));
+    }
+    lines.push(format!("\n{}", paint.bold("Asks for")));
+    if plan.requested.is_empty() {
+        lines.push("  nothing".into());
+    }
+    for right in &plan.requested {
+        let need = if right.required { "required" } else { "optional" };
+        lines.push(format!(
+            "  {}\n    {need}, risk {}: may {}",
+            words::written(&right.capability),
+            words::risk(right.risk, paint),
+            words::right(&right.capability)
+        ));
+        if let Some(reason) = &right.reason {
+            lines.push(format!("    the author says: \"{reason}\""));
+        }
+        lines.push(match &right.state {
+            RightState::Granted => {
+                let granted: Vec<String> = right.granted.iter().map(words::written).collect();
+                format!("    {} {}", paint.good("granted:"), granted.join(", "))
+            }
+            RightState::Missing => match too_wide(plan, &right.capability) {
+                Some(why) => format!(
+                    "    {} to be narrowed when it is granted: {}\n      ({why})",
+                    paint.warn("not granted;"),
+                    narrower(&right.capability)
+                ),
+                None => format!(
+                    "    {} {}",
+                    paint.warn("not granted:"),
+                    right.option.as_deref().unwrap_or("it cannot be written as an option; grant it on a terminal")
+                ),
+            },
+            RightState::Forbidden(why) => format!("    {} {why}", paint.bad("forbidden:")),
+            RightState::Unusable(why) => format!("    {} {why}", paint.bad("granted, but cannot be used:")),
+            _ => String::new(),
+        });
+    }
+    for unused in &plan.unused_grants {
+        lines.push(format!(
+            "  {} {}: {}",
+            paint.warn("a grant that gives nothing:"),
+            words::written(&unused.capability),
+            unused.why
+        ));
+    }
+    lines.push(format!("\n{}", paint.bold("Offers")));
+    if plan.contributes.is_empty() {
+        lines.push("  nothing".into());
+    }
+    for offer in &plan.contributes {
+        let description = offer.description.as_deref().unwrap_or_default().replace("\\n", " ");
+        lines.push(format!("  {:<18} {description}", words::written(&offer.capability)));
+    }
+    lines.push(format!("\n{}\n  {}", paint.bold("May use"), words::limits(&plan.limits)));
+    walls(plan, fallback, paint, &mut lines);
+    lines.join("\n")
+}
+
+fn walls(
+    plan: &LaunchPlan,
+    fallback: (Option<&'static str>, Vec<(palisade_model::Guarantee, Level)>),
+    paint: Paint,
+    lines: &mut Vec<String>,
+) {
+    let heading = |name: &str| format!("\n{}", paint.bold(format!("This machine enforces (backend {name})")));
+    match (&plan.wall, fallback) {
+        (Some(wall), _) => {
+            lines.push(heading(wall.backend));
+            for (guarantee, level, how) in &wall.reasons {
+                lines.push(format!("  {:<18}{} {how}", guarantee.as_str(), words::level(*level, paint)));
+            }
+        }
+        (None, (Some(name), guarantees)) => {
+            lines.push(heading(name));
+            for (guarantee, level) in guarantees {
+                lines.push(format!(
+                    "  {:<18}{} {}",
+                    guarantee.as_str(),
+                    words::level(level, paint),
+                    words::guarantee(guarantee)
+                ));
+            }
+        }
+        (None, (None, _)) => lines.push(format!("\n{}", paint.bad("This machine enforces nothing"))),
+    }
+    for candidate in plan.candidates.iter().flat_map(|none| &none.candidates) {
+        for (guarantee, wanted, have) in &candidate.missing {
+            lines.push(format!(
+                "  {} {}: {guarantee} is {have}, demanded is {wanted}",
+                paint.bad("missing from"),
+                candidate.backend
+            ));
+        }
+        if let Some(why) = &candidate.unavailable {
+            lines.push(format!("  {} {}: {}", paint.bad("cannot use"), candidate.backend, why.reason));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `--grant`: from what a person writes to a capability, and from capabilities to grants.
+
+use std::path::Path;
+
+use palisade_host::{GrantOptions, Plugin};
+use palisade_model::{
+    Capability, Kind,
+    capability::{ScopeForm, normalize_path},
+};
+
+use crate::{cli::PluginArgs, trouble::Trouble};
+
+/// Reads `kind:scope`. A path that does not begin with `/` is taken from `here`; one that begins with `~/`
+/// from `home`, since no shell expands that in the middle of a word.
+pub(crate) fn parse(text: &str, here: &Path, home: Option<&Path>) -> Result<Capability, Trouble> {
+    let bad = |why: String| {
+        Trouble::usage(format!("--grant {}: {why}", palisade_model::text::escape(text, 200)))
+            .hint("a capability is written kind:scope, as in --grant 'fs.read:/srv/texts/**'")
+    };
+    let absolute = absolute(text, here, home).map_err(bad)?;
+    absolute.parse().map_err(|error: palisade_model::CapabilityError| bad(error.to_string()))
+}
+
+fn absolute(text: &str, here: &Path, home: Option<&Path>) -> Result<String, String> {
+    let Some((kind, scope)) = text.split_once(':') else { return Ok(text.to_owned()) };
+    let is_path = Kind::parse(kind).is_some_and(|k| k.scope_form() == ScopeForm::Path);
+    if !is_path || scope.is_empty() || scope.starts_with('/') {
+        return Ok(text.to_owned());
+    }
+    let (base, rest) = match scope.strip_prefix("~/") {
+        Some(rest) => (home.ok_or("HOME is not set")?, rest),
+        None => (here, scope),
+    };
+    let (rest, below) = match rest.strip_suffix("**") {
+        Some(rest) => (rest, "/**"),
+        None => (rest, ""),
+    };
+    let joined = base.join(rest);
+    let joined = joined.to_str().ok_or("the folder's name is not UTF-8 text")?;
+    // `..` is followed by looking, not by cutting text: what is before it may be a link.
+    let real = if joined.split('/').any(|part| part == "..") {
+        let real = std::fs::canonicalize(joined).map_err(|e| format!("{joined}: {e}"))?;
+        real.to_str().ok_or("the folder's name is not UTF-8 text")?.to_owned()
+    } else {
+        normalize_path(joined).unwrap_or_else(|| joined.to_owned())
+    };
+    Ok(format!("{kind}:{}{below}", real.trim_end_matches('/')))
+}
+
+/// Grants what the options say, for this run or to be remembered.
+pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs, remember: bool) -> Result<(), Trouble> {
+    let options = if remember { GrantOptions::new() } else { GrantOptions::new().for_this_host() };
+    let here = std::env::current_dir()
+        .map_err(|error| Trouble::usage(format!("the current folder cannot be named: {error}")))?;
+    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());
+    for text in &args.grant {
+        let capability = parse(text, &here, home.as_deref())?;
+        plugin.grant_with(capability, options).await?;
+    }
+    if args.grant_all {
+        plugin.grant_requested_with(options).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_are_taken_from_where_one_is() {
+        let parse = |text| {
+            parse(text, Path::new("/home/ada/work"), Some(Path::new("/home/ada"))).map(|c| c.to_string())
+        };
+        for (written, meant) in [
+            ("fs.read:/srv/**", "fs.read:/srv/**"),
+            ("fs.read:texts/**", "fs.read:/home/ada/work/texts/**"),
+            ("fs.read:./texts/**", "fs.read:/home/ada/work/texts/**"),
+            ("fs.read:**", "fs.read:/home/ada/work/**"),
+            ("fs.write:notes.txt", "fs.write:/home/ada/work/notes.txt"),
+            ("fs.read:~/texts/**", "fs.read:/home/ada/texts/**"),
+            ("secret:relative/name", "secret:relative/name"),
+        ] {
+            assert_eq!(parse(written).unwrap(), meant, "{written}");
+        }
+        for wrong in ["fs.read", "fs.read:", "fs.raed:/srv", "fs.read:a*b"] {
+            let trouble = parse(wrong).unwrap_err();
+            assert_eq!(trouble.exit_status(), 2, "{wrong}");
+        }
+    }
+}

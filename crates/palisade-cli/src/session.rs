@@ -1,0 +1,108 @@
+//! One host for one command: opened from the options, spoken to as the person who runs the command.
+
+use std::{path::Path, sync::Arc};
+
+use palisade_audit::JsonLinesRecorder;
+use palisade_broker::Caller;
+use palisade_host::{Control, Host, LoadOptions, Plugin};
+use palisade_model::{Failure, text::escape};
+use palisade_policy::OperatorPolicy;
+use palisade_services::log::LogSink;
+
+use crate::{cli::PluginArgs, trouble::Trouble};
+
+/// Longest configuration file, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// An open host. Dropping it kills what runs.
+pub(crate) struct Session {
+    pub(crate) host: Host,
+    pub(crate) control: Control,
+}
+
+/// Who runs the command, as records name it. By number: names can be chosen in the environment.
+fn operator() -> Arc<Caller> {
+    Caller::operator(format!("uid {}", rustix::process::geteuid().as_raw()))
+}
+
+impl Session {
+    /// Opens the host.
+    pub(crate) async fn open(
+        state_dir: Option<&Path>,
+        policy: OperatorPolicy,
+        audit: Option<&Path>,
+        sink: Option<Arc<dyn LogSink>>,
+    ) -> Result<Self, Trouble> {
+        let mut builder = Host::builder().policy(policy).backends(palisade_process::backends());
+        if let Some(path) = state_dir {
+            builder = builder.state_dir(path);
+        }
+        if let Some(path) = audit {
+            let recorder = JsonLinesRecorder::open(path).map_err(|e| {
+                let failure = Failure::from(e);
+                let message = format!("the record {}: {}", shown(path), failure.message);
+                Trouble::Failure(Failure { message, ..failure })
+            })?;
+            builder = builder.recorder(Arc::new(recorder));
+        }
+        if let Some(sink) = sink {
+            builder = builder.log_sink(sink);
+        }
+        let host = builder.build().await?;
+        let control = host.control(operator());
+        Ok(Self { host, control })
+    }
+
+    /// Opens the host and loads the plugin that the options name.
+    pub(crate) async fn with_plugin(
+        args: &PluginArgs,
+        audit: Option<&Path>,
+        sink: Option<Arc<dyn LogSink>>,
+    ) -> Result<(Self, Plugin), Trouble> {
+        let policy = match &args.policy {
+            Some(path) => policy(path)?,
+            None => OperatorPolicy::default(),
+        };
+        let mut options = LoadOptions::new();
+        if let Some(path) = &args.config {
+            options = options.config(config(path)?);
+        }
+        if let Some(name) = &args.backend.name {
+            options = options.backend(name);
+        }
+        let session = Self::open(args.state_dir.as_deref(), policy, audit, sink).await?;
+        let plugin = session.control.load(&args.folder, options).await?;
+        Ok((session, plugin))
+    }
+}
+
+fn policy(path: &Path) -> Result<OperatorPolicy, Trouble> {
+    let bytes = read(path, palisade_policy::MAX_POLICY_LEN as u64 + 1)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Trouble::usage(format!("the policy {} is not UTF-8 text", shown(path))))?;
+    palisade_policy::parse(&text)
+        .map_err(|error| Trouble::usage(format!("the policy {}: {error}", shown(path))))
+}
+
+fn config(path: &Path) -> Result<serde_json::Value, Trouble> {
+    let bytes = read(path, MAX_CONFIG + 1)?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Err(Trouble::usage(format!("the configuration {} is larger than 1 MiB", shown(path))));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Trouble::usage(format!("the configuration {} is not JSON: {error}", shown(path))))
+}
+
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        .map_err(|error| Trouble::usage(format!("cannot read {}: {error}", shown(path))))?;
+    Ok(bytes)
+}
+
+/// A path, safe to show.
+pub(crate) fn shown(path: &Path) -> String {
+    escape(&path.to_string_lossy(), 400)
+}
