@@ -18,7 +18,8 @@ pub struct Limits {
     pub pids: u32,
     /// Open file handles of each process (RLIMIT_NOFILE). At least 16.
     pub files: u32,
-    /// Bytes that may be kept in the plugin's data folder; the private `/tmp` has the same cap.
+    /// Bytes that may be kept in the plugin's data folder. The private `/tmp` has the same cap, but at most
+    /// half of `memory`, which it is made of.
     pub disk: u64,
     /// From launch to the answer of `initialize`.
     pub start_timeout: Duration,

@@ -11,12 +11,13 @@ use std::{
 };
 
 use palisade_model::{
-    CapabilitySet, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload, PluginId, PluginRef,
+    CapabilitySet, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload,
+    PluginId, PluginRef,
 };
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
-    Artifact, Backend, BoxFuture, Content, HostCalls, HostRequest, Invocation, KillReason, LaunchSpec, OutputStream,
-    Program, Runtime, Trace, Wire,
+    Artifact, Backend, BoxFuture, Content, HostCalls, HostRequest, Invocation, KillReason,
+    LaunchSpec, OutputStream, Program, Runtime, Trace, Wire,
 };
 
 struct Deaf;
@@ -37,8 +38,10 @@ async fn main() {
     std::fs::create_dir_all(&root).unwrap();
     std::fs::create_dir_all(&data).unwrap();
     std::fs::copy(&program, root.join("program")).unwrap();
-    let plugin =
-        PluginRef { id: PluginId::parse("x").unwrap(), origin: Origin::Command { path: program.display().to_string() } };
+    let plugin = PluginRef {
+        id: PluginId::parse("x").unwrap(),
+        origin: Origin::Command { path: program.display().to_string() },
+    };
     for cgroups in [false, true] {
         let backend = ProcessBackend::new(Options { cgroups, ..Options::default() });
         let artifact = Artifact {
@@ -78,7 +81,9 @@ async fn main() {
             instance.kill(KillReason::Asked).await;
             kill.push(ending.elapsed());
         }
-        for (name, times) in [("running", &mut launch), ("answer", &mut answer), ("kill", &mut kill)] {
+        for (name, times) in
+            [("running", &mut launch), ("answer", &mut answer), ("kill", &mut kill)]
+        {
             times.sort();
             println!("cgroups {cgroups:5} {name:8} p50 {:?} p90 {:?}", times[150], times[270]);
         }

@@ -111,11 +111,11 @@ impl Police {
     }
 }
 
-/// Every process that /proc shows, except this one.
-fn each_process(mut visit: impl FnMut(u64)) {
+/// Every process that /proc shows, except this one. False where nothing could be seen.
+fn each_process(mut visit: impl FnMut(u64)) -> bool {
     let dir = sys::openat(sys::AT_FDCWD, b"/proc\0", sys::O_RDONLY | sys::O_DIRECTORY, 0);
     if dir < 0 {
-        return;
+        return false;
     }
     let own = sys!(nr::GETPID) as u64;
     let mut buffer = [0u8; 4096];
@@ -136,6 +136,7 @@ fn each_process(mut visit: impl FnMut(u64)) {
         }
     }
     sys::close(dir as Fd);
+    true
 }
 
 fn read_file<'a>(pid: u64, name: &[u8], buffer: &'a mut [u8]) -> &'a [u8] {
@@ -162,7 +163,7 @@ fn field(text: &[u8], key: &[u8]) -> u64 {
 
 fn sample() -> Usage {
     let mut usage = Usage { pids: 0, memory: tmpfs_bytes(), cpu_micros: 0 };
-    each_process(|pid| {
+    let seen = each_process(|pid| {
         let mut buffer = [0u8; 2048];
         let status = read_file(pid, b"status", &mut buffer);
         let kib = field(status, b"RssAnon:") + field(status, b"RssShmem:") + field(status, b"VmPTE:");
@@ -179,6 +180,10 @@ fn sample() -> Usage {
             }
         }
     });
+    // What cannot be seen cannot be policed: that counts as too much.
+    if !seen {
+        usage.memory = u64::MAX;
+    }
     usage
 }
 

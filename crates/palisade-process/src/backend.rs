@@ -491,7 +491,7 @@ impl PreparedProcess {
                 why: why.clone(),
             });
         }
-        let spawner = core.spawner().await?;
+        let mut spawner = core.spawner().await?;
         let cgroups = core.cgroups();
         let group = match &cgroups {
             Some(cgroups) => cgroups
@@ -529,9 +529,11 @@ impl PreparedProcess {
         let mut handles = ends.borrowed();
         handles.extend(folder.iter().map(AsFd::as_fd));
         let started = match spawner.launch(&plan, &handles).await {
-            Err(e @ SandboxError::Helper(_)) => {
+            Err(SandboxError::Helper(_)) => {
+                // Somebody killed it (with it all its plugins ended). A new one, once.
                 core.forget_spawner().await;
-                return Err(e);
+                spawner = core.spawner().await?;
+                spawner.launch(&plan, &handles).await?
             }
             other => other?,
         };

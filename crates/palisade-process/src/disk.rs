@@ -4,17 +4,19 @@
 //! measured while the plugin runs, and the plugin is ended when it holds too much. Between two samples
 //! it can write as fast as the disk takes it; `RLIMIT_FSIZE` bounds each single file at once.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    time::Duration,
+use std::{os::fd::OwnedFd, path::Path, time::Duration};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
+    io::Errno,
 };
 
 /// Time between the end of one measurement and the next.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
 /// Most entries of a data folder; more is over the limit whatever their size.
 pub(crate) const MAX_ENTRIES: u64 = 100_000;
+/// Deepest folder below the data folder; one handle is held open for each level while measuring.
+const MAX_DEPTH: usize = 128;
 
 /// What lies in a folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,32 +25,85 @@ pub(crate) struct Held {
     pub(crate) bytes: u64,
     /// Files, folders and links.
     pub(crate) entries: u64,
+    /// Some of it cannot be measured: a folder that its owner closed to everybody, or one too deep. A
+    /// plugin could hide any amount there.
+    pub(crate) hidden: bool,
 }
 
-/// Measures `folder` without following links. Stops counting beyond [`MAX_ENTRIES`].
+fn open_folder(
+    parent: impl rustix::fd::AsFd,
+    name: impl rustix::path::Arg,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// Measures `folder` by handles, so that no link is followed and no path gets too long. Stops beyond
+/// [`MAX_ENTRIES`].
 pub(crate) fn measure(folder: &Path) -> Held {
     let mut held = Held::default();
-    let mut todo: Vec<PathBuf> = vec![folder.to_path_buf()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-            held.entries += 1;
-            if held.entries > MAX_ENTRIES {
-                return held;
-            }
-            // Does not follow links; one that vanishes meanwhile counts as nothing.
-            let Ok(meta) = entry.metadata() else { continue };
-            held.bytes = held.bytes.saturating_add(meta.blocks().saturating_mul(512));
-            if meta.is_dir() {
-                todo.push(entry.path());
-            }
+    let mut open: Vec<(OwnedFd, Dir)> = Vec::new();
+    enter(&mut held, &mut open, open_folder(CWD, folder));
+    while let Some((handle, entries)) = open.last_mut() {
+        let Some(Ok(entry)) = entries.read() else {
+            open.pop();
+            continue;
+        };
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        held.entries += 1;
+        if held.entries > MAX_ENTRIES {
+            return held;
+        }
+        // One that vanishes meanwhile counts as nothing.
+        let Ok(meta) = statat(&*handle, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        held.bytes = held
+            .bytes
+            .saturating_add(u64::try_from(meta.st_blocks).unwrap_or(0).saturating_mul(512));
+        if FileType::from_raw_mode(meta.st_mode) == FileType::Directory {
+            let inner = open_folder(&*handle, name);
+            enter(&mut held, &mut open, inner);
         }
     }
     held
 }
 
+fn enter(held: &mut Held, open: &mut Vec<(OwnedFd, Dir)>, folder: Result<OwnedFd, Errno>) {
+    let opened = match folder {
+        // Gone, or no longer a folder: the next measurement sees what it is.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return,
+        Ok(_) if open.len() >= MAX_DEPTH => Err(Errno::NAMETOOLONG),
+        other => other,
+    };
+    match opened.and_then(|handle| Dir::read_from(&handle).map(|entries| (handle, entries))) {
+        Ok(level) => open.push(level),
+        Err(_) => held.hidden = true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_tree_too_deep_and_a_closed_folder_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = open_folder(CWD, dir.path()).unwrap();
+        for _ in 0..200 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = open_folder(&at, "d").unwrap();
+        }
+        assert!(measure(dir.path()).hidden);
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("closed")).unwrap();
+        rustix::fs::chmod(dir.path().join("closed"), Mode::empty()).unwrap();
+        // Root reads it all the same.
+        assert_eq!(measure(dir.path()).hidden, !rustix::process::geteuid().is_root());
+    }
 
     #[test]
     fn blocks_and_entries_are_counted_and_links_not_followed() {

@@ -191,7 +191,10 @@ async fn check_disk(shared: &Arc<Shared>) {
     let Ok(held) = tokio::task::spawn_blocking(move || disk::measure(&folder)).await else {
         return;
     };
-    if held.bytes > limit || held.entries > disk::MAX_ENTRIES {
+    if held.hidden {
+        let what = "disk: the data folder holds folders that cannot be measured (closed to the host, or too deep)";
+        shared.kill(KillReason::Limit(what.into()));
+    } else if held.bytes > limit || held.entries > disk::MAX_ENTRIES {
         shared.kill(KillReason::Limit(format!(
             "disk: the data folder holds {} bytes in {} entries, allowed are {limit} bytes and {} entries",
             held.bytes,

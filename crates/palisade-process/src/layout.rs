@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use palisade_model::{Capability, Kind};
 use palisade_sandbox::{LaunchSpec, SandboxError};
-use palisade_seccomp::{Action, Arch, Policy, compile, merged, profiles::Profile};
+use palisade_seccomp::{Action, Arch, Op, Policy, compile, merged, profiles::Profile};
 
 use crate::{
     backend::Options,
@@ -104,14 +104,34 @@ pub(crate) fn unsupported(right: &Capability) -> Option<String> {
     }
 }
 
-/// The filter for a launch: floor and profile in one program; without memfd where memory is only
-/// sampled, because pages of a memfd that nobody maps are in no process's count.
+/// Pid 1 is the plugin's own user in the plugin's own pid namespace, so the kernel would let the plugin
+/// change its limits and its priority: with no handles to open, or no processor time, pid 1 could no longer
+/// sample what is policed. Signals need no rule; the kernel keeps them from a namespace's init.
+fn guard_of_init() -> Result<Policy, palisade_seccomp::Error> {
+    const INIT: u64 = 1;
+    const PRIO_USER: u64 = 2;
+    const IOPRIO_WHO_USER: u64 = 3;
+    Policy::builder("init-guard", 1, Action::Allow)
+        .on_when(
+            Action::EPERM,
+            &["prlimit64", "sched_setaffinity", "sched_setparam", "sched_setscheduler"],
+            &[("pid", Op::Eq(INIT))],
+        )
+        .on_when(Action::EPERM, &["setpriority", "ioprio_set"], &[("who", Op::Eq(INIT))])
+        .on_when(Action::EPERM, &["setpriority"], &[("which", Op::Eq(PRIO_USER))])
+        .on_when(Action::EPERM, &["ioprio_set"], &[("which", Op::Eq(IOPRIO_WHO_USER))])
+        .build()
+}
+
+/// The filter for a launch: floor and profile in one program, and a guard of pid 1; without memfd where
+/// memory is only sampled, because pages of a memfd that nobody maps are in no process's count.
 pub(crate) fn filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
     let broken =
         |e: palisade_seccomp::Error| SandboxError::Helper(format!("cannot be given a filter: {e}"));
     let arch = Arch::native()
         .ok_or_else(|| SandboxError::Helper("has no filter for this processor".into()))?;
-    let mut policy = profile.with_floor().map_err(broken)?;
+    let mut policy =
+        merged(&guard_of_init().map_err(broken)?, &profile.with_floor().map_err(broken)?);
     if memory_is_policed {
         let rule = Policy::builder("policed-memory", 1, Action::Allow)
             .on(Action::ENOSYS, &["memfd_create", "memfd_secret"])

@@ -12,6 +12,8 @@ mod cgroup;
 #[cfg(palisade_helper)]
 mod disk;
 #[cfg(palisade_helper)]
+mod extract;
+#[cfg(palisade_helper)]
 mod instance;
 #[cfg(palisade_helper)]
 mod landlock;
@@ -39,7 +41,7 @@ pub use backend::{LandlockBackend, Options, POLICED_MEMORY_OVERSHOOT, ProcessBac
 
 use std::sync::Arc;
 
-use palisade_sandbox::Backend;
+use palisade_sandbox::{Backend, SandboxError};
 
 /// The backends of this crate for this platform, cheapest first. Empty where there are no Linux walls.
 #[must_use]
@@ -54,4 +56,23 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     }
     #[cfg(not(palisade_helper))]
     Vec::new()
+}
+
+/// Writes the embedded helper into a new folder that only this user may enter, and gives its path. For
+/// installing it where an AppArmor profile can name it.
+///
+/// # Errors
+/// [`SandboxError::Step`] where it cannot be written, [`SandboxError::Unavailable`] where there is no
+/// helper for this platform.
+pub fn extract_helper() -> Result<std::path::PathBuf, SandboxError> {
+    #[cfg(palisade_helper)]
+    {
+        extract::extract(&std::env::temp_dir())
+    }
+    #[cfg(not(palisade_helper))]
+    Err(SandboxError::Unavailable {
+        backend: "process",
+        reason: "there is no helper for this platform".into(),
+        remedy: "run Palisade on Linux, on x86_64 or aarch64".into(),
+    })
 }

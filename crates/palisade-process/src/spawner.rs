@@ -29,7 +29,7 @@ use crate::{
     watched::watched,
 };
 
-static HELPER: &[u8] = include_bytes!(env!("PALISADE_HELPER_PATH"));
+pub(crate) static HELPER: &[u8] = include_bytes!(env!("PALISADE_HELPER_PATH"));
 const ABI: &str = env!("PALISADE_HELPER_ABI");
 
 /// Where a packaged helper lives, for systems that confine programs by path (AppArmor).
@@ -157,7 +157,7 @@ impl Spawner {
         let (n, handle) = tokio::time::timeout(DEADLINE, read)
             .await
             .map_err(|_| helper_error(format!("did not answer within {DEADLINE:?}")))?
-            .map_err(|e| SandboxError::step("reading from the helper", e))?;
+            .map_err(|e| helper_error(format!("cannot be heard: {e}")))?;
         if n == 0 {
             return Err(helper_error("has ended"));
         }
@@ -190,7 +190,7 @@ impl Spawner {
                 Ok(sendmsg(socket, &slices, &mut control, SendFlags::NOSIGNAL)?)
             })
             .await
-            .map_err(|e| SandboxError::step("asking the helper", e))?;
+            .map_err(|e| helper_error(format!("cannot be reached: {e}")))?;
         let mut answer = [0u8; 64];
         loop {
             let (n, handle) = self.receive(&mut answer).await?;

@@ -20,6 +20,9 @@ pub const EMPTY_LINES: usize = 1024;
 pub const IN_FLIGHT_REQUESTS: usize = 256;
 /// Most requests in flight in each direction that can be configured.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 1 << 16;
+/// Bytes of the other side's requests in flight, and of answers to them that wait to be read, unless
+/// configured otherwise: 32 MiB.
+pub const IN_FLIGHT_BYTES: usize = 32 << 20;
 /// Bytes that wait for the other side to read, unless configured otherwise: 8 MiB.
 pub const QUEUE_BYTES: usize = 8 << 20;
 /// Further queue bytes for `$/cancel` and refusals, which cannot wait: 64 KiB.

@@ -101,6 +101,9 @@ pub struct PeerConfig {
     /// Requests of the other side in flight at once, 1..=65536. Further ones are answered with
     /// [`ErrorCode::LimitExceeded`].
     pub incoming_requests: usize,
+    /// Bytes of the other side's requests in flight and of answers to them that wait to be read. Beyond
+    /// that, requests are answered with [`ErrorCode::LimitExceeded`]. One of any length always passes.
+    pub incoming_bytes: usize,
     /// Bytes that may wait for the other side to read. One frame always fits an empty queue.
     pub queue_bytes: usize,
     /// How long a frame waits for room in a full queue, where its request has no earlier deadline.
@@ -113,6 +116,7 @@ impl Default for PeerConfig {
             side: Side::Host,
             outgoing_requests: bounds::IN_FLIGHT_REQUESTS,
             incoming_requests: bounds::IN_FLIGHT_REQUESTS,
+            incoming_bytes: bounds::IN_FLIGHT_BYTES,
             queue_bytes: bounds::QUEUE_BYTES,
             write_timeout: bounds::WRITE_TIMEOUT,
         }

@@ -302,6 +302,57 @@ async fn an_answer_that_is_not_read_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_hold_bounded_memory() {
+    let config = PeerConfig { incoming_bytes: 2 << 20, ..PeerConfig::default() };
+    let (peer, handler, mut plugin) = host_with(config);
+    let text = "x".repeat(900 << 10);
+    for n in 0..4 {
+        writeln!(plugin, r#"{{"jsonrpc":"2.0","id":{n},"method":"never","params":"{text}"}}"#)
+            .unwrap();
+    }
+    for _ in 2..4 {
+        let line = within(Line::of(&mut plugin)).await;
+        assert!(line.0.contains("PAL-LIMIT"), "{}", line.0);
+    }
+    assert_eq!(handler.requests(), 2);
+    // What is over is held no longer.
+    for n in 0..2 {
+        writeln!(plugin, r#"{{"jsonrpc":"2.0","method":"$/cancel","params":{{"id":{n}}}}}"#)
+            .unwrap();
+        assert!(within(Line::of(&mut plugin)).await.0.contains("PAL-CANCELLED"));
+    }
+    within(handler.dropped(2)).await;
+    writeln!(plugin, r#"{{"jsonrpc":"2.0","id":9,"method":"echo","params":"{text}{text}{text}"}}"#)
+        .unwrap();
+    assert!(within(Line::of(&mut plugin)).await.0.contains(&text), "a single one always passes");
+    assert_eq!(peer.stats().refused_requests, 2);
+}
+
+#[tokio::test]
+async fn answers_that_wait_to_be_read_hold_bounded_memory() {
+    let config =
+        PeerConfig { incoming_bytes: 3 << 20, queue_bytes: 2 << 20, ..PeerConfig::default() };
+    let (_peer, handler, mut plugin) = host_with(config);
+    for n in 0..20 {
+        writeln!(plugin, r#"{{"jsonrpc":"2.0","id":{n},"method":"megabyte"}}"#).unwrap();
+    }
+    while handler.requests() < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut whole = 0;
+    for _ in 0..20 {
+        let line = within(Line::of(&mut plugin)).await;
+        if line.0.len() > 1 << 20 {
+            whole += 1;
+        } else {
+            assert!(line.0.contains("PAL-LIMIT"), "{}", line.0);
+        }
+    }
+    assert!((3..=6).contains(&whole), "{whole} of 20 MiB were kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_beyond_the_bound_are_refused_and_not_queued() {
     let config = PeerConfig { incoming_requests: 4, ..PeerConfig::default() };
     let (peer, handler, mut plugin) = host_with(config);

@@ -1,1 +1,152 @@
 //! Run other people's plugins without trusting them.
+//!
+//! A plugin is a folder with a manifest. An application loads it, grants it what it asks for (or less),
+//! starts it behind the strongest wall at hand and calls its tools:
+//!
+//! ```no_run
+//! use palisade::prelude::*;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::builder().backends(palisade::backends()).build().await?;
+//! let plugin = host.load("plugins/word-counter").await?;
+//! plugin.grant("fs.read:/srv/texts/**".parse()?).await?;
+//! plugin.start().await?;
+//! let answer = plugin.call("count", &serde_json::json!({ "path": "/srv/texts/a.txt" })).await?;
+//! println!("{}", answer.parse::<serde_json::Value>()?);
+//! host.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is not granted is denied, and the error says what would allow it. Where no wall on this machine
+//! covers what is demanded, nothing starts.
+//!
+//! # A service of one's own
+//!
+//! Plugins reach the application's services by name, with the right `host.call:NAME`. Parameters and
+//! result are plain types; their JSON Schemas come with them.
+//!
+//! ```
+//! use palisade::prelude::*;
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct UserQuery { id: u64 }
+//! #[derive(serde::Serialize, schemars::JsonSchema)]
+//! struct UserProfile { name: String }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # let folder = tempfile::tempdir()?;
+//! let profiles = Service::new("get_user_profile", |_cx, query: UserQuery| async move {
+//!     match query.id {
+//!         7 => Ok(UserProfile { name: "Ada".into() }),
+//!         id => Err(Failure::new(ErrorCode::NotFound, format!("there is no user {id}"))),
+//!     }
+//! });
+//! let host = Host::builder().state_dir(folder.path()).service(profiles).build().await?;
+//! assert!(host.services().list().iter().any(|service| service.name == "get_user_profile"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Events
+//!
+//! `host.emit("mail.new", &data)` reaches every running plugin with a right like
+//! `event.subscribe:mail.>`, and plugins with `event.publish` rights reach each other:
+//!
+//! ```
+//! # use palisade::prelude::*;
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # let folder = tempfile::tempdir()?;
+//! # let host = Host::builder().state_dir(folder.path()).build().await?;
+//! let published = host.emit("mail.new", &serde_json::json!({ "from": "ada@example.org" })).await?;
+//! assert_eq!(published.queued, 0, "nobody is there yet");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! `process` (default): Linux walls made of namespaces, seccomp, Landlock and cgroups. On other systems
+//! everything builds, and [`backends`] gives one that says why nothing starts there.
+#![forbid(unsafe_code)]
+
+mod nowhere;
+
+use std::sync::Arc;
+
+pub use palisade_host::{
+    CallOptions, Consent, ConsentRecord, Contribution, Control, Counts, Effect, GrantOptions,
+    Granted, Host, HostBuilder, HostError, LaunchPlan, LoadOptions, PlannedRight, PlannedWall,
+    Plugin, RightState, State, Status, StoreError, default_state_dir,
+};
+pub use palisade_model::{
+    Access, Capability, CapabilitySet, ErrorCode, Failure, Guarantee, GuaranteeSet, InstanceId,
+    Kind, Level, Limits, NodeId, Origin, Payload, PluginId, PluginRef, Principal, Risk,
+};
+
+/// Who asks, services and events.
+pub mod broker {
+    pub use palisade_broker::{
+        BrokerError, Caller, Context, Delivery, Event, EventBus, LocalBus, Need, Overflow,
+        Published, Redelivery, Service, ServiceInfo, ServiceRegistry, SubscribeOptions,
+        Subscription,
+    };
+}
+
+/// The record of everything that was asked.
+pub mod audit {
+    pub use palisade_audit::{
+        Clock, JsonLinesRecorder, MemoryRecorder, Options, Record, RecordError, RecordKind,
+        Recorder, SystemClock,
+    };
+}
+
+/// Where plugins' log lines go.
+pub mod log {
+    pub use palisade_services::log::{
+        Fanout, LogLevel, LogLine, LogSink, LogStream, Tail, TailLine, TracingSink,
+    };
+}
+
+/// What a plugin says about itself.
+pub mod manifest {
+    pub use palisade_manifest::{
+        Diagnostic, Manifest, ManifestError, Syntax, open, parse, schema, shown,
+    };
+}
+
+/// The operator's rules.
+pub mod policy {
+    pub use palisade_policy::{OperatorPolicy, PolicyError, grant_option, parse};
+}
+
+/// Walls: what a backend is, what it found on this machine and how instances end.
+pub mod sandbox {
+    pub use palisade_sandbox::{
+        Assessment, Backend, Candidate, Exit, ExitCause, Facts, Finding, KillReason, NoBackend,
+        Unavailable, Usage,
+    };
+}
+
+/// What most applications need.
+pub mod prelude {
+    pub use crate::{
+        CallOptions, Capability, ErrorCode, Failure, GrantOptions, Host, HostError, LoadOptions,
+        Payload, Plugin, State,
+        broker::{Context, Service},
+        policy::OperatorPolicy,
+    };
+}
+
+/// The backends of this platform, cheapest first, for [`HostBuilder::backends`]. Never empty: where
+/// there is none, the one that is given explains so when it is asked.
+#[must_use]
+pub fn backends() -> Vec<Arc<dyn sandbox::Backend>> {
+    #[cfg(all(target_os = "linux", feature = "process"))]
+    let found = palisade_process::backends();
+    #[cfg(not(all(target_os = "linux", feature = "process")))]
+    let found: Vec<Arc<dyn sandbox::Backend>> = Vec::new();
+    if found.is_empty() { vec![Arc::new(nowhere::Nowhere)] } else { found }
+}

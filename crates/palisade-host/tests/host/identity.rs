@@ -22,7 +22,8 @@ async fn the_same_id_from_another_folder_is_refused_with_both_named() {
     let stale = first.start().await.unwrap_err();
     assert_eq!(stale.code, ErrorCode::Unavailable, "the old handle is dead: {stale}");
     assert!(stale.message.contains("forgotten"));
-    assert_eq!(first.grant_requested().await.map(|g| g.len()), Ok(0));
+    let stale = first.grant_requested().await.unwrap_err();
+    assert!(stale.message.contains("forgotten"), "and cannot grant to its successor: {stale}");
 }
 
 #[tokio::test]

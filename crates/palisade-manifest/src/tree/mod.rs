@@ -25,7 +25,7 @@ pub const MAX_NODES: usize = 10_000;
 pub enum Syntax {
     /// YAML 1.2, core schema, without anchors, aliases, tags and merge keys.
     Yaml,
-    /// TOML 1.0, without dates.
+    /// TOML 1.1, without dates.
     Toml,
     /// JSON (RFC 8259).
     Json,

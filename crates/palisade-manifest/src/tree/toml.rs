@@ -1,4 +1,4 @@
-//! TOML 1.0 through the `toml` crate's spanned values. Dates are refused, since the other two
+//! TOML 1.1 through the `toml` crate's spanned values. Dates are refused, since the other two
 //! syntaxes have none; the crate itself refuses keys that stand twice.
 
 use std::ops::Range;

@@ -34,7 +34,7 @@ const COPY_BYTES: usize = 4 << 10;
 /// Runs a connection; resolves when it has ended. Dropping it closes the connection.
 ///
 /// The socket is watched for reading only. A Unix socket that is watched for writing as well reports
-/// every read of the other side, which would wake this task twice for each request; so a second
+/// every read of the other side, which can wake this task twice for each request; so a second
 /// registration exists while the kernel's buffer is full, and only then.
 #[must_use = "nothing is read unless the driver is polled"]
 pub struct Driver {

@@ -18,6 +18,9 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(45, "sparse", "one sparse file of `bytes`", Control::Run, &["dir", "bytes"], |x| one_file(x, |fd, n| sys!(libc::SYS_ftruncate, fd, n))),
     Attempt::new(45, "fallocate", "one file of `bytes` by fallocate", Control::Run, &["dir", "bytes"], |x| one_file(x, |fd, n| sys!(libc::SYS_fallocate, fd, 0, 0, n))),
     Attempt::new(45, "unlinked", "fill with a file that has no name", Control::Run, &["dir", "bytes"], unlinked),
+    Attempt::new(45, "unlinked-many", "fill with many files that have no name", Control::Run, &["dir", "bytes"], unlinked_many),
+    Attempt::new(45, "closed-dir", "fill a file in a folder that nobody may enter", Control::Run, &["dir", "bytes"], closed_dir),
+    Attempt::new(45, "deep", "fill files below a tree too deep for paths", Control::Run, &["dir", "bytes"], deep),
     Attempt::new(45, "raise-fsize", "lift RLIMIT_FSIZE", Control::None("needs CAP_SYS_RESOURCE, which this machine withholds from root too"), &[], |_| raise(libc::RLIMIT_FSIZE as i32)),
     Attempt::new(46, "fds", "open descriptors", Control::Run, &["count"], |x| objects(x, 65_536, || fd(sys!(libc::SYS_dup, 1)))),
     Attempt::new(46, "raise-nofile", "lift RLIMIT_NOFILE", Control::None("needs CAP_SYS_RESOURCE, which this machine withholds from root too"), &[], |_| raise(libc::RLIMIT_NOFILE as i32)),
@@ -104,6 +107,95 @@ fn unlinked(ctx: &Ctx) -> Attempted {
     let (written, last) = write_up_to(file, goal);
     close(file);
     judge(written, goal, last, "bytes written to a file without a name")
+}
+
+/// As many nameless files as descriptors allow, each as large as one file may get.
+fn unlinked_many(ctx: &Ctx) -> Attempted {
+    let goal = bytes_goal(ctx);
+    let place = place(ctx)?;
+    let (mut total, mut files, mut last) = (0, Vec::new(), None);
+    while total < goal {
+        let path = format!("{}/{}", place.path, files.len());
+        let file = match open(&path, libc::O_WRONLY | libc::O_CREAT, 0o600) {
+            Ok(file) => file,
+            Err(e) => {
+                last = Some(e);
+                break;
+            }
+        };
+        let _ = std::fs::remove_file(&path);
+        files.push(file);
+        let (written, error) = write_up_to(file, goal - total);
+        total += written;
+        last = error;
+        if !matches!(error, None | Some(Errno(libc::EFBIG))) || written == 0 {
+            break;
+        }
+    }
+    linger(ctx);
+    files.into_iter().for_each(close);
+    judge(total, goal, last, "bytes written to files without a name")
+}
+
+/// Holds what was taken for a while, so that whoever measures it has the time to.
+fn linger(ctx: &Ctx) {
+    if !ctx.outside() {
+        sys::sleep(Duration::from_millis(ctx.num("hold_ms", 0).min(10_000)));
+    }
+}
+
+fn closed_dir(ctx: &Ctx) -> Attempted {
+    let goal = bytes_goal(ctx);
+    let place = place(ctx)?;
+    let folder = format!("{}/closed", place.path);
+    std::fs::create_dir(&folder).at("mkdir")?;
+    let mut files = Vec::new();
+    for index in 0..64 {
+        let path = format!("{folder}/{index}");
+        files.push(open(&path, libc::O_WRONLY | libc::O_CREAT, 0o600).at("create")?);
+    }
+    sys!(libc::SYS_fchmodat, CWD, c(&folder).as_ptr(), 0).at("chmod 000")?;
+    let (mut total, mut last) = (0, None);
+    for file in &files {
+        let (written, error) = write_up_to(*file, goal - total);
+        total += written;
+        last = error;
+        if total >= goal || !matches!(error, Some(Errno(libc::EFBIG))) {
+            break;
+        }
+    }
+    linger(ctx);
+    files.into_iter().for_each(close);
+    let _ = sys!(libc::SYS_fchmodat, CWD, c(&folder).as_ptr(), 0o700);
+    judge(total, goal, last, "bytes written in a closed folder")
+}
+
+fn deep(ctx: &Ctx) -> Attempted {
+    let goal = bytes_goal(ctx);
+    let place = place(ctx)?;
+    let mut dir = open(&place.path, libc::O_RDONLY | libc::O_DIRECTORY, 0).at("open")?;
+    let name = "d".repeat(200);
+    for _ in 0..40 {
+        sys!(libc::SYS_mkdirat, dir, c(&name).as_ptr(), 0o700).at("mkdir")?;
+        let next = sys::openat(dir, &name, libc::O_RDONLY | libc::O_DIRECTORY).at("open")?;
+        close(dir);
+        dir = next;
+    }
+    let (mut total, mut last) = (0, None);
+    for index in 0..64 {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC;
+        let file = sys!(libc::SYS_openat, dir, c(index.to_string()).as_ptr(), flags, 0o600)
+            .at("create")? as i32;
+        let (written, error) = write_up_to(file, goal - total);
+        close(file);
+        total += written;
+        last = error;
+        if total >= goal || !matches!(error, Some(Errno(libc::EFBIG))) {
+            break;
+        }
+    }
+    linger(ctx);
+    judge(total, goal, last, "bytes written below a deep tree")
 }
 
 fn inodes(ctx: &Ctx) -> Attempted {

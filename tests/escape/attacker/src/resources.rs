@@ -28,6 +28,8 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(43, "sockets", "socket buffers", Control::Run, &["bytes"], |x| hold(x, sockets)),
     Attempt::new(43, "page-tables", "page tables", Control::Run, &["bytes"], |x| hold(x, page_tables)),
     Attempt::new(43, "many-children", "anonymous memory spread over 8 children", Control::Run, &["bytes"], |x| hold(x, spread)),
+    Attempt::new(43, "many-sockets", "socket buffers of many children", Control::Run, &["bytes"], |x| hold(x, |n, goal| children(n, goal, 24, sockets))),
+    Attempt::new(43, "many-pipes", "pipe buffers of many children", Control::Run, &["bytes"], |x| hold(x, |n, goal| children(n, goal, 24, pipes))),
     Attempt::new(43, "mlock", "locked memory", Control::Root, &["bytes"], |x| hold(x, locked)),
     Attempt::new(43, "raise-as", "lift RLIMIT_AS", Control::None("needs CAP_SYS_RESOURCE, which this machine withholds from root too"), &[], |_| raise(libc::RLIMIT_AS as i32)),
     Attempt::new(44, "spin", "processor time with `threads` threads", Control::Run, &["threads", "seconds", "max_cpus"], spin),
@@ -247,26 +249,52 @@ fn locked(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
 }
 
 fn spread(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
-    let mut children = Vec::new();
-    for _ in 0..8 {
+    children(held, goal, 8, anon)
+}
+
+/// The same in several children, which go on holding what they got. ENOMEM where one was killed for it.
+fn children(
+    held: &AtomicU64,
+    goal: u64,
+    count: usize,
+    take: fn(&AtomicU64, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let (ready_r, ready_w) = sys::pipe()?;
+    let mut started = Vec::new();
+    for _ in 0..count {
         match sys::fork()? {
             0 => {
                 // SAFETY: plain call.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                let _ = anon(held, goal);
+                let error = take(held, goal).err().map_or(0, |e| e.0);
+                // What it took stays in its descriptors and pages; this pipe was open before.
+                let _ = sys::write_fd(ready_w, &[error as u8]);
                 loop {
                     sys::sleep(Duration::from_secs(1));
                 }
             }
-            pid => children.push(pid),
+            pid => started.push(pid),
         }
     }
-    let end = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < end && held.load(Ordering::Relaxed) < goal {
-        sys::sleep(Duration::from_millis(10));
+    let end = Instant::now() + Duration::from_secs(10);
+    let (mut ready, mut last, mut killed) = (0, 0, false);
+    while Instant::now() < end && ready < started.len() && held.load(Ordering::Relaxed) < goal {
+        if sys::poll(ready_r, libc::POLLIN, Duration::from_millis(10)) {
+            let bytes = sys::read_fd(ready_r).unwrap_or_default();
+            ready += bytes.len();
+            last = bytes.last().copied().map_or(last, i32::from);
+        }
+        killed |= started.iter().any(|pid| sys::wait_child(*pid, Duration::ZERO, 0).is_some());
+        if killed {
+            break;
+        }
     }
-    children.into_iter().for_each(sys::end_child);
-    Ok(())
+    started.into_iter().for_each(sys::end_child);
+    match (killed, last) {
+        (true, _) => Err(Errno(libc::ENOMEM)),
+        (false, 0) => Ok(()),
+        (false, errno) => Err(Errno(errno)),
+    }
 }
 
 /// The file that fills a memory file system; the parent removes it where its maker is killed.
