@@ -4,17 +4,19 @@
  * each `call` with the value of `args`. It reads only what Palisade's own encoder writes ("id" and
  * "method" before "params", "args" last); a plugin for use would have a JSON parser.
  * `first-byte`: writes one byte to stdout and ends; this is what is run under bwrap.
- * `echo`: sends back what it reads on handle 3, byte for byte: the raw ping-pong.
+ * `echo`: sends back what it reads on handle 0, byte for byte: the raw ping-pong.
+ * `wire`: as without arguments, but on handle 0, for a peer without walls.
  */
 #include <string.h>
 #include <unistd.h>
 
 static char in[1 << 20];
 static char out[1 << 20];
+static int lane = 3;
 
 static void send_all(const char *bytes, size_t count) {
     while (count > 0) {
-        ssize_t n = write(3, bytes, count);
+        ssize_t n = write(lane, bytes, count);
         if (n <= 0) _exit(1);
         bytes += n;
         count -= (size_t)n;
@@ -50,16 +52,17 @@ static void answer(char *line, size_t length) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "first-byte") == 0) return write(1, "x", 1) != 1;
+    if (argc > 1) lane = 0;
     if (argc > 1 && strcmp(argv[1], "echo") == 0) {
         for (;;) {
-            ssize_t n = read(3, in, sizeof in);
+            ssize_t n = read(lane, in, sizeof in);
             if (n <= 0) return 0;
             send_all(in, (size_t)n);
         }
     }
     size_t have = 0;
     for (;;) {
-        ssize_t n = read(3, in + have, sizeof in - 1 - have);
+        ssize_t n = read(lane, in + have, sizeof in - 1 - have);
         if (n <= 0) return 0;
         have += (size_t)n;
         char *line = in, *newline;

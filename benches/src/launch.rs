@@ -154,7 +154,12 @@ impl Bwrap {
     }
 }
 
-pub(crate) async fn run() -> Result<Vec<Row>> {
+/// Measures on the runtime that `#[tokio::main]` gives.
+pub(crate) fn run() -> Result<Vec<Row>> {
+    tokio::runtime::Runtime::new()?.block_on(measure())
+}
+
+async fn measure() -> Result<Vec<Row>> {
     let plugin = Plugin::build()?;
     let mut defaults = Ours::new(&plugin, Options::default()).await?;
     let without = Options { cgroups: false, ..Options::default() };

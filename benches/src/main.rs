@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod call;
 mod gate;
 mod launch;
 mod memory;
@@ -16,21 +17,23 @@ use std::process::ExitCode;
 use plugin::Result;
 use report::Row;
 
-const NAMES: [&str; 3] = ["launch_vs_bwrap", "gate_decision", "rss_per_idle_process_plugin"];
+const NAMES: [&str; 4] =
+    ["launch_vs_bwrap", "call_vs_socketpair", "gate_decision", "rss_per_idle_process_plugin"];
 
-async fn bench(name: &str) -> Result<Vec<Row>> {
+fn bench(name: &str) -> Result<Vec<Row>> {
     match name {
-        "launch_vs_bwrap" => launch::run().await,
+        "launch_vs_bwrap" => launch::run(),
+        "call_vs_socketpair" => call::run(),
         "gate_decision" => gate::run(),
-        "rss_per_idle_process_plugin" => memory::run().await,
+        "rss_per_idle_process_plugin" => memory::run(),
         other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
     }
 }
 
-async fn run(names: &[&str], json: bool) -> Result<()> {
+fn run(names: &[&str], json: bool) -> Result<()> {
     let mut rows = Vec::new();
     for name in names {
-        rows.extend(bench(name).await.map_err(|e| format!("{name}: {e}"))?);
+        rows.extend(bench(name).map_err(|e| format!("{name}: {e}"))?);
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -40,8 +43,7 @@ async fn run(names: &[&str], json: bool) -> Result<()> {
     Ok(())
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let json = args.iter().any(|a| a == "--json");
     let names: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--json").collect();
@@ -49,7 +51,7 @@ async fn main() -> ExitCode {
         [] | ["all"] => NAMES.to_vec(),
         some => some.to_vec(),
     };
-    match run(&names, json).await {
+    match run(&names, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

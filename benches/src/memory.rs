@@ -35,8 +35,9 @@ fn parents() -> Result<BTreeMap<u32, u32>> {
 
 fn pss_kib(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path)
-        .map_err(|e| format!("{path}: {e} (this bench needs root: the plugins cannot be traced)"))?;
+    let text = fs::read_to_string(&path).map_err(|e| {
+        format!("{path}: {e} (this bench needs root: the plugins cannot be traced)")
+    })?;
     let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).ok_or("no Pss line")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
@@ -62,7 +63,12 @@ fn totals() -> Result<(u64, u64)> {
     Ok((pss_kib(own)?, below))
 }
 
-pub(crate) async fn run() -> Result<Vec<Row>> {
+/// Measures on the runtime that `#[tokio::main]` gives.
+pub(crate) fn run() -> Result<Vec<Row>> {
+    tokio::runtime::Runtime::new()?.block_on(measure())
+}
+
+async fn measure() -> Result<Vec<Row>> {
     let plugin = Plugin::build()?;
     let backend = ProcessBackend::new(Options::default());
     let prepared = backend.prepare(&plugin.artifact()).await?;
@@ -81,9 +87,7 @@ pub(crate) async fn run() -> Result<Vec<Row>> {
             instance.kill(KillReason::Asked).await;
         }
         if round > 0 {
-            let each = |before: u64, after: u64| {
-                (after as f64 - before as f64) / INSTANCES as f64
-            };
+            let each = |before: u64, after: u64| (after as f64 - before as f64) / INSTANCES as f64;
             host.push(each(before.0, after.0));
             inside.push(each(before.1, after.1));
             all.push(each(before.0 + before.1, after.0 + after.1));

@@ -105,7 +105,10 @@ impl Plugin {
 pub(crate) struct Silent;
 
 impl HostCalls for Silent {
-    fn request(&self, request: HostRequest) -> BoxFuture<'static, std::result::Result<Payload, Failure>> {
+    fn request(
+        &self,
+        request: HostRequest,
+    ) -> BoxFuture<'static, std::result::Result<Payload, Failure>> {
         Box::pin(async move {
             Err(Failure::new(ErrorCode::NotFound, format!("no method {}", request.method)))
         })

@@ -80,10 +80,8 @@ impl Samples {
 /// A table for people.
 pub(crate) fn table(rows: &[Row]) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
-    let mut text = format!(
-        "{:<36} {:>10} {:<4} {:>10} {:>6}\n",
-        "name", "value", "unit", "baseline", "ratio"
-    );
+    let mut text =
+        format!("{:<36} {:>10} {:<4} {:>10} {:>6}\n", "name", "value", "unit", "baseline", "ratio");
     for row in rows {
         text.push_str(&format!(
             "{:<36} {:>10.2} {:<4} {:>10} {:>6}  {}\n",

@@ -1,1 +1,88 @@
-fn main() {}
+//! The project's own commands: `cargo xtask test | lint | fuzz | escape | bench`.
+//!
+//! Each command installs what it needs where it may (see `tools`), says what it runs before it runs it,
+//! and how long it took. Nothing here knows anything about Palisade itself.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod escape;
+mod fuzz;
+mod lint;
+mod step;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What every command gives: nothing, or one sentence that says what went wrong.
+type Result<T = ()> = std::result::Result<T, String>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the tests need, then run all of them: unit, property, end-to-end, escape, doctests
+    Test(test::Args),
+    /// Format, clippy, rustdoc, dependencies, and the rules of the house
+    Lint,
+    /// Run the fuzz targets, each for some seconds
+    Fuzz(fuzz::Args),
+    /// Run the escape suite and print what each attempt achieved
+    Escape(escape::Args),
+    /// Measure, each number against a baseline of the same run
+    Bench(BenchArgs),
+}
+
+#[derive(clap::Args)]
+struct BenchArgs {
+    /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`, or `all`
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// An array of {name, value, unit, baseline, ratio} instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn bench(args: &BenchArgs) -> Result {
+    tools::ensure(&[tools::CC, tools::BWRAP])?;
+    let mut run = step::cargo(["run", "--release", "--quiet", "--package", "palisade-bench", "--"]);
+    run.args(&args.names);
+    if args.json {
+        run.arg("--json");
+    }
+    step::run(&mut run)
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test(args) => test::run(&args),
+        Command::Lint => lint::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Escape(args) => escape::run(&args),
+        Command::Bench(args) => bench(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

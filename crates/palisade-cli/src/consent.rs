@@ -264,7 +264,7 @@ fn read_narrower(asked: &Asked, input: &mut impl BufRead, out: &mut impl Write) 
 
 fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
-    let count = input.take(8192).read_line(&mut line)?;
+    let count = io::Read::take(&mut *input, 8192).read_line(&mut line)?;
     Ok((count > 0).then(|| line.trim().to_owned()))
 }
 

@@ -14,6 +14,7 @@ use palisade_sandbox::{Artifact, Exit, Prepared};
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    error::StoreError,
     loaded::Loaded,
     machine::{Action, Event, Misfit, State, step},
     running::Running,
@@ -32,6 +33,8 @@ pub(crate) struct Life {
     pub(crate) failure: Option<Failure>,
     /// Gives up the start that is under way.
     abandon: Option<Arc<Notify>>,
+    /// The host has forgotten the plugin; it never starts again.
+    retired: bool,
 }
 
 /// What a backend has prepared, and for what.
@@ -96,6 +99,19 @@ impl PluginCell {
         done
     }
 
+    /// Keeps it from ever starting again, if nothing of it runs; else says what it does.
+    pub(crate) fn retire(&self) -> Result<(), State> {
+        let mut result = Ok(());
+        self.life.send_if_modified(|life| {
+            life.retired = life.state.is_resting();
+            if !life.retired {
+                result = Err(life.state);
+            }
+            false
+        });
+        result
+    }
+
     pub(crate) fn life(&self) -> Life {
         self.life.borrow().clone()
     }
@@ -117,7 +133,9 @@ impl PluginCell {
         }
         let life = self.life();
         let message = match (life.state, &life.exit, &life.failure) {
-            (State::Crashed, Some(exit), _) => format!("plugin {} has crashed: {exit}", self.reference),
+            (State::Crashed, Some(exit), _) => {
+                format!("plugin {} has crashed: {exit}", self.reference)
+            }
             (State::Failed, _, Some(failure)) => {
                 format!("plugin {} failed to start: {}", self.reference, failure.message)
             }
@@ -136,7 +154,8 @@ impl PluginCell {
     ) -> Result<Action, Misfit> {
         let mut result = Ok(Action::Nothing);
         self.life.send_if_modified(|life| {
-            if start.is_some_and(|start| start != life.start) {
+            let stale = start.is_some_and(|start| start != life.start);
+            if stale || (life.retired && event == Event::Start) {
                 result = Err(Misfit { state: life.state, event });
                 return false;
             }
@@ -165,17 +184,27 @@ impl PluginCell {
     }
 
     /// Begins a start.
-    pub(crate) fn begin(self: &Arc<Self>) -> Result<Attempt, Misfit> {
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<Attempt, Failure> {
         let abandon = Arc::new(Notify::new());
         let mut number = 0;
-        self.apply(None, Event::Start, |life, _| {
+        let begun = self.apply(None, Event::Start, |life, _| {
             life.start += 1;
             number = life.start;
             life.exit = None;
             life.failure = None;
             life.abandon = Some(Arc::clone(&abandon));
-        })?;
-        Ok(Attempt { cell: Arc::clone(self), number, abandon, launched: Mutex::default(), open: true })
+        });
+        match begun {
+            Err(_) if self.life().retired => return Err(StoreError::Forgotten.into()),
+            begun => begun?,
+        };
+        Ok(Attempt {
+            cell: Arc::clone(self),
+            number,
+            abandon,
+            launched: Mutex::default(),
+            open: true,
+        })
     }
 
     /// The instance of this start has ended.

@@ -119,7 +119,8 @@ impl Control {
             }
             None => {
                 let data = state_dir::data_dir(&self.host.state_dir, &reference);
-                let cell = PluginCell::new(Arc::clone(&reference), known.key, known.slot, data, new);
+                let cell =
+                    PluginCell::new(Arc::clone(&reference), known.key, known.slot, data, new);
                 let cell = Arc::new(cell);
                 plugins.insert(reference.id.clone(), Arc::clone(&cell));
                 cell
@@ -184,13 +185,11 @@ impl Control {
                 {
                     let mut plugins =
                         self.host.plugins.write().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(cell) = plugins.get(id) {
-                        let state = cell.life().state;
-                        if !state.is_resting() {
-                            let message = format!("plugin {id} is {state}");
-                            return Err(Failure::new(ErrorCode::Conflict, message)
-                                .hint("stop it first"));
-                        }
+                    if let Some(state) = plugins.get(id).and_then(|cell| cell.retire().err()) {
+                        let message = format!("plugin {id} is {state}");
+                        return Err(
+                            Failure::new(ErrorCode::Conflict, message).hint("stop it first")
+                        );
                     }
                     plugins.remove(id);
                 }

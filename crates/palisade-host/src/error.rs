@@ -40,7 +40,9 @@ pub enum HostError {
         what: String,
     },
     /// The same id is known from another origin.
-    #[error("plugin {id} is known from {known}, and this one comes from {new}; two origins cannot share an id")]
+    #[error(
+        "plugin {id} is known from {known}, and this one comes from {new}; two origins cannot share an id"
+    )]
     OriginConflict {
         /// The id.
         id: PluginId,
@@ -50,7 +52,9 @@ pub enum HostError {
         new: Origin,
     },
     /// The plugin runs, and what is on disk now is not what was loaded.
-    #[error("plugin {0} is running and its manifest or configuration has changed; stop it before it is loaded again")]
+    #[error(
+        "plugin {0} is running and its manifest or configuration has changed; stop it before it is loaded again"
+    )]
     ChangedWhileRunning(PluginId),
     /// The configuration does not fit the plugin's schema.
     #[error("the configuration of {id} does not fit its schema: {what}")]

@@ -17,11 +17,11 @@ use palisade_sandbox::RightsChange;
 use serde::Serialize;
 
 use crate::{
-    Plugin, deliver,
+    Plugin,
     cell::PluginCell,
+    deliver,
     host::{HostInner, blocking},
-    plugin,
-    rights,
+    plugin, rights,
     running::{Running, Way},
     store::{ConsentRow, StoredGrant},
 };
@@ -201,7 +201,8 @@ impl Plugin {
                 taken += host.store.revoke(cell.key, capability.clone()).await?.len();
                 if taken == 0 {
                     let shown = escape(&name, 400);
-                    let message = format!("nothing within {shown} is granted to {}", cell.reference);
+                    let message =
+                        format!("nothing within {shown} is granted to {}", cell.reference);
                     return Err(Failure::new(ErrorCode::NotFound, message));
                 }
                 reapply(host, cell, true).await
@@ -253,8 +254,7 @@ impl Plugin {
         self.control().owner()?;
         let (host, cell) = (self.control().host(), self.cell());
         let stored = host.store.grants(cell.key).await?;
-        let session =
-            cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let session = cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (now, digest) = (host.now(), cell.loaded().digest);
         let show = |g: StoredGrant, stored| Granted {
             counts: g.grant.counts(now, &digest).is_ok(),
@@ -372,17 +372,15 @@ async fn reapply_to(
 ) -> Result<Effect, Failure> {
     let loaded = &running.loaded;
     let mut grants = host.store.grants(cell.key).await?;
-    grants.extend(
-        cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned(),
-    );
+    grants
+        .extend(cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     let held = host.held(Arc::clone(loaded), grants).await?;
     let rules = held.rules(loaded, &running.offer.registered, &host.policy);
     running.caller.set_rules(Arc::new(rules));
     if held.require(loaded).is_err() {
         return Ok(Effect::Ended);
     }
-    let before =
-        running.wall_rights.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let before = running.wall_rights.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut effect = Effect::InForce;
     if let Way::Resident { watched, .. } = &running.way {
         match watched.instance.set_rights(Arc::new(held.rights.clone())) {

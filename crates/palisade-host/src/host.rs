@@ -116,7 +116,6 @@ pub struct Host {
 
 impl Host {
     /// Begins to build a host.
-    #[must_use]
     pub fn builder() -> HostBuilder {
         HostBuilder::default()
     }

@@ -137,15 +137,15 @@ pub(crate) async fn plan(
     check_limits(&loaded.limits, &host.policy)?;
     let artifact = loaded.artifact()?;
     let (serial, mut grants) = host.store.begin_start(cell.key).await?;
-    grants.extend(
-        cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned(),
-    );
+    grants
+        .extend(cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
     let held = host.held(Arc::clone(loaded), grants).await?;
     held.require(loaded)?;
     state_dir::create_data_dir(&cell.data)?;
     let spec = spec(host, cell, loaded, held.rights.clone(), serial);
     let resolver = Resolver::new(candidates(host, loaded)?);
-    let backend = resolver.resolve(&spec, None).await.map_err(|e: NoBackend| Failure::from(e))?.backend;
+    let backend =
+        resolver.resolve(&spec, None).await.map_err(|e: NoBackend| Failure::from(e))?.backend;
 
     // One at a time: two starts must not prepare the same thing twice.
     let mut ready = cell.prepared.lock().await;
@@ -190,9 +190,8 @@ pub(crate) async fn launch(
         let ms = limits.start_timeout.as_millis();
         Failure::new(ErrorCode::Deadline, format!("the wall was not built within {ms} ms"))
     })??;
-    let lifetime = limits.max_lifetime;
-    let watched =
-        Watched::new(Arc::clone(&instance), Arc::clone(&caller), host.gate().clone(), lifetime, ended);
+    let gate = host.gate().clone();
+    let watched = Watched::new(Arc::clone(&instance), Arc::clone(&caller), gate, &limits, ended);
     launched(&watched);
     let guard = KillOnDrop(Some(watched.clone()));
 
@@ -208,7 +207,8 @@ pub(crate) async fn launch(
         return Err(SandboxError::WallTooWeak(list.join(", ")).into());
     }
     let lane = instance.lane();
-    let announced = initialize(loaded, &held.rights, &wire, &watched, lane.as_ref(), deadline).await?;
+    let announced =
+        initialize(loaded, &held.rights, &wire, &watched, lane.as_ref(), deadline).await?;
     let offer = register(host, loaded, &caller, announced);
     caller.set_rules(Arc::new(held.rules(loaded, &offer.registered, &host.policy)));
     Ok(Launched { watched, lane, caller, offer, guard })
@@ -248,9 +248,9 @@ async fn initialize(
         Err(failure) if failure.code == ErrorCode::Deadline => {
             let exit = watched.instance.kill(KillReason::Deadline(Deadline::Start)).await;
             let ms = loaded.limits.start_timeout.as_millis();
-            return Err(exit
-                .to_failure()
-                .hint(format!("it has {ms} ms; resources.timeouts.start in the manifest gives more")));
+            return Err(exit.to_failure().hint(format!(
+                "it has {ms} ms; resources.timeouts.start in the manifest gives more"
+            )));
         }
         Err(failure) => return Err(watched.explain(failure).await),
     };

@@ -88,10 +88,8 @@ impl Loaded {
                 id: manifest.id.clone(),
                 what: errors.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join("; "),
             })?;
-        let config = serde_json::value::to_raw_value(&config).map_err(|e| HostError::Config {
-            id: manifest.id.clone(),
-            what: e.to_string(),
-        })?;
+        let config = serde_json::value::to_raw_value(&config)
+            .map_err(|e| HostError::Config { id: manifest.id.clone(), what: e.to_string() })?;
         let requested = manifest.requested();
         let mut limits = manifest.resources.over(&policy.default_limits());
         if let Entry::Jsonl(jsonl) = &manifest.entry {
@@ -126,9 +124,12 @@ impl Loaded {
         if let Some(needs) = self.manifest.needs_backend() {
             return Err(needs.into());
         }
-        let program = program(&self.manifest.entry, &self.root).ok_or_else(|| {
-            Failure::new(ErrorCode::NoBackend, "this version of Palisade cannot start such an entry")
-                .hint("entry kinds that run here: python, node, exec, jsonl")
+        let program = program(&self.manifest.entry).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::NoBackend,
+                "this version of Palisade cannot start such an entry",
+            )
+            .hint("entry kinds that run here: python, node, exec, jsonl")
         })?;
         let content = Content { root: self.root.clone(), digest: self.digest };
         Ok(Artifact { content, program })
@@ -176,7 +177,7 @@ fn takes_any_object(schema: &Value) -> bool {
     }
 }
 
-fn program(entry: &Entry, root: &Path) -> Option<Program> {
+fn program(entry: &Entry) -> Option<Program> {
     use palisade_manifest::{Interpreter, Program as P};
     let script = |program: &P| match program {
         P::File(path) => Some(path.as_str().to_owned()),
@@ -193,9 +194,7 @@ fn program(entry: &Entry, root: &Path) -> Option<Program> {
             runtime: Runtime::Python {
                 interpreter: Some(match interpreter {
                     Interpreter::Name(text) | Interpreter::Absolute(text) => text.clone(),
-                    Interpreter::Venv(folder) => {
-                        root.join(folder).join("bin/python").to_str()?.to_owned()
-                    }
+                    Interpreter::Venv(folder) => format!("venv:{folder}"),
                     _ => return None,
                 }),
             },
@@ -234,7 +233,8 @@ pub(crate) fn folder(dir: &Path) -> Result<(PathBuf, String, u32), HostError> {
     if !meta.is_dir() {
         return Err(refused("is not a folder".into()));
     }
-    let text = root.to_str().ok_or_else(|| refused("its real path is not UTF-8 text".into()))?.to_owned();
+    let text =
+        root.to_str().ok_or_else(|| refused("its real path is not UTF-8 text".into()))?.to_owned();
     #[cfg(unix)]
     let owner = std::os::unix::fs::MetadataExt::uid(&meta);
     #[cfg(not(unix))]
@@ -253,7 +253,9 @@ mod tests {
         for any in [json!(true), json!({}), json!({"type": "object"})] {
             assert!(takes_any_object(&any), "{any}");
         }
-        for some in [json!(false), json!({"type": "array"}), json!({"type": "object", "required": ["a"]})] {
+        for some in
+            [json!(false), json!({"type": "array"}), json!({"type": "object", "required": ["a"]})]
+        {
             assert!(!takes_any_object(&some), "{some}");
         }
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use palisade_manifest::shown;
 use palisade_model::{
-    Capability, CapabilitySet, Failure, Guarantee, GuaranteeSet, Kind, Level, Limits, Origin,
-    Risk,
+    Capability, CapabilitySet, Failure, Guarantee, GuaranteeSet, Kind, Level, Limits, Origin, Risk,
 };
 use palisade_policy::{Forbidden, UnusedGrant, check_limits, grant_option};
 use palisade_sandbox::{NoBackend, Resolver};
@@ -166,8 +165,10 @@ impl Plugin {
             .and_then(|()| held.require(&loaded))
             .err();
 
-        let assumes_consent = requested.iter().any(|r| r.required && r.state == RightState::Missing);
-        let rights = if assumes_consent { as_if_granted(&requested, &held).await? } else { held.rights };
+        let assumes_consent =
+            requested.iter().any(|r| r.required && r.state == RightState::Missing);
+        let rights =
+            if assumes_consent { as_if_granted(&requested, &held).await? } else { held.rights };
         let (mut wall, mut no_wall, mut candidates) = (None, None, None);
         match loaded.artifact().and_then(|_| launch::candidates(host, &loaded)) {
             Err(failure) => no_wall = Some(failure),
@@ -290,7 +291,9 @@ async fn as_if_granted(requested: &[PlannedRight], held: &Held) -> Result<Capabi
         .map(|r| r.capability.clone())
         .collect();
     let mut rights = held.rights.clone();
-    let resolved = blocking(move || missing.iter().filter_map(|c| rights::resolve(c).ok()).collect::<Vec<_>>());
+    let resolved = blocking(move || {
+        missing.iter().filter_map(|c| rights::resolve(c).ok()).collect::<Vec<_>>()
+    });
     rights.extend(resolved.await?);
     Ok(rights)
 }

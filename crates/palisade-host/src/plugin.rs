@@ -1,9 +1,6 @@
 //! A loaded plugin, through the eyes of whoever controls it.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Caller};
@@ -118,6 +115,8 @@ impl Plugin {
                 match started {
                     Ok(running) => attempt.ready(running).await?,
                     Err(failure) => {
+                        // What was prepared may be what is wrong (an interpreter that has moved).
+                        *cell.prepared.lock().await = None;
                         attempt.failed(failure.clone()).await;
                         return Err(failure);
                     }
@@ -225,8 +224,7 @@ async fn start(
         let (watched, lane, caller, offer) = launched.keep();
         (caller, offer, Way::Resident { watched, lane })
     };
-    let running =
-        Arc::new(Running::new(number, loaded, backend, counters, rights.clone(), parts));
+    let running = Arc::new(Running::new(number, loaded, backend, counters, rights.clone(), parts));
     deliver::subscribe(host, &running, &rights).await?;
     grants::watch_expiry(host, cell, &running, until);
     Ok(running)

@@ -10,7 +10,9 @@ use std::io;
 use palisade_model::{
     Capability, CapabilitySet, ErrorCode, Failure, Kind, PluginRef, text::escape,
 };
-use palisade_policy::{Effective, Forbidden, Grant, OperatorPolicy, Rules, effective, grant_option};
+use palisade_policy::{
+    Effective, Forbidden, Grant, OperatorPolicy, Rules, effective, grant_option,
+};
 
 use crate::{loaded::Loaded, store::StoredGrant};
 
@@ -76,8 +78,8 @@ pub(crate) fn resolve(capability: &Capability) -> Result<Capability, PathProblem
         return Ok(capability.clone());
     }
     let moved = scope.with_path(real).map_err(|_| PathProblem::NoScope)?;
-    let resolved = Capability::new(capability.kind(), &moved.to_string())
-        .map_err(|_| PathProblem::NoScope)?;
+    let resolved =
+        Capability::new(capability.kind(), &moved.to_string()).map_err(|_| PathProblem::NoScope)?;
     // A folder whose name ends like a wildcard would mean more as a scope than it is.
     match resolved.path() {
         Some(scope) if *scope == moved => Ok(resolved),

@@ -201,31 +201,30 @@ impl Running {
             Ok(answer) => Ok(answer),
             Err(failure) => Err(launched.watched.explain(failure).await),
         };
-        let (watched, ..) = launched.keep();
-        let grace = self.loaded.limits.stop_timeout;
         // The answer does not wait for the instance's end; the permit does.
-        tokio::spawn(async move { watched.instance.stop(grace).await });
+        launched.keep().0.stop();
         answer
     }
 
     /// Ends what runs: in order within `grace`, or at once. Gives the end where the run has one of its
     /// own and is not told by the instance's watcher.
     pub(crate) async fn end(&self, kill: bool) -> Option<Exit> {
-        let grace = self.loaded.limits.stop_timeout;
         match &self.way {
             Way::Resident { watched, .. } if kill => {
                 watched.instance.kill(KillReason::Asked).await;
                 None
             }
             Way::Resident { watched, .. } => {
-                watched.instance.stop(grace).await;
+                watched.stop();
+                watched.ended().await;
                 None
             }
             Way::PerCall { permits, closing, .. } => {
                 closing.send_replace(true);
                 // Each permit comes back when its instance has ended.
                 let all = permits.acquire_many(PER_CALL_INSTANCES);
-                let _ = tokio::time::timeout(grace + REAPED_WITHIN, all).await;
+                let _ = tokio::time::timeout(self.loaded.limits.stop_timeout + REAPED_WITHIN, all)
+                    .await;
                 permits.close();
                 Some(asked())
             }

@@ -14,9 +14,8 @@ use crate::error::{HostError, state_dir};
 /// # Errors
 /// [`HostError::NoStateDir`] where none of these is known.
 pub fn default_state_dir() -> Result<PathBuf, HostError> {
-    let absolute = |name: &str| {
-        std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-    };
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(path) = std::env::var_os("PALISADE_STATE_DIR").filter(|p| !p.is_empty()) {
         return Ok(PathBuf::from(path));
     }
@@ -65,7 +64,10 @@ fn check_owner(path: &Path) -> Result<(), HostError> {
     }
     if meta.mode() & 0o022 != 0 {
         let mode = meta.mode() & 0o7777;
-        return Err(state_dir(path, format_args!("may be written by others (mode {mode:o}); chmod 700 it")));
+        return Err(state_dir(
+            path,
+            format_args!("may be written by others (mode {mode:o}); chmod 700 it"),
+        ));
     }
     Ok(())
 }

@@ -170,7 +170,10 @@ impl Store {
     }
 
     /// The next serial number of the plugin's instances, and what is granted to it.
-    pub(crate) async fn begin_start(&self, key: i64) -> Result<(u64, Vec<StoredGrant>), StoreError> {
+    pub(crate) async fn begin_start(
+        &self,
+        key: i64,
+    ) -> Result<(u64, Vec<StoredGrant>), StoreError> {
         self.with(Mode::Count, move |tx| {
             let serial = tx
                 .query_row(
@@ -228,7 +231,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.with(Mode::Durable, move |tx| {
             insert_grants(tx, key, &given)?;
-            let agreed = answer.agreed.as_ref().map(|c| to_json(c)).transpose()?;
+            let agreed = answer.agreed.as_ref().map(to_json).transpose()?;
             tx.execute(
                 "INSERT INTO consents (plugin, by, at, digest, agreed) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![key, to_json(&answer.by)?, sql(answer.at), answer.digest, agreed],
@@ -241,8 +244,9 @@ impl Store {
     /// The answers, oldest first.
     pub(crate) async fn consents(&self, key: i64) -> Result<Vec<ConsentRow>, StoreError> {
         self.with(Mode::Read, move |tx| {
-            let mut statement =
-                tx.prepare("SELECT by, at, digest, agreed FROM consents WHERE plugin = ?1 ORDER BY number")?;
+            let mut statement = tx.prepare(
+                "SELECT by, at, digest, agreed FROM consents WHERE plugin = ?1 ORDER BY number",
+            )?;
             let mut rows = statement.query([key])?;
             let mut out = Vec::new();
             while let Some(row) = rows.next()? {
@@ -261,7 +265,10 @@ impl Store {
 
     /// Forgets a plugin with its grants and consents; its number stays taken. Says whether it was known.
     pub(crate) async fn forget(&self, id: PluginId) -> Result<bool, StoreError> {
-        self.with(Mode::Durable, move |tx| Ok(tx.execute("DELETE FROM plugins WHERE id = ?1", [id.as_str()])? > 0)).await
+        self.with(Mode::Durable, move |tx| {
+            Ok(tx.execute("DELETE FROM plugins WHERE id = ?1", [id.as_str()])? > 0)
+        })
+        .await
     }
 
     /// Every known plugin, by id.
@@ -272,7 +279,8 @@ impl Store {
             let mut out = Vec::new();
             while let Some(row) = rows.next()? {
                 let id: String = row.get(0)?;
-                let id = PluginId::parse(&id).map_err(|e| StoreError::Corrupt(format!("a plugin's id: {e}")))?;
+                let id = PluginId::parse(&id)
+                    .map_err(|e| StoreError::Corrupt(format!("a plugin's id: {e}")))?;
                 out.push(PluginRef { id, origin: from_json(&row.get::<_, String>(1)?)? });
             }
             Ok(out)
@@ -285,14 +293,20 @@ impl Store {
 /// plugin finds files of another's user id.
 fn slot(tx: &Transaction<'_>, id: &str, origin: &str) -> Result<u32, StoreError> {
     let had = tx
-        .query_row("SELECT slot FROM slots WHERE id = ?1 AND origin = ?2", [id, origin], |r| r.get::<_, u32>(0))
+        .query_row("SELECT slot FROM slots WHERE id = ?1 AND origin = ?2", [id, origin], |r| {
+            r.get::<_, u32>(0)
+        })
         .optional()?;
     if let Some(slot) = had {
         return Ok(slot);
     }
-    let next: i64 = tx.query_row("SELECT coalesce(max(slot) + 1, 0) FROM slots", [], |r| r.get(0))?;
+    let next: i64 =
+        tx.query_row("SELECT coalesce(max(slot) + 1, 0) FROM slots", [], |r| r.get(0))?;
     let slot = u32::try_from(next).ok().filter(|_| next < SLOTS).ok_or(StoreError::Full)?;
-    tx.execute("INSERT INTO slots (id, origin, slot) VALUES (?1, ?2, ?3)", params![id, origin, slot])?;
+    tx.execute(
+        "INSERT INTO slots (id, origin, slot) VALUES (?1, ?2, ?3)",
+        params![id, origin, slot],
+    )?;
     Ok(slot)
 }
 
@@ -373,4 +387,3 @@ fn sql(value: u64) -> i64 {
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
-

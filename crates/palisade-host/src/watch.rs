@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use palisade_audit::{Act, RecordKind};
 use palisade_broker::{Caller, Gate};
-use palisade_model::{ErrorCode, Failure};
+use palisade_model::{ErrorCode, Failure, Limits};
 use palisade_sandbox::{Deadline, Exit, ExitCause, Instance, KillReason};
 use tokio::sync::{Notify, watch};
 
@@ -19,7 +19,14 @@ pub(crate) const REAPED_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Watched {
     pub(crate) instance: Arc<dyn Instance>,
     exit: watch::Receiver<Option<Exit>>,
-    abandon: Arc<Notify>,
+    wishes: Arc<Wishes>,
+}
+
+/// What the watcher is asked to do.
+#[derive(Default)]
+struct Wishes {
+    abandon: Notify,
+    stop: Notify,
 }
 
 impl Watched {
@@ -28,28 +35,39 @@ impl Watched {
         instance: Arc<dyn Instance>,
         caller: Arc<Caller>,
         gate: Gate,
-        lifetime: Option<Duration>,
+        limits: &Limits,
         ended: impl FnOnce(&Exit) + Send + 'static,
     ) -> Self {
+        let (lifetime, grace) = (limits.max_lifetime, limits.stop_timeout);
         let (tell, exit) = watch::channel(None);
-        let abandon = Arc::new(Notify::new());
-        let (watched, given_up) = (Arc::clone(&instance), Arc::clone(&abandon));
+        let wishes = Arc::new(Wishes::default());
+        let (watched, asked) = (Arc::clone(&instance), Arc::clone(&wishes));
         tokio::spawn(async move {
             let exit = tokio::select! {
                 exit = watched.wait() => exit,
-                () = given_up.notified() => watched.kill(KillReason::Dropped).await,
+                () = asked.abandon.notified() => watched.kill(KillReason::Dropped).await,
                 () = sleep(lifetime) => watched.kill(KillReason::Deadline(Deadline::Lifetime)).await,
+                // The instance knows best which end is the one that was asked for.
+                () = asked.stop.notified() => tokio::select! {
+                    exit = watched.stop(grace) => exit,
+                    () = asked.abandon.notified() => watched.kill(KillReason::Dropped).await,
+                },
             };
             record(&gate, &caller, watched.as_ref(), &exit);
             ended(&exit);
             tell.send_replace(Some(exit));
         });
-        Self { instance, exit, abandon }
+        Self { instance, exit, wishes }
+    }
+
+    /// Has the instance end in order, without waiting.
+    pub(crate) fn stop(&self) {
+        self.wishes.stop.notify_one();
     }
 
     /// Has the instance killed, without waiting. For whoever cannot wait: a destructor.
     pub(crate) fn abandon(&self) {
-        self.abandon.notify_one();
+        self.wishes.abandon.notify_one();
     }
 
     /// How it ended, once it has.
@@ -104,9 +122,8 @@ async fn sleep(lifetime: Option<Duration>) {
 
 fn record(gate: &Gate, caller: &Caller, instance: &dyn Instance, exit: &Exit) {
     let code = (!exit.is_clean()).then(|| exit.to_failure().code);
-    let about = |kind| {
-        Act::new(kind, Arc::clone(caller.principal())).instance(instance.id().clone())
-    };
+    let about =
+        |kind| Act::new(kind, Arc::clone(caller.principal())).instance(instance.id().clone());
     if let ExitCause::Killed(KillReason::Breach(how)) = &exit.cause {
         gate.note(about(RecordKind::Breach).detail(how), Some(ErrorCode::ProtocolBreach));
     }

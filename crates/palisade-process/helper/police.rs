@@ -1,8 +1,9 @@
 // Policed limits: memory and CPU, sampled from /proc where no cgroup can hold them.
 //
 // Memory counted: anonymous and shared resident pages of every process (shared ones once for each, so
-// the sum errs upwards), their page tables, and what lies in the private tmpfs mounts. The more of the
-// limit is used, the closer the samples.
+// the sum errs upwards), their page tables, what lies in the private tmpfs mounts, and for each socket of
+// the network namespace as much as its send buffer can hold (nothing tells how much it does). The more of
+// the limit is used, the closer the samples.
 
 use crate::plan::word;
 use crate::support::{Text, number};
@@ -15,6 +16,9 @@ const CLOSE_MS: i64 = 5;
 const WINDOW_NS: u64 = 100_000_000;
 /// Clock ticks a second in /proc/<pid>/stat (USER_HZ).
 const TICK_MICROS: u64 = 10_000;
+
+/// The default of net.core.wmem_default, and the last message that may exceed it.
+const SOCKET_BYTES: u64 = 212_992 + 65_536;
 
 pub struct Usage {
     pub pids: u32,
@@ -162,7 +166,7 @@ fn field(text: &[u8], key: &[u8]) -> u64 {
 }
 
 fn sample() -> Usage {
-    let mut usage = Usage { pids: 0, memory: tmpfs_bytes(), cpu_micros: 0 };
+    let mut usage = Usage { pids: 0, memory: tmpfs_bytes() + socket_bytes(), cpu_micros: 0 };
     let seen = each_process(|pid| {
         let mut buffer = [0u8; 2048];
         let status = read_file(pid, b"status", &mut buffer);
@@ -185,6 +189,13 @@ fn sample() -> Usage {
         usage.memory = u64::MAX;
     }
     usage
+}
+
+/// What the plugin's sockets may hold at most. The filter keeps it from enlarging their buffers.
+fn socket_bytes() -> u64 {
+    let mut buffer = [0u8; 512];
+    let own = sys!(nr::GETPID) as u64;
+    field(read_file(own, b"net/sockstat", &mut buffer), b"sockets: used") * SOCKET_BYTES
 }
 
 fn tmpfs_bytes() -> u64 {

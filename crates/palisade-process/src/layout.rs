@@ -123,8 +123,39 @@ fn guard_of_init() -> Result<Policy, palisade_seccomp::Error> {
         .build()
 }
 
-/// The filter for a launch: floor and profile in one program, and a guard of pid 1; without memfd where
-/// memory is only sampled, because pages of a memfd that nobody maps are in no process's count.
+/// Where memory is only sampled, what lies in no process's count and in no tmpfs must not be had at all:
+/// pages of a memfd, of shared anonymous memory and of System V segments live on unmapped; System V queues
+/// and semaphores, enlarged socket buffers and gifted pages in pipes are the kernel's memory. What is left
+/// (pipes, socket buffers of the default size) is bounded or counted by pid 1.
+fn policed_memory() -> Result<Policy, palisade_seccomp::Error> {
+    const MAP_TYPE_AND_ANONYMOUS: u64 = 0x2f;
+    const SHARED_ANONYMOUS: [u64; 2] = [0x21, 0x23];
+    const SOL_SOCKET: u64 = 1;
+    const SO_SNDBUF: u64 = 7;
+    const SO_SNDBUFFORCE: u64 = 32;
+    Policy::builder("policed-memory", 2, Action::Allow)
+        .on(
+            Action::ENOSYS,
+            &["memfd_create", "memfd_secret", "shmget", "semget", "msgget", "vmsplice"],
+        )
+        .on_when(
+            Action::EPERM,
+            &["mmap"],
+            &[(
+                "flags",
+                Op::MaskedIn { mask: MAP_TYPE_AND_ANONYMOUS, values: SHARED_ANONYMOUS.to_vec() },
+            )],
+        )
+        .on_when(
+            Action::EPERM,
+            &["setsockopt"],
+            &[("level", Op::Eq(SOL_SOCKET)), ("optname", Op::is_in(&[SO_SNDBUF, SO_SNDBUFFORCE]))],
+        )
+        .build()
+}
+
+/// The filter for a launch: floor and profile in one program, with the guard of pid 1 and, where memory is
+/// only sampled, without what cannot be counted.
 pub(crate) fn filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
     let broken =
         |e: palisade_seccomp::Error| SandboxError::Helper(format!("cannot be given a filter: {e}"));
@@ -133,11 +164,7 @@ pub(crate) fn filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8
     let mut policy =
         merged(&guard_of_init().map_err(broken)?, &profile.with_floor().map_err(broken)?);
     if memory_is_policed {
-        let rule = Policy::builder("policed-memory", 1, Action::Allow)
-            .on(Action::ENOSYS, &["memfd_create", "memfd_secret"])
-            .build()
-            .map_err(broken)?;
-        policy = merged(&rule, &policy);
+        policy = merged(&policed_memory().map_err(broken)?, &policy);
     }
     Ok(compile(&policy, arch).map_err(broken)?.to_bytes())
 }
@@ -378,7 +405,9 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
         tree.rules.push((landlock::READ_WRITE, path.into(), false));
     }
     tree.rules.push((landlock::READ, "/proc".into(), false));
-    for device in DEVICES {
+    // A shared mapping of /dev/zero is shared anonymous memory by another name.
+    let devices = DEVICES.into_iter().filter(|d| *d != "/dev/zero" || !inputs.memory_is_policed());
+    for device in devices {
         let bind = Bind {
             source: device.into(),
             target: device.into(),

@@ -400,3 +400,27 @@ async fn a_missing_program_or_interpreter_is_told_with_a_hint() {
     bench.artifact.program.file = "../main.py".into();
     assert!(matches!(bench.launch(&backend).await, Err(SandboxError::Artifact { .. })));
 }
+
+#[tokio::test]
+async fn an_interpreter_that_a_plugin_names_is_never_run_outside() {
+    let backend = process();
+    let place = tempfile::tempdir().unwrap();
+    let (marker, evil) = (place.path().join("was-run"), place.path().join("python3"));
+    fs::write(&evil, format!("#!/bin/sh\ntouch {}\n", marker.display())).unwrap();
+    fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut by_manifest = python();
+    by_manifest.artifact.program.runtime =
+        Runtime::Python { interpreter: Some(evil.display().to_string()) };
+    let by_first_line =
+        bench(Runtime::Native, "plugin", format!("#!{}\n", evil.display()).as_bytes());
+    let mut own = python();
+    let root = own.artifact.content.root.clone();
+    fs::copy(&evil, root.join("python3")).unwrap();
+    own.artifact.program.runtime =
+        Runtime::Python { interpreter: Some(root.join("python3").display().to_string()) };
+    for bench in [by_manifest, by_first_line, own] {
+        let error = bench.launch(&backend).await.err().expect("it is no interpreter");
+        assert!(matches!(error, SandboxError::Artifact { .. }), "{error}");
+        assert!(!marker.exists(), "it was run: {error}");
+    }
+}

@@ -45,8 +45,7 @@ async fn run(args: Vec<String>) -> Result<(), Failure> {
     let profiles = Service::new("get_user_profile", |_cx, query: UserQuery| async move {
         Ok(UserProfile { name: format!("user number {}", query.id) })
     });
-    let host =
-        Host::builder().backends(palisade::backends()).service(profiles).build().await?;
+    let host = Host::builder().backends(palisade::backends()).service(profiles).build().await?;
 
     let plugin = host.load(&folder).await?;
     let plan = plugin.plan().await?;

@@ -6,6 +6,7 @@ pub mod control;
 pub mod families;
 pub mod judge;
 pub mod launch;
+pub mod meter;
 pub mod record;
 pub mod runner;
 pub mod scene;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::general,
+    families::{general, limits},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -22,6 +22,8 @@ pub struct Task {
     pub forbidden: Vec<String>,
     /// Set-id copies that root made.
     pub privileged: Option<PathBuf>,
+    /// The memory group around this runner, where there is one.
+    pub meter: Option<PathBuf>,
     /// Families to run, by name.
     pub families: Vec<String>,
     /// Only these numbers; all where empty.
@@ -49,6 +51,10 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         if task.families.iter().any(|f| f == "general") {
             rows.extend(general::run(&stage, task.launcher, &attempts).await?);
+        }
+        if task.families.iter().any(|f| f == "limits") {
+            let meter = task.meter.as_ref();
+            rows.extend(limits::run(&stage, task.launcher, &attempts, meter).await?);
         }
         Ok(rows)
     })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use palisade_model::{ErrorCode, Failure, Guarantee, GuaranteeSet, Level};
 use palisade_sandbox::{Facts, Finding};
-use palisade_seccomp::{Arch, listing, profiles::Profile};
+use palisade_seccomp::{Arch, listing, profiles::{Profile, UnknownProfile}};
 use serde_json::json;
 
 use crate::{
@@ -127,12 +127,12 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
 }
 
 fn seccomp(name: &str, as_json: bool) -> Result<(), Trouble> {
-    let profile: Profile = name.parse().map_err(|e: palisade_seccomp::profiles::UnknownProfile| Trouble::usage(e.to_string()))?;
+    let profile: Profile = name.parse().map_err(|e: UnknownProfile| Trouble::usage(e.to_string()))?;
     let arch = Arch::native().ok_or_else(|| {
         Trouble::from(Failure::new(ErrorCode::NoBackend, "there are no system call filters for this processor"))
     })?;
     let policy = profile.with_floor().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
-    let table = listing::listing(&policy, arch);
+    let table = listing(&policy, arch);
     if !as_json {
         terminal::out(table.to_string().trim_end());
         return Ok(());

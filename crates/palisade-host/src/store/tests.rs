@@ -56,7 +56,10 @@ async fn an_id_belongs_to_its_first_origin_until_it_is_forgotten() {
     store.grant(first.key, vec![granted("env:A", [1; 32])]).await.unwrap();
     let refused = store.see(plugin("a", "/two"), [1; 32], 1).await.unwrap_err();
     let text = refused.to_string();
-    assert!(text.contains("folder /one (uid 1000)") && text.contains("folder /two (uid 1000)"), "{text}");
+    assert!(
+        text.contains("folder /one (uid 1000)") && text.contains("folder /two (uid 1000)"),
+        "{text}"
+    );
 
     assert!(store.forget(PluginId::parse("a").unwrap()).await.unwrap());
     let second = store.see(plugin("a", "/two"), [1; 32], 1).await.unwrap();

@@ -57,7 +57,10 @@ async fn a_plugins_event_reaches_another_through_the_gate() {
     assert_eq!(subscriber.status().counts.events, 1);
     let refused = publisher.call("ask", &publish("bank.transfer")).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Denied);
-    assert_eq!(refused.hint.as_deref(), Some("the manifest does not ask for it; once it does: --grant event.publish:bank.transfer"));
+    assert_eq!(
+        refused.hint.as_deref(),
+        Some("the manifest does not ask for it; once it does: --grant event.publish:bank.transfer")
+    );
 }
 
 #[tokio::test]
@@ -92,6 +95,10 @@ async fn a_stopped_plugin_receives_nothing_and_a_revoked_subject_neither() {
 async fn what_is_no_subject_cannot_be_published() {
     let stage = Stage::new().await;
     for bad in ["", "a.*", "a..b", "a b"] {
-        assert_eq!(stage.host.emit(bad, &()).await.unwrap_err().code, ErrorCode::InvalidParams, "{bad:?}");
+        assert_eq!(
+            stage.host.emit(bad, &()).await.unwrap_err().code,
+            ErrorCode::InvalidParams,
+            "{bad:?}"
+        );
     }
 }

@@ -16,8 +16,12 @@ async fn the_same_id_from_another_folder_is_refused_with_both_named() {
     let text = error.to_string();
     assert!(text.contains("plugins/a") && text.contains("/copy"), "{text}");
     assert_eq!(stage.recorder.ends(RecordKind::Launch), [(None, Some(ErrorCode::Conflict))]);
-
-    stage.host.control(palisade_broker::Caller::application()).forget(first.id()).await.unwrap();
+    let control = stage.host.control(palisade_broker::Caller::application());
+    first.start().await.unwrap();
+    let running = control.forget(first.id()).await.unwrap_err();
+    assert_eq!(running.code, ErrorCode::Conflict, "not while it runs: {running}");
+    first.stop().await.unwrap();
+    control.forget(first.id()).await.unwrap();
     stage.host.load(&copy).await.unwrap();
     let stale = first.start().await.unwrap_err();
     assert_eq!(stale.code, ErrorCode::Unavailable, "the old handle is dead: {stale}");
@@ -40,7 +44,8 @@ async fn a_link_to_the_folder_is_the_same_plugin() {
 async fn what_a_message_says_about_its_sender_means_nothing() {
     let stage = Stage::new().await;
     let more = "capabilities:\n  required:\n    - 'host.call:profile'\n";
-    let more = more.replace("- 'host.call:profile'", "- { capability: 'host.call:profile', reason: greets }");
+    let more = more
+        .replace("- 'host.call:profile'", "- { capability: 'host.call:profile', reason: greets }");
     let rich = stage.started("rich", &more).await;
     let poor = stage.started("poor", "").await;
     let forged = json!({

@@ -35,7 +35,11 @@ async fn a_plugin_is_loaded_started_called_and_stopped() {
 
     plugin.start().await.unwrap();
     assert_eq!(plugin.status().instance.unwrap().serial, 2, "each start has a number of its own");
-    assert_eq!(stage.echo.knobs.prepared.load(std::sync::atomic::Ordering::SeqCst), 1, "prepared once");
+    assert_eq!(
+        stage.echo.knobs.prepared.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "prepared once"
+    );
     plugin.kill().await.unwrap();
     assert_eq!(plugin.wait().await.unwrap().cause, ExitCause::Killed(KillReason::Asked));
     assert_eq!(plugin.status().state, State::Stopped);
@@ -111,7 +115,10 @@ async fn a_plugin_that_dies_while_it_starts_tells_how() {
     assert_eq!(plugin.status().state, State::Failed);
     let call = plugin.call("echo", &()).await.unwrap_err();
     assert_eq!(call.code, ErrorCode::Unavailable);
-    assert!(call.message.contains("failed to start") && call.message.contains("out of memory"), "{call}");
+    assert!(
+        call.message.contains("failed to start") && call.message.contains("out of memory"),
+        "{call}"
+    );
 }
 
 #[tokio::test]
@@ -181,7 +188,8 @@ async fn dropping_the_host_kills_everything() {
     plugin.call("echo", &()).await.unwrap();
     drop(second);
     echo.all_gone().await;
-    for failure in [plugin.call("echo", &()).await.unwrap_err(), plugin.start().await.unwrap_err()] {
+    for failure in [plugin.call("echo", &()).await.unwrap_err(), plugin.start().await.unwrap_err()]
+    {
         assert_eq!(failure.code, ErrorCode::Unavailable);
         assert!(failure.message.contains("the host was dropped"), "{failure}");
     }
@@ -311,7 +319,11 @@ async fn limits_above_the_ceiling_do_not_start() {
     assert!(failure.message.contains("memory 128MiB (at most 64MiB)"), "{failure}");
     let modest = stage.load("b", "").await;
     modest.start().await.unwrap();
-    assert_eq!(stage.echo.knobs.specs.lock().unwrap()[0].limits.memory, 64 << 20, "defaults are lowered");
+    assert_eq!(
+        stage.echo.knobs.specs.lock().unwrap()[0].limits.memory,
+        64 << 20,
+        "defaults are lowered"
+    );
 }
 
 #[tokio::test]

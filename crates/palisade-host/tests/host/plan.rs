@@ -13,7 +13,10 @@ async fn the_plan_shows_what_is_asked_what_is_missing_and_the_wall() {
     assert_eq!(plan.id, "a");
     assert_eq!(plan.limits.memory, 32 << 20);
     let first = &plan.requested[0];
-    assert_eq!((first.required, first.risk, &first.state), (true, Risk::High, &RightState::Missing));
+    assert_eq!(
+        (first.required, first.risk, &first.state),
+        (true, Risk::High, &RightState::Missing)
+    );
     assert_eq!(first.reason.as_deref(), Some("be\\u{202e}haves [hidden characters]"));
     assert_eq!(plan.requested[1].state, RightState::Granted);
     assert_eq!(plan.missing_options(true), ["--grant 'host.call:*'"]);
@@ -35,7 +38,8 @@ async fn the_plan_shows_what_is_asked_what_is_missing_and_the_wall() {
 #[tokio::test]
 async fn a_right_that_opens_the_wall_shows_before_it_is_granted() {
     let stage = Stage::new().await;
-    let more = "capabilities:\n  required:\n    - { capability: 'fs.write:/**', reason: everything }\n";
+    let more =
+        "capabilities:\n  required:\n    - { capability: 'fs.write:/**', reason: everything }\n";
     let plugin = stage.load("a", more).await;
     let plan = plugin.plan().await.unwrap();
     assert!(plan.wall.is_none());
@@ -49,7 +53,8 @@ async fn an_entry_that_needs_another_backend_is_said_so() {
     let stage = Stage::new().await;
     let dir = stage.folder("a", "");
     let manifest = std::fs::read_to_string(dir.join("plugin.yaml")).unwrap();
-    let wasm = manifest.replace("{ kind: python, file: main.py }", "{ kind: wasm, file: plugin.wasm }");
+    let wasm =
+        manifest.replace("{ kind: python, file: main.py }", "{ kind: wasm, file: plugin.wasm }");
     std::fs::write(dir.join("plugin.yaml"), wasm).unwrap();
     let plugin = stage.host.load(&dir).await.unwrap();
     let failure = plugin.start().await.unwrap_err();

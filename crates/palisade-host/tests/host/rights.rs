@@ -16,11 +16,18 @@ async fn what_is_missing_is_named_with_the_options_that_grant_it() {
     let plugin = stage.load("a", TWO).await;
     let failure = plugin.start().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Denied);
-    assert_eq!(failure.message, "required capabilities are missing: storage.kv:notes, host.call:profile");
+    assert_eq!(
+        failure.message,
+        "required capabilities are missing: storage.kv:notes, host.call:profile"
+    );
     assert_eq!(failure.hint.as_deref(), Some("--grant storage.kv:notes --grant host.call:profile"));
     assert_eq!(plugin.status().state, State::Failed);
     assert!(stage.echo.knobs.specs.lock().unwrap().is_empty());
-    assert_eq!(stage.recorder.ends(RecordKind::Launch)[0].1, Some(ErrorCode::Denied), "and recorded");
+    assert_eq!(
+        stage.recorder.ends(RecordKind::Launch)[0].1,
+        Some(ErrorCode::Denied),
+        "and recorded"
+    );
 
     assert_eq!(plugin.grant(cap("storage.kv:notes")).await.unwrap(), Effect::AtNextStart);
     let failure = plugin.start().await.unwrap_err();
@@ -28,12 +35,18 @@ async fn what_is_missing_is_named_with_the_options_that_grant_it() {
     plugin.grant(cap("host.call:profile")).await.unwrap();
     plugin.start().await.unwrap();
     let rights = stage.echo.knobs.initialized.lock().unwrap()[0]["rights"].clone();
-    assert_eq!(rights, json!(["storage.kv:notes", "host.call:profile"]), "what is optional stays out");
+    assert_eq!(
+        rights,
+        json!(["storage.kv:notes", "host.call:profile"]),
+        "what is optional stays out"
+    );
 }
 
 #[tokio::test]
 async fn only_what_is_asked_for_can_be_granted() {
-    let policy = palisade_policy::parse("forbid = [\"event.publish:news.secret\", \"storage.kv:*\"]").unwrap();
+    let policy =
+        palisade_policy::parse("forbid = [\"event.publish:news.secret\", \"storage.kv:*\"]")
+            .unwrap();
     let stage = Stage::with(|b| b.policy(policy)).await;
     let plugin = stage.load("a", TWO).await;
     let failure = plugin.grant(cap("secret:key")).await.unwrap_err();
@@ -121,7 +134,11 @@ async fn a_revocation_holds_at_once() {
     assert_eq!(plugin.grant(cap("event.publish:news.>")).await.unwrap(), Effect::InForce);
     plugin.call("ask", &publish).await.unwrap();
 
-    assert_eq!(plugin.revoke(cap("storage.kv:notes")).await.unwrap(), Effect::Ended, "it was required");
+    assert_eq!(
+        plugin.revoke(cap("storage.kv:notes")).await.unwrap(),
+        Effect::Ended,
+        "it was required"
+    );
     assert_eq!(plugin.status().state, State::Stopped);
     assert_eq!(stage.echo.alive(), 0);
     let nothing = plugin.revoke(cap("storage.kv:notes")).await.unwrap_err();
@@ -134,7 +151,8 @@ async fn a_wall_that_cannot_change_ends_the_plugin_for_less_and_waits_for_more()
     let data = stage.tmp.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let path = format!("fs.read:{}/**", data.display());
-    let more = format!("capabilities:\n  optional:\n    - {{ capability: '{path}', reason: reads }}\n");
+    let more =
+        format!("capabilities:\n  optional:\n    - {{ capability: '{path}', reason: reads }}\n");
     *stage.echo.knobs.rights_change.lock().unwrap() = RightsChange::NeedsRestart;
     let plugin = stage.load("a", &more).await;
     plugin.start().await.unwrap();
@@ -155,13 +173,18 @@ async fn a_granted_link_holds_for_where_it_led_and_not_for_where_it_leads() {
     }
     symlink(at("texts"), at("link")).unwrap();
     let link = format!("fs.read:{}/**", at("link").display());
-    let more = format!("capabilities:\n  required:\n    - {{ capability: '{link}', reason: reads }}\n");
+    let more =
+        format!("capabilities:\n  required:\n    - {{ capability: '{link}', reason: reads }}\n");
     let plugin = stage.load("a", &more).await;
     plugin.grant_requested().await.unwrap();
     plugin.start().await.unwrap();
     let rights = Arc::clone(&stage.echo.knobs.specs.lock().unwrap()[0].rights);
     let real = at("texts").canonicalize().unwrap();
-    assert_eq!(rights.to_string(), format!("fs.read:{}/**", real.display()), "the wall gets the real path");
+    assert_eq!(
+        rights.to_string(),
+        format!("fs.read:{}/**", real.display()),
+        "the wall gets the real path"
+    );
     plugin.stop().await.unwrap();
 
     std::fs::remove_file(at("link")).unwrap();
@@ -187,7 +210,8 @@ async fn a_wide_grant_does_not_reach_through_a_link_out_of_it() {
     std::fs::create_dir_all(at("etc")).unwrap();
     symlink(at("etc"), at("home/docs")).unwrap();
     let asked = format!("fs.read:{}/**", at("home/docs").display());
-    let more = format!("capabilities:\n  required:\n    - {{ capability: '{asked}', reason: reads }}\n");
+    let more =
+        format!("capabilities:\n  required:\n    - {{ capability: '{asked}', reason: reads }}\n");
     let plugin = stage.load("a", &more).await;
     plugin.grant(cap(&format!("fs.read:{}/**", at("home").display()))).await.unwrap();
     let failure = plugin.start().await.unwrap_err();
@@ -203,9 +227,11 @@ async fn a_forbid_holds_for_where_a_link_leads() {
     std::fs::create_dir(at("private")).unwrap();
     symlink(at("private"), at("innocent")).unwrap();
     let policy =
-        palisade_policy::parse(&format!("forbid = ['fs.read:{}/**']", at("private").display())).unwrap();
+        palisade_policy::parse(&format!("forbid = ['fs.read:{}/**']", at("private").display()))
+            .unwrap();
     let asked = format!("fs.read:{}/**", at("innocent").display());
-    let more = format!("capabilities:\n  required:\n    - {{ capability: '{asked}', reason: reads }}\n");
+    let more =
+        format!("capabilities:\n  required:\n    - {{ capability: '{asked}', reason: reads }}\n");
     let stage = Stage::with(|b| b.policy(policy)).await;
     let plugin = stage.load("a", &more).await;
     plugin.grant_requested().await.unwrap();

@@ -43,20 +43,27 @@ async fn a_plugin_with_the_right_reaches_the_applications_service() {
     assert_eq!(plugin.call("ask", &ask(7)).await.unwrap().bytes(), r#"{"name":"Ada"}"#);
     assert_eq!(plugin.call("ask", &ask(8)).await.unwrap_err().code, ErrorCode::NotFound);
     let record = &stage.recorder.of(RecordKind::Request)[0];
-    assert_eq!((record.phase, record.rule.as_deref()), (Phase::Intent, Some("host.call:get_user_profile")));
+    assert_eq!(
+        (record.phase, record.rule.as_deref()),
+        (Phase::Intent, Some("host.call:get_user_profile"))
+    );
     let counts = plugin.status().counts;
     assert_eq!((counts.requests, counts.requests_failed), (2, 1));
 
     let without = stage.started("b", "").await;
     let refused = without.call("ask", &ask(7)).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Denied);
-    assert_eq!(without.call("ask", &json!({"method": "launch", "params": {}})).await.unwrap_err().code, ErrorCode::NotFound);
+    assert_eq!(
+        without.call("ask", &json!({"method": "launch", "params": {}})).await.unwrap_err().code,
+        ErrorCode::NotFound
+    );
 }
 
 #[tokio::test]
 async fn two_services_of_one_name_fail_the_build() {
     let tmp = tempfile::tempdir().unwrap();
-    let built = Host::builder().state_dir(tmp.path()).service(profile()).service(profile()).build().await;
+    let built =
+        Host::builder().state_dir(tmp.path()).service(profile()).service(profile()).build().await;
     assert!(matches!(built, Err(HostError::Service(_))), "{built:?}");
 }
 

@@ -98,11 +98,7 @@ pub(crate) struct Recording {
 
 impl Default for Recording {
     fn default() -> Self {
-        Self {
-            memory: MemoryRecorder::new(10_000),
-            fail: Mutex::default(),
-            order: Arc::default(),
-        }
+        Self { memory: MemoryRecorder::new(10_000), fail: Mutex::default(), order: Arc::default() }
     }
 }
 

@@ -1,43 +1,67 @@
-//! Finding CPython and Node.js, and what belongs to them.
+//! Finding CPython and Node.js, and what belongs to them, without running what a plugin names.
 //!
-//! An interpreter of the host is asked where it and its library live (it runs as the user who started
-//! Palisade, exactly as that user would run it). One that lies in a plugin's folder is never run here.
+//! A manifest and a `#!` line are the author's words. An interpreter that they name by path is only
+//! read: its folder tells where its library lies. What is run here is one thing alone: a shim (pyenv,
+//! asdf, volta) that the user's own PATH finds under the plain name of an interpreter, exactly as the
+//! user would run it.
 
 use std::{
-    collections::HashMap,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use palisade_sandbox::SandboxError;
 
-use super::{Needs, PLUGIN, artifact_error, find_in_path, utf8};
+use super::{Needs, PLUGIN, artifact_error, find_in_path, in_content, utf8};
 
 /// How long an interpreter may take to describe itself.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const ASK_PYTHON: &str = "import sys, sysconfig
-for p in (sys.executable, sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')): print(p)";
+const ASK_PYTHON: [&str; 3] = ["-I", "-c", "import sys; print(sys.executable)"];
+const ASK_NODE: [&str; 2] = ["-p", "process.execPath"];
 
-/// Runs `program` with `args` and gives its lines. Answers are kept: the same program is asked once.
-fn ask(program: &Path, args: &[&str]) -> Result<Vec<String>, SandboxError> {
-    static KNOWN: Mutex<Option<HashMap<PathBuf, Vec<String>>>> = Mutex::new(None);
-    let known = |f: &mut dyn FnMut(&mut HashMap<PathBuf, Vec<String>>)| {
-        let mut guard = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        f(guard.get_or_insert_default());
-    };
-    let mut cached = None;
-    known(&mut |map| cached = map.get(program).cloned());
-    if let Some(lines) = cached {
-        return Ok(lines);
+/// Whether `name` is a plain name of an interpreter: `python`, `python3`, `python3.12`.
+pub(super) fn is_python(name: &str) -> bool {
+    name.strip_prefix("python").is_some_and(|v| v.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+}
+
+/// Whether `name` is a plain name of Node.js.
+pub(super) fn is_node(name: &str) -> bool {
+    matches!(name, "node" | "nodejs")
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut head = [0u8; 2];
+    File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head == *b"#!"
+}
+
+/// The interpreter that the user's PATH finds under a plain name: the file itself, or what the shim that
+/// stands there says.
+fn in_path(name: &str, question: &[&str]) -> Result<PathBuf, SandboxError> {
+    let found = find_in_path(name)?;
+    if !is_script(&found) {
+        return Ok(found);
     }
+    let answer = PathBuf::from(ask(&found, question)?);
+    if !answer.is_absolute() || is_script(&answer) {
+        return Err(artifact_error(
+            format!("{} is a script that does not say which {name} it stands for", found.display()),
+            "put the interpreter itself first in PATH",
+        ));
+    }
+    Ok(answer)
+}
+
+/// Runs a shim and gives the first line of its answer.
+fn ask(program: &Path, args: &[&str]) -> Result<String, SandboxError> {
     let shown = program.display();
     let fail = |what: String| {
         artifact_error(
             format!("{shown} {what}"),
-            "check that it runs, or name another interpreter in the manifest",
+            "check that it runs, or put the interpreter itself first in PATH",
         )
     };
     let mut child = Command::new(program)
@@ -64,15 +88,11 @@ fn ask(program: &Path, args: &[&str]) -> Result<Vec<String>, SandboxError> {
         return Err(fail(format!("ended with {status}")));
     }
     let mut output = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        std::io::Read::read_to_string(&mut stdout, &mut output)
-            .map_err(|e| fail(format!("wrote nonsense: {e}")))?;
+    if let Some(stdout) = child.stdout.take() {
+        let read = stdout.take(64 * 1024).read_to_string(&mut output);
+        read.map_err(|e| fail(format!("wrote nonsense: {e}")))?;
     }
-    let lines: Vec<String> = output.lines().map(str::to_owned).collect();
-    known(&mut |map| {
-        map.insert(program.to_path_buf(), lines.clone());
-    });
-    Ok(lines)
+    output.lines().next().map(str::to_owned).ok_or_else(|| fail("said nothing".into()))
 }
 
 /// Folders that are too wide to be shown for an interpreter's sake.
@@ -89,43 +109,108 @@ pub(super) fn python(
     root: &Path,
     wanted: Option<&str>,
 ) -> Result<String, SandboxError> {
-    needs.env.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
-    needs.env.insert("PYTHONUNBUFFERED".into(), "1".into());
     match wanted.and_then(|w| w.strip_prefix("venv:")) {
         Some(folder) => venv_in_plugin(needs, root, folder),
-        None => host_python(needs, wanted.unwrap_or("python3")),
+        None => host_python(needs, root, wanted.unwrap_or("python3")),
     }
 }
 
-/// A Python of the host, by path or name.
-pub(super) fn host_python(needs: &mut Needs, wanted: &str) -> Result<String, SandboxError> {
-    let program =
-        if wanted.starts_with('/') { PathBuf::from(wanted) } else { find_in_path(wanted)? };
-    let lines = ask(&program, &["-I", "-c", ASK_PYTHON])?;
-    let [exe, folders @ ..] = lines.as_slice() else {
+/// A Python of the host, by path or by plain name.
+pub(super) fn host_python(
+    needs: &mut Needs,
+    root: &Path,
+    wanted: &str,
+) -> Result<String, SandboxError> {
+    needs.env.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
+    needs.env.insert("PYTHONUNBUFFERED".into(), "1".into());
+    let program = if wanted.starts_with('/') {
+        outside_plugin(root, Path::new(wanted))?
+    } else if is_python(wanted) {
+        in_path(wanted, &ASK_PYTHON)?
+    } else {
         return Err(artifact_error(
-            format!("{} does not answer like a Python", program.display()),
+            format!("{} is no name of a Python", palisade_model::text::escape(wanted, 100)),
+            "write python3, python3.12, an absolute path, or venv:FOLDER",
+        ));
+    };
+    add_python(needs, root, &program, 0)?;
+    Ok(utf8(&program)?.to_owned())
+}
+
+/// A path on the host that does not lead into the plugin's folder.
+fn outside_plugin(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
+    let real = path.canonicalize().map_err(|e| {
+        artifact_error(
+            format!("{}: {e}", palisade_model::text::escape(&path.to_string_lossy(), 200)),
+            "name an interpreter of this machine",
+        )
+    })?;
+    if path.starts_with(root) || real.starts_with(root) {
+        return Err(artifact_error(
+            "the interpreter lies in the plugin's folder",
+            "for a virtual environment write venv:FOLDER; to bring a program of your own use entry kind exec",
+        ));
+    }
+    Ok(path.to_path_buf())
+}
+
+/// Shows a Python and its library, found by where the program lies: `PREFIX/bin/python3.12` has its
+/// library in `PREFIX/lib/python3.12`, and a virtual environment says in `pyvenv.cfg` what it is made of.
+fn add_python(
+    needs: &mut Needs,
+    root: &Path,
+    program: &Path,
+    depth: usize,
+) -> Result<(), SandboxError> {
+    needs.add_program(program, false, depth + 1)?;
+    let shown = program.display();
+    if let Some(environment) = program.parent().and_then(Path::parent) {
+        let config = environment.join("pyvenv.cfg");
+        if config.is_file() {
+            show_tree(needs, environment)?;
+            let base = outside_plugin(root, &base_of(&config)?)?;
+            if depth > 4 {
+                return Err(artifact_error(
+                    format!("{shown}: its environments lead in a circle"),
+                    "make it anew",
+                ));
+            }
+            return add_python(needs, root, &base, depth + 1);
+        }
+    }
+    let real = program
+        .canonicalize()
+        .map_err(|e| artifact_error(format!("{shown}: {e}"), "name another"))?;
+    let Some(prefix) = real.parent().and_then(Path::parent) else {
+        return Err(artifact_error(
+            format!("{shown} lies in no bin folder"),
             "name another interpreter",
         ));
     };
-    needs.add_program(Path::new(exe), false, 1)?;
-    for folder in folders {
-        let path = Path::new(folder);
-        if path == Path::new("/usr") || path == Path::new("/usr/local") {
-            // The library folders of the system are shown already; the rest of /usr is not needed.
-            continue;
-        }
-        if too_wide(path) {
-            return Err(artifact_error(
-                format!(
-                    "the Python at {exe} keeps its library in {folder}, which is too wide to be shown to a plugin"
-                ),
-                "install Python in a folder of its own, or name another interpreter",
-            ));
-        }
-        show_tree(needs, path)?;
+    if prefix == Path::new("/usr") || prefix == Path::new("/usr/local") {
+        // The library folders of the system are shown already; the rest of /usr is not needed.
+        return Ok(());
     }
-    Ok(exe.clone())
+    let has_library = ["lib", "lib64"].iter().any(|lib| {
+        let entries = fs::read_dir(prefix.join(lib)).into_iter().flatten().flatten();
+        entries.map(|e| e.path()).any(|p| p.join("os.py").is_file())
+    });
+    if !has_library {
+        return Err(artifact_error(
+            format!("{shown} has no library beside it (lib/python3.x)"),
+            "name a complete Python installation",
+        ));
+    }
+    if too_wide(prefix) {
+        return Err(artifact_error(
+            format!(
+                "the Python at {shown} keeps its library in {}, which is too wide to be shown to a plugin",
+                prefix.display()
+            ),
+            "install Python in a folder of its own, or name another interpreter",
+        ));
+    }
+    show_tree(needs, prefix)
 }
 
 fn show_tree(needs: &mut Needs, path: &Path) -> Result<(), SandboxError> {
@@ -136,55 +221,78 @@ fn show_tree(needs: &mut Needs, path: &Path) -> Result<(), SandboxError> {
     needs.show(&real, true)
 }
 
-/// A virtual environment inside the plugin's folder: its settings are read, nothing of it is run here.
-fn venv_in_plugin(needs: &mut Needs, root: &Path, folder: &str) -> Result<String, SandboxError> {
-    let config = super::in_content(root, &format!("{folder}/pyvenv.cfg"))?;
-    let text = std::fs::read_to_string(&config)
-        .map_err(|e| artifact_error(format!("pyvenv.cfg: {e}"), "make the environment anew"))?;
+/// The interpreter that a virtual environment was made with, by its settings.
+fn base_of(config: &Path) -> Result<PathBuf, SandboxError> {
+    const HINT: &str = "make the environment anew: python3 -m venv";
+    let mut text = String::new();
+    let read = File::open(config).and_then(|f| f.take(64 * 1024).read_to_string(&mut text));
+    read.map_err(|e| artifact_error(format!("pyvenv.cfg: {e}"), HINT))?;
     let value = |key: &str| {
-        text.lines()
-            .filter_map(|l| l.split_once('='))
-            .find(|(k, _)| k.trim() == key)
-            .map(|(_, v)| v.trim().to_owned())
+        let pair = text.lines().filter_map(|l| l.split_once('=')).find(|(k, _)| k.trim() == key);
+        pair.map(|(_, v)| v.trim().to_owned())
     };
-    let home = value("home")
-        .ok_or_else(|| artifact_error("pyvenv.cfg has no home", "make the environment anew"))?;
+    let home = value("home").ok_or_else(|| artifact_error("pyvenv.cfg has no home", HINT))?;
     let base = Path::new(&home).join("python3");
-    if !base.is_absolute() || base.canonicalize().is_ok_and(|b| b.starts_with(root)) {
-        return Err(artifact_error(
-            "the virtual environment's base interpreter lies in the plugin's folder",
-            "make the environment with an interpreter of this machine: python3 -m venv",
-        ));
+    if !base.is_absolute() {
+        return Err(artifact_error("the home in pyvenv.cfg is no absolute path", HINT));
     }
-    host_python(needs, utf8(&base)?)?;
-    let inside = format!("{PLUGIN}/{folder}/bin/python3");
-    // The environment's own interpreter is a link to the base one; follow it where it leads on the host.
-    let link = root.join(folder).join("bin/python3");
-    if let Ok(real) = link.canonicalize() {
-        if !real.starts_with(root) {
-            needs.add_program(&real, false, 1)?;
-        }
-    }
-    Ok(inside)
+    Ok(base)
 }
 
-/// Node.js, by path or name: the path to start it by.
-pub(super) fn node(needs: &mut Needs, wanted: Option<&str>) -> Result<String, SandboxError> {
+/// A virtual environment inside the plugin's folder: its settings are read, nothing of it is run here.
+fn venv_in_plugin(needs: &mut Needs, root: &Path, folder: &str) -> Result<String, SandboxError> {
+    let config = in_content(root, &format!("{folder}/pyvenv.cfg"))?;
+    let base = base_of(&config)?;
+    host_python(needs, root, utf8(&base)?)?;
+    // The environment's own interpreter is a link to the base one, perhaps by another name.
+    let link = root.join(folder).join("bin/python3");
+    if let Ok(real) = link.canonicalize()
+        && !real.starts_with(root)
+    {
+        needs.add_program(&real, false, 1)?;
+    }
+    Ok(format!("{PLUGIN}/{folder}/bin/python3"))
+}
+
+/// Node.js, by path or plain name: the path to start it by.
+pub(super) fn node(
+    needs: &mut Needs,
+    root: &Path,
+    wanted: Option<&str>,
+) -> Result<String, SandboxError> {
     let wanted = wanted.unwrap_or("node");
-    let program =
-        if wanted.starts_with('/') { PathBuf::from(wanted) } else { find_in_path(wanted)? };
-    let lines = ask(&program, &["-p", "process.execPath"])?;
-    let Some(exe) = lines.first() else {
+    let program = if wanted.starts_with('/') {
+        outside_plugin(root, Path::new(wanted))?
+    } else if is_node(wanted) {
+        in_path(wanted, &ASK_NODE)?
+    } else {
+        let shown = palisade_model::text::escape(wanted, 100);
         return Err(artifact_error(
-            format!("{} does not answer like Node.js", program.display()),
-            "name another interpreter",
+            format!("{shown} is no name of Node.js"),
+            "write node, or an absolute path",
         ));
     };
-    needs.add_program(Path::new(exe), false, 1)?;
+    needs.add_program(&program, false, 1)?;
     // Debian keeps parts of Node's own library outside the program.
     let shared = Path::new("/usr/share/nodejs");
-    if exe.starts_with("/usr/") && shared.is_dir() {
+    if program.starts_with("/usr/") && shared.is_dir() {
         needs.show(shared, true)?;
     }
-    Ok(exe.clone())
+    Ok(utf8(&program)?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_node, is_python};
+
+    #[test]
+    fn only_plain_names_are_looked_up() {
+        for name in ["python", "python3", "python3.12"] {
+            assert!(is_python(name), "{name}");
+        }
+        for name in ["", "python-config", "pythonx", "ipython", "python3 ", "../python"] {
+            assert!(!is_python(name), "{name}");
+        }
+        assert!(is_node("node") && !is_node("node-gyp"));
+    }
 }

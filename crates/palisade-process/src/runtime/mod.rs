@@ -27,6 +27,8 @@ const MAX_CHAIN: usize = 16;
 /// A program, ready to be started, and what must be visible for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {
+    /// The plugin's folder on the host.
+    root: PathBuf,
     /// Path inside.
     pub(crate) exe: String,
     /// Arguments, the first being the program's name.
@@ -53,6 +55,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
     let program = &artifact.program;
     let root = artifact.content.root.as_path();
     let mut needs = Needs {
+        root: root.to_path_buf(),
         exe: String::new(),
         argv: Vec::new(),
         shown: BTreeMap::new(),
@@ -78,7 +81,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         Runtime::Node { interpreter } => {
             needs.profile = Profile::Node;
             let script = inside_path(root, &program.file)?;
-            let exe = interpreter::node(&mut needs, interpreter.as_deref())?;
+            let exe = interpreter::node(&mut needs, root, interpreter.as_deref())?;
             needs.argv.extend([exe.clone(), script]);
             needs.exe = exe;
         }
@@ -278,8 +281,9 @@ impl Needs {
                 return self.add_named_interpreter(name, depth);
             }
         }
+        // A path is only read, never run here: see `interpreter`.
         let name = interpreter.rsplit('/').next().unwrap_or_default();
-        if name.starts_with("python") || name == "node" {
+        if interpreter::is_python(name) || interpreter::is_node(name) {
             return self.add_named_interpreter(interpreter, depth);
         }
         Ok(())
@@ -287,12 +291,13 @@ impl Needs {
 
     fn add_named_interpreter(&mut self, name: &str, depth: usize) -> Result<(), SandboxError> {
         let base = name.rsplit('/').next().unwrap_or_default();
-        let exe = if base.starts_with("python") {
+        let root = self.root.clone();
+        let exe = if interpreter::is_python(base) {
             self.profile = Profile::Python;
-            interpreter::host_python(self, name)?
-        } else if base == "node" || base == "nodejs" {
+            interpreter::host_python(self, &root, name)?
+        } else if interpreter::is_node(base) {
             self.profile = Profile::Node;
-            interpreter::node(self, Some(name))?
+            interpreter::node(self, &root, Some(name))?
         } else {
             let path =
                 if name.starts_with('/') { PathBuf::from(name) } else { find_in_path(name)? };

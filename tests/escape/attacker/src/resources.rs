@@ -24,6 +24,10 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(43, "shm", "files in /dev/shm", Control::Run, &["bytes"], |x| hold(x, |n, goal| files(n, goal, "/dev/shm"))),
     Attempt::new(43, "memfd", "memfd pages", Control::Run, &["bytes"], |x| hold(x, memfd)),
     Attempt::new(43, "sysv", "System V shared memory", Control::Run, &["bytes"], |x| hold(x, sysv)),
+    Attempt::new(43, "sysv-detached", "System V shared memory that nobody is attached to", Control::Run, &["bytes"], |x| hold(x, sysv_detached)),
+    Attempt::new(43, "shared-dropped", "shared anonymous memory, taken out of the page tables again", Control::Run, &["bytes"], |x| hold(x, |n, goal| dropped(n, goal, -1))),
+    Attempt::new(43, "zero-dropped", "the same by a shared mapping of /dev/zero", Control::Run, &["bytes"], zero_dropped),
+    Attempt::new(43, "queues", "messages in System V queues", Control::Run, &["bytes"], |x| hold(x, queues)),
     Attempt::new(43, "pipes", "pipe buffers", Control::Run, &["bytes"], |x| hold(x, pipes)),
     Attempt::new(43, "sockets", "socket buffers", Control::Run, &["bytes"], |x| hold(x, sockets)),
     Attempt::new(43, "page-tables", "page tables", Control::Run, &["bytes"], |x| hold(x, page_tables)),
@@ -174,7 +178,17 @@ impl Shared {
     fn new() -> Sys<Self> {
         let (prot, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        sys!(libc::SYS_mmap, 0, 4096, prot, flags, -1, 0).map(|page| Self(page as *mut AtomicU64))
+        let page = sys!(libc::SYS_mmap, 0, 4096, prot, flags, -1, 0).or_else(|_| {
+            // Where shared memory without a name is refused, a file does as well.
+            let path = format!("/dev/shm/attacker-count-{}", sys::pid());
+            let file = sys::open(&path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600)?;
+            let _ = sys!(libc::SYS_unlinkat, sys::CWD, c(&path).as_ptr(), 0);
+            sys!(libc::SYS_ftruncate, file, 4096)?;
+            let page = sys!(libc::SYS_mmap, 0, 4096, prot, libc::MAP_SHARED, file, 0);
+            close(file);
+            page
+        })?;
+        Ok(Self(page as *mut AtomicU64))
     }
 
     fn cell(&self, index: usize) -> &AtomicU64 {
@@ -334,6 +348,64 @@ fn sysv(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
         held.fetch_add(MIB, Ordering::SeqCst);
     }
     Ok(())
+}
+
+/// Removed at the end: segments outlive their makers.
+fn sysv_detached(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
+    let mut segments = Vec::new();
+    let mut result = Ok(());
+    while held.load(Ordering::Relaxed) < goal && result.is_ok() {
+        result = sys!(libc::SYS_shmget, libc::IPC_PRIVATE, 8 * MIB, 0o600).and_then(|id| {
+            segments.push(id);
+            let memory = sys!(libc::SYS_shmat, id, 0, 0)? as *mut u8;
+            touch(memory, 8 * MIB);
+            sys!(libc::SYS_shmdt, memory)?;
+            held.fetch_add(8 * MIB, Ordering::SeqCst);
+            Ok(())
+        });
+    }
+    for id in segments {
+        let _ = sys!(libc::SYS_shmctl, id, libc::IPC_RMID, 0);
+    }
+    result
+}
+
+/// The pages stay with the object as long as one of them is mapped, but count for no process.
+fn dropped(held: &AtomicU64, goal: u64, file: i32) -> Result<(), Errno> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | if file < 0 { libc::MAP_ANONYMOUS } else { 0 };
+    while held.load(Ordering::Relaxed) < goal {
+        let memory = sys!(libc::SYS_mmap, 0, 8 * MIB, prot, flags, file, 0)? as *mut u8;
+        touch(memory, 8 * MIB);
+        sys!(libc::SYS_madvise, memory, 8 * MIB, libc::MADV_DONTNEED)?;
+        held.fetch_add(8 * MIB, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+fn zero_dropped(ctx: &Ctx) -> Attempted {
+    sys::open("/dev/zero", libc::O_RDWR, 0).map(close).at("open /dev/zero")?;
+    hold(ctx, |held, goal| dropped(held, goal, sys::open("/dev/zero", libc::O_RDWR, 0)?))
+}
+
+/// 16 KiB to a queue; removed at the end.
+fn queues(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
+    let mut queues = Vec::new();
+    let mut result = Ok(());
+    let mut message = [0u64; 513];
+    message[0] = 1;
+    while held.load(Ordering::Relaxed) < goal && result.is_ok() {
+        result = sys!(libc::SYS_msgget, libc::IPC_PRIVATE, 0o600).map(|id| {
+            queues.push(id);
+            while sys!(libc::SYS_msgsnd, id, message.as_ptr(), 4096, libc::IPC_NOWAIT).is_ok() {
+                held.fetch_add(4096, Ordering::SeqCst);
+            }
+        });
+    }
+    for id in queues {
+        let _ = sys!(libc::SYS_msgctl, id, libc::IPC_RMID, 0);
+    }
+    result
 }
 
 fn pipes(held: &AtomicU64, goal: u64) -> Result<(), Errno> {

@@ -1,0 +1,264 @@
+//! Attempts 42 to 46: taking more than the limits. One at a time, since they are about the whole machine;
+//! every outcome has a bound that the host measures.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use palisade_process::{Options, POLICED_MEMORY_OVERSHOOT};
+use palisade_sandbox::{ExitCause, KillReason};
+use serde_json::{Value, json};
+
+use crate::{
+    attacker::Attempt,
+    control,
+    launch::{Seen, Terms, Walls},
+    meter,
+    record::{Launcher, Row},
+    scene::Stage,
+    trouble::Result,
+};
+
+const MIB: u64 = 1 << 20;
+/// What the instances may use. Small, so that exceeding it is quick and harmless.
+pub const MEMORY: u64 = 64 * MIB;
+/// Processes and threads.
+pub const PIDS: u64 = 32;
+/// Bytes in `/data`, and in `/tmp`.
+pub const DISK: u64 = 16 * MIB;
+/// Thousandths of a processor.
+pub const CPU: u64 = 500;
+/// How much more than its share a spinning plugin may get over 2 s, in percent.
+const CPU_SLACK: u64 = 150;
+/// What memory groups may hold beyond the limit for a moment: the kernel charges in batches.
+const CGROUP_SLACK: u64 = 4 * MIB;
+/// Most bytes that a plugin may get onto the disk between two measurements of its data folder, here with a
+/// limit of 16 MiB. Page cache takes about 1 GiB in that time; the attempts ask for no more.
+pub const DISK_OVERSHOOT: u64 = 1024 * MIB;
+
+/// One resource attack.
+struct Case {
+    number: u16,
+    variant: &'static str,
+    /// Folder for disk attacks.
+    dir: Option<&'static str>,
+    /// Bytes or objects asked for.
+    amount: u64,
+}
+
+const fn case(number: u16, variant: &'static str, dir: Option<&'static str>, amount: u64) -> Case {
+    Case { number, variant, dir, amount }
+}
+
+const GIB: u64 = 1024 * MIB;
+const MANY: u64 = 100_000;
+
+/// The attacks. Everything asked for is far beyond the limits.
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    case(42, "fork", None, 4096), case(42, "threads", None, 4096), case(42, "orphans", None, 1024),
+    case(43, "anon", None, GIB), case(43, "tmp", None, GIB), case(43, "shm", None, GIB),
+    case(43, "memfd", None, GIB), case(43, "sysv", None, GIB), case(43, "pipes", None, GIB),
+    case(43, "sockets", None, GIB), case(43, "page-tables", None, GIB),
+    case(43, "many-children", None, GIB), case(43, "many-sockets", None, GIB),
+    case(43, "many-pipes", None, GIB), case(43, "mlock", None, GIB),
+    case(44, "spin", None, 0), case(44, "spin-children", None, 0),
+    case(45, "fill", Some("/tmp"), GIB), case(45, "fill", Some("/dev/shm"), GIB),
+    case(45, "fill", Some("/data"), GIB), case(45, "sparse", Some("/data"), GIB),
+    case(45, "fallocate", Some("/data"), GIB), case(45, "unlinked", Some("/tmp"), GIB),
+    case(45, "unlinked", Some("/data"), GIB), case(45, "unlinked-many", Some("/data"), 256 * MIB),
+    case(45, "closed-dir", Some("/data"), 256 * MIB), case(45, "deep", Some("/data"), 256 * MIB),
+    case(45, "inodes", Some("/tmp"), MANY), case(45, "inodes", Some("/data"), 150_000),
+    case(46, "fds", None, MANY), case(46, "inotify", None, MANY), case(46, "watches", None, MANY),
+    case(46, "epoll", None, MANY), case(46, "eventfd", None, MANY), case(46, "timers", None, MANY),
+    case(46, "keyrings", None, MANY), case(46, "mqueues", None, MANY),
+    case(46, "semaphores", None, MANY), case(46, "msgqueues", None, MANY),
+    case(46, "ptys", None, MANY), case(46, "signals", None, MANY),
+];
+
+impl Case {
+    fn label(&self) -> String {
+        match self.dir {
+            Some(dir) => format!("{}@{dir}", self.variant),
+            None => self.variant.to_owned(),
+        }
+    }
+
+    fn params(&self) -> Vec<(&'static str, Value)> {
+        let what = match (self.number, self.variant) {
+            (42 | 46, _) | (45, "inodes") => "count",
+            _ => "bytes",
+        };
+        let mut params = vec![(what, json!(self.amount)), ("hold_ms", json!(1500))];
+        if let Some(dir) = self.dir {
+            params.push(("dir", json!(dir)));
+        }
+        if self.number == 44 {
+            params.extend([
+                ("threads", json!(4)),
+                ("seconds", json!(2)),
+                ("max_cpus", json!((CPU * CPU_SLACK / 100) as f64 / 1000.0)),
+            ]);
+        }
+        params
+    }
+}
+
+/// Runs the family.
+///
+/// # Errors
+/// When the walls cannot be built.
+pub async fn run(
+    stage: &Stage,
+    launcher: Launcher,
+    attempts: &[Attempt],
+    meter: Option<&PathBuf>,
+) -> Result<Vec<Row>> {
+    let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
+    let walls = Walls::new(options, stage).await?;
+    let mut rows = Vec::new();
+    for case in CASES {
+        let Some(attempt) =
+            attempts.iter().find(|a| (a.number, a.variant.as_str()) == (case.number, case.variant))
+        else {
+            continue;
+        };
+        let mut row = one(stage, launcher, &walls, case, attempt, meter).await?;
+        row.control = control::run(stage, attempt)?;
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+async fn one(
+    stage: &Stage,
+    launcher: Launcher,
+    walls: &Walls,
+    case: &Case,
+    attempt: &Attempt,
+    meter: Option<&PathBuf>,
+) -> Result<Row> {
+    let ground = stage.ground()?;
+    let mut terms = Terms::default();
+    terms.limits.memory = MEMORY;
+    terms.limits.pids = PIDS as u32;
+    terms.limits.disk = DISK;
+    terms.limits.cpu = if case.number == 44 { CPU as f64 / 1000.0 } else { 2.0 };
+    terms.deadline = Duration::from_secs(30);
+    let mut params = stage.params(&ground, true);
+    params.extend(case.params().into_iter().map(|(k, v)| (k.to_owned(), v)));
+    let mut row = Row::new(case.number, &case.label(), &attempt.name, launcher);
+    let before = meter.filter(|_| !launcher.cgroups()).and_then(|m| meter::reset(m));
+    let boxed = walls.launch(&ground, &terms).await?;
+    let begun = Instant::now();
+    let attack = boxed.attempt(case.number, case.variant, &params, terms.deadline);
+    let (seen, pids) = tokio::join!(attack, async {
+        if case.number == 42 { most_pids(&boxed.instance, begun).await } else { 0 }
+    });
+    let (_, exit) = boxed.end().await;
+    if case.number == 43
+        && let (Some(meter), Some(before)) = (meter, before)
+        && let Some(peak) = meter::peak(meter)
+    {
+        let over = peak.saturating_sub(before).saturating_sub(MEMORY);
+        row.measured.insert("memory_overshoot_bytes".into(), over);
+    }
+    if let ExitCause::Killed(KillReason::Limit(what)) = &exit.cause
+        && let Some(seen) = first_number(what)
+    {
+        let (name, limit) =
+            if what.starts_with("memory") { ("memory_seen_over_bytes", MEMORY) } else { ("disk_seen_over_bytes", DISK) };
+        row.measured.insert(name.into(), seen.saturating_sub(limit));
+    }
+    if pids > 0 {
+        row.measured.insert("most_pids_count".into(), pids);
+    }
+    if case.dir == Some("/data") {
+        let held = on_disk(&ground.data);
+        row.measured.insert("disk_overshoot_bytes".into(), held.saturating_sub(DISK));
+    }
+    let (outcome, detail) = bounded(launcher, case, &seen, &mut row);
+    ground.clear();
+    Ok(row.seen(outcome, detail))
+}
+
+/// The highest count that the host reads until the attack is over (at most 3 s).
+async fn most_pids(
+    instance: &std::sync::Arc<dyn palisade_sandbox::Instance>,
+    begun: Instant,
+) -> u64 {
+    let mut most = 0;
+    while begun.elapsed() < Duration::from_secs(1) {
+        most = most.max(u64::from(instance.usage().await.pids.unwrap_or(0)));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    most
+}
+
+/// What came of it, with every bound checked: exceeding one is a success of the attacker.
+fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (String, String) {
+    let detail = seen.detail();
+    let over = |what: &str| ("SUCCEEDED".to_owned(), format!("{what}; {detail}"));
+    let measured = |name: &str| row.measured.get(name).copied().unwrap_or(0);
+    let reached = first_number(&detail).unwrap_or(0);
+    match case.number {
+        42 => {
+            // The attacker itself counts too; an orphan's parent for a moment as well.
+            let most = measured("most_pids_count").max(reached + 1);
+            row.measured.insert("most_pids_count".into(), most);
+            if most > PIDS + 1 {
+                return over("more processes than the cap");
+            }
+        }
+        43 => {
+            let allowed =
+                if launcher.cgroups() { CGROUP_SLACK } else { POLICED_MEMORY_OVERSHOOT };
+            if measured("memory_overshoot_bytes") > allowed {
+                return over("more memory than limit and overshoot");
+            }
+            if launcher.cgroups() && reached > MEMORY + CGROUP_SLACK {
+                return over("more memory than the limit");
+            }
+        }
+        44 => {
+            let share = detail.split(' ').next().and_then(|s| s.parse::<f64>().ok());
+            let Some(share) = share else { return (seen.outcome(), detail) };
+            row.measured.insert("cpu_share_millis".into(), (share * 1000.0) as u64);
+            return if share * 1000.0 <= (CPU * CPU_SLACK / 100) as f64 {
+                ("contained".into(), detail)
+            } else {
+                over("more processor time than 1.5 of its share")
+            };
+        }
+        45 if case.dir == Some("/data") && measured("disk_overshoot_bytes") > DISK_OVERSHOOT => {
+            return over("more on disk than limit and overshoot");
+        }
+        _ => {}
+    }
+    let outcome = match seen.outcome() {
+        // The kernel's out-of-memory killer took the child that held it.
+        o if case.number == 43 && o == "killed:SIGKILL" => "killed:memory".to_owned(),
+        o => o,
+    };
+    (outcome, detail)
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).find(|w| !w.is_empty())?.parse().ok()
+}
+
+/// Bytes of blocks below `folder`.
+fn on_disk(folder: &Path) -> u64 {
+    let mut total = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        total += meta.blocks() * 512;
+        if meta.is_dir() {
+            total += on_disk(&entry.path());
+        }
+    }
+    total
+}

@@ -1,0 +1,159 @@
+//! `cargo xtask fuzz`: libFuzzer on everything that reads a plugin's bytes.
+//!
+//! Built with the project's own stable compiler: `RUSTC_BOOTSTRAP=1` lets it take the two unstable flags
+//! that cargo-fuzz passes to a nightly one, so that no second toolchain is needed. For this build only;
+//! nothing that is shipped is compiled this way.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{Result, step, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Seconds for each target
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Only this target
+    target: Option<String>,
+}
+
+/// What cargo-fuzz passes for libFuzzer with AddressSanitizer
+/// (<https://llvm.org/docs/LibFuzzer.html#fuzzer-usage>).
+const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares";
+
+/// A single input that takes longer is a finding, seconds.
+const INPUT_TIMEOUT: u32 = 10;
+/// More memory is a finding, MiB.
+const MEMORY_LIMIT: u32 = 2048;
+
+/// Names of the `[[bin]]` tables of a manifest.
+fn targets(manifest: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut in_bin = false;
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_bin = line == "[[bin]]";
+        } else if in_bin
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "name"
+        {
+            names.push(value.trim().trim_matches('"').to_owned());
+        }
+    }
+    names
+}
+
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+fn build(folder: &Path) -> Result<PathBuf> {
+    let target = folder.join("target");
+    let triple = triple();
+    step::run(
+        step::cargo(["build", "--release", "--quiet", "--bins", "--target", &triple])
+            .arg("--target-dir")
+            .arg(&target)
+            .current_dir(folder)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTFLAGS", FLAGS)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            // Overflows and failed debug assertions are findings too.
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")
+            // Half the build time of 3, for a tenth of the speed.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    )?;
+    Ok(target.join(triple).join("release"))
+}
+
+fn fuzz(folder: &Path, programs: &Path, name: &str, seconds: u32) -> Result {
+    let corpus = folder.join("corpus").join(name);
+    let artifacts = folder.join("artifacts").join(name);
+    for path in [&corpus, &artifacts] {
+        fs::create_dir_all(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    let mut run = Command::new(programs.join(name));
+    // The first folder receives what is new; the seeds are only read.
+    run.arg(&corpus);
+    let seeds = folder.join("seeds").join(name);
+    if seeds.is_dir() {
+        run.arg(&seeds);
+    } else {
+        eprintln!("{name}: no seeds in {}", seeds.display());
+    }
+    run.arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={INPUT_TIMEOUT}"))
+        .arg(format!("-rss_limit_mb={MEMORY_LIMIT}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg("-print_final_stats=1")
+        .arg("-verbosity=0")
+        .current_dir(folder);
+    step::run(&mut run).map_err(|e| match newest(&artifacts) {
+        Some(input) => format!("{name}: {e}; the input is {}", input.display()),
+        None => format!("{name}: {e}"),
+    })
+}
+
+/// The file that was written last.
+fn newest(folder: &Path) -> Option<PathBuf> {
+    fs::read_dir(folder)
+        .ok()?
+        .filter_map(std::result::Result::ok)
+        .max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok())
+        .map(|entry| entry.path())
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    tools::ensure(&[tools::CC, tools::CXX])?;
+    let folder = step::root().join("fuzz");
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).map_err(|e| format!("{}: {e}", manifest.display()))?;
+    let all = targets(&text);
+    let chosen: Vec<&String> = match &args.target {
+        Some(name) => vec![
+            all.iter()
+                .find(|t| *t == name)
+                .ok_or_else(|| format!("no target `{name}`; there are {}", all.join(", ")))?,
+        ],
+        None => all.iter().collect(),
+    };
+    if chosen.is_empty() {
+        return Err(format!("{} names no target", manifest.display()));
+    }
+    let programs = build(&folder)?;
+    // All of them, so that one finding does not hide another.
+    let findings: Vec<String> = chosen
+        .into_iter()
+        .filter_map(|name| fuzz(&folder, &programs, name, args.seconds).err())
+        .collect();
+    if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::targets;
+
+    #[test]
+    fn targets_are_the_names_of_the_binaries_and_nothing_else() {
+        let manifest = "[package]\nname = \"fuzz\"\n\n[[bin]]\nname = \"frames\"\npath = \"a.rs\"\n\
+            [dependencies]\nname = \"1\"\n[[bin]]\npath = \"b.rs\"\n name = \"manifest\"\n";
+        assert_eq!(targets(manifest), ["frames", "manifest"]);
+        assert!(targets("[package]\nname = \"fuzz\"").is_empty());
+    }
+
+    #[test]
+    fn the_projects_own_targets_are_found() {
+        let path = crate::step::root().join("fuzz/Cargo.toml");
+        let found = targets(&std::fs::read_to_string(path).unwrap());
+        assert!(found.iter().any(|name| name == "manifest"), "{found:?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask test`: everything that has to pass before a change lands.
+
+use crate::{
+    Result, escape, step,
+    tools::{self, BWRAP, CC, NEXTEST, NODE, PYTHON},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only tests whose name contains this; no doctests then
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    tools::ensure(&[CC, PYTHON, NODE, BWRAP, NEXTEST])?;
+    escape::build_attacker()?;
+    let is_whole = args.filter.is_none();
+    // The same packages and features every time, so that nothing is built twice.
+    if NEXTEST.is_present() {
+        let mut nextest = step::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        nextest.args(&args.filter);
+        step::run(&mut nextest)?;
+    } else {
+        // One process for a whole test file instead of one for each test; the tests bear both.
+        let mut test = step::cargo(["test", "--workspace", "--lib", "--bins", "--tests"]);
+        test.args(&args.filter);
+        step::run(&mut test)?;
+    }
+    if is_whole {
+        step::run(&mut step::cargo(["test", "--workspace", "--doc", "--quiet"]))?;
+    }
+    Ok(())
+}
