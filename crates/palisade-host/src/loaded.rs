@@ -190,13 +190,14 @@ fn program(entry: &Entry) -> Option<Program> {
         _ => None,
     };
     Some(match entry {
-        Entry::Python { file, args, interpreter, .. } => Program {
+        Entry::Python { file, args, interpreter, version } => Program {
             runtime: Runtime::Python {
                 interpreter: Some(match interpreter {
                     Interpreter::Name(text) | Interpreter::Absolute(text) => text.clone(),
                     Interpreter::Venv(folder) => format!("venv:{folder}"),
                     _ => return None,
                 }),
+                version: version.clone(),
             },
             file: file.as_str().to_owned(),
             args: args.clone(),
@@ -211,7 +212,9 @@ fn program(entry: &Entry) -> Option<Program> {
         }
         Entry::Jsonl(jsonl) => Program {
             runtime: match jsonl.runtime {
-                palisade_manifest::Runtime::Python => Runtime::Python { interpreter: None },
+                palisade_manifest::Runtime::Python => {
+                    Runtime::Python { interpreter: None, version: None }
+                }
                 palisade_manifest::Runtime::Node => Runtime::Node { interpreter: None },
                 palisade_manifest::Runtime::Exec => Runtime::Native,
             },

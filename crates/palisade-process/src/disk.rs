@@ -3,8 +3,20 @@
 //! A folder on an ordinary file system has no quota that an ordinary user could set. So the folder is
 //! measured while the plugin runs, and the plugin is ended when it holds too much. Between two samples
 //! it can write as fast as the disk takes it; `RLIMIT_FSIZE` bounds each single file at once.
+//!
+//! A file without a name takes space as long as somebody holds it, so the plugin's open handles and mappings
+//! are looked through too. Nothing of the plugin's is opened for that.
 
-use std::{os::fd::OwnedFd, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+    time::Duration,
+};
 
 use rustix::{
     fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
@@ -28,6 +40,8 @@ pub(crate) struct Held {
     /// Some of it cannot be measured: a folder that its owner closed to everybody, or one too deep. A
     /// plugin could hide any amount there.
     pub(crate) hidden: bool,
+    /// Handles wait in a socket to be received; a file may be among them.
+    pub(crate) in_flight: bool,
 }
 
 fn open_folder(
@@ -83,10 +97,86 @@ fn enter(held: &mut Held, open: &mut Vec<(OwnedFd, Dir)>, folder: Result<OwnedFd
     }
 }
 
+/// Adds the files without a name that the processes below pid 1 hold on the file system of `folder`. A
+/// mapped one that is open nowhere counts as `largest`, since its size cannot be seen.
+pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, largest: u64) {
+    let Ok(device) = fs::metadata(folder).map(|m| m.dev()) else { return };
+    let Some(init) = pid_of(init) else { return };
+    let mut search = Search { device, open: HashSet::new(), mapped: HashSet::new(), held };
+    let mut todo = children(init);
+    while let Some(pid) = todo.pop() {
+        // It may have ended meanwhile; one that lives and cannot be looked into hides something.
+        if search.process(pid).is_err() && fs::exists(format!("/proc/{pid}/fd")).unwrap_or(false) {
+            search.held.hidden = true;
+        }
+        todo.extend(children(pid));
+    }
+    let unopened = search.mapped.difference(&search.open).count() as u64;
+    held.bytes = held.bytes.saturating_add(unopened.saturating_mul(largest));
+}
+
+/// The process behind a pidfd; `None` once it has ended.
+fn pid_of(pidfd: impl AsFd) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(pid)
+}
+
+/// Children of all threads of a process (proc_pid_task(5), needs CONFIG_PROC_CHILDREN).
+fn children(pid: i32) -> Vec<i32> {
+    let mut all = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        all.extend(list.split_whitespace().filter_map(|word| word.parse::<i32>().ok()));
+    }
+    all
+}
+
+struct Search<'a> {
+    device: u64,
+    open: HashSet<u64>,
+    mapped: HashSet<u64>,
+    held: &'a mut Held,
+}
+
+impl Search<'_> {
+    fn process(&mut self, pid: i32) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+            let Ok(meta) = fs::metadata(entry.path()) else { continue };
+            let kind = FileType::from_raw_mode(meta.mode());
+            if kind == FileType::Socket {
+                let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+                let info = fs::read_to_string(info).unwrap_or_default();
+                let waiting = info.lines().find_map(|l| l.strip_prefix("scm_fds:"));
+                self.held.in_flight |= waiting.is_some_and(|n| n.trim() != "0");
+            } else if meta.nlink() == 0 && meta.dev() == self.device && self.open.insert(meta.ino()) {
+                self.held.bytes = self.held.bytes.saturating_add(meta.blocks().saturating_mul(512));
+            }
+        }
+        // address permissions offset device inode path
+        for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
+            let mut words = line.split_ascii_whitespace().skip(3);
+            if let (true, Some(device), Some(inode)) =
+                (line.ends_with(" (deleted)"), words.next(), words.next())
+                && device_number(device) == Some(self.device)
+                && let Ok(inode) = inode.parse()
+            {
+                self.mapped.insert(inode);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `fd:01`, in hexadecimal.
+fn device_number(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |t| u32::from_str_radix(t, 16).ok();
+    Some(rustix::fs::makedev(number(major)?, number(minor)?))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]

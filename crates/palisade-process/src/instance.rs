@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     /// The instance has a pid namespace.
     pub(crate) namespaced: bool,
     pub(crate) disk_limit: AtomicU64,
+    /// Whether handles waited in a socket when the disk was last measured.
+    in_flight: AtomicBool,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
     /// Why we killed it, if we did; the first reason stands.
@@ -74,6 +76,7 @@ impl Shared {
             data,
             namespaced,
             disk_limit: AtomicU64::new(disk_limit),
+            in_flight: AtomicBool::new(false),
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
             usage: watch::Sender::new((0, None)),
@@ -188,11 +191,21 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limi
 async fn check_disk(shared: &Arc<Shared>) {
     let folder = shared.data.clone();
     let limit = shared.disk_limit.load(Ordering::Relaxed);
-    let Ok(held) = tokio::task::spawn_blocking(move || disk::measure(&folder)).await else {
-        return;
-    };
+    let instance = Arc::clone(shared);
+    let measured = tokio::task::spawn_blocking(move || {
+        let mut held = disk::measure(&folder);
+        disk::add_nameless(&mut held, &folder, instance.pidfd.get_ref(), limit);
+        held
+    });
+    let Ok(held) = measured.await else { return };
+    // Handles that wait longer than from one measurement to the next are being kept there.
+    let kept = held.in_flight && shared.in_flight.swap(held.in_flight, Ordering::Relaxed);
+    shared.in_flight.store(held.in_flight, Ordering::Relaxed);
     if held.hidden {
-        let what = "disk: the data folder holds folders that cannot be measured (closed to the host, or too deep)";
+        let what = "disk: what the plugin holds cannot be measured (a folder closed to the host or too deep, or a process that cannot be looked into)";
+        shared.kill(KillReason::Limit(what.into()));
+    } else if kept {
+        let what = "disk: the plugin keeps handles in a socket, where their files cannot be measured";
         shared.kill(KillReason::Limit(what.into()));
     } else if held.bytes > limit || held.entries > disk::MAX_ENTRIES {
         shared.kill(KillReason::Limit(format!(

@@ -14,7 +14,8 @@ use support::{Bench, EVAL, bench, eval};
 fn python() -> Bench {
     // The system's Python: without mounts, an interpreter in somebody's home is out of the plugin's reach.
     let interpreter = Some("/usr/bin/python3".to_owned());
-    let mut bench = bench(Runtime::Python { interpreter }, "main.py", EVAL.as_bytes());
+    let mut bench =
+        bench(Runtime::Python { interpreter, version: None }, "main.py", EVAL.as_bytes());
     bench.spec.demand = GuaranteeSet::new()
         .with(Guarantee::NetIsolated, Level::Kernel)
         .with(Guarantee::SyscallsFiltered, Level::Kernel);

@@ -25,7 +25,8 @@ fn children(name: &str) -> Vec<i32> {
 
 #[tokio::test]
 async fn the_death_of_the_spawner_ends_its_plugins_and_the_next_launch_starts_another() {
-    let bench = bench(Runtime::Python { interpreter: None }, "main.py", EVAL.as_bytes());
+    let bench =
+        bench(Runtime::Python { interpreter: None, version: None }, "main.py", EVAL.as_bytes());
     let backend = ProcessBackend::new(Options::default());
     let instance = bench.launch(&backend).await.unwrap();
     eval(&instance, "1").await.unwrap();

@@ -13,7 +13,7 @@ use serde_json::json;
 use support::{Bench, EVAL, bench, eval};
 
 fn python() -> Bench {
-    bench(Runtime::Python { interpreter: None }, "main.py", EVAL.as_bytes())
+    bench(Runtime::Python { interpreter: None, version: None }, "main.py", EVAL.as_bytes())
 }
 
 fn process() -> ProcessBackend {
@@ -325,7 +325,8 @@ for line in sys.stdin:
         print(json.dumps({'id': m['id'], 'result': m['params']}))
     sys.stdout.flush()
 ";
-    let mut bench = bench(Runtime::Python { interpreter: None }, "main.py", ECHO.as_bytes());
+    let mut bench =
+        bench(Runtime::Python { interpreter: None, version: None }, "main.py", ECHO.as_bytes());
     bench.spec.wire = Wire::Jsonl(palisade_dialect::jsonl::Jsonl::default());
     let instance = bench.launch(&process()).await.unwrap();
     support::call(&instance, "initialize", "{}").await.unwrap();
@@ -357,7 +358,8 @@ async fn a_virtual_environment_in_the_plugin_is_used() {
     assert!(made.success());
     let lib = fs::read_dir(root.join(".venv/lib")).unwrap().next().unwrap().unwrap().path();
     fs::write(lib.join("site-packages/only_here.py"), "ANSWER = 42\n").unwrap();
-    bench.artifact.program.runtime = Runtime::Python { interpreter: Some("venv:.venv".into()) };
+    bench.artifact.program.runtime =
+        Runtime::Python { interpreter: Some("venv:.venv".into()), version: None };
     let instance = bench.launch(&process()).await.unwrap();
     assert_eq!(eval(&instance, "__import__('only_here').ANSWER").await.unwrap(), json!(42));
 }
@@ -410,17 +412,35 @@ async fn an_interpreter_that_a_plugin_names_is_never_run_outside() {
     fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).unwrap();
     let mut by_manifest = python();
     by_manifest.artifact.program.runtime =
-        Runtime::Python { interpreter: Some(evil.display().to_string()) };
+        Runtime::Python { interpreter: Some(evil.display().to_string()), version: None };
     let by_first_line =
         bench(Runtime::Native, "plugin", format!("#!{}\n", evil.display()).as_bytes());
     let mut own = python();
     let root = own.artifact.content.root.clone();
     fs::copy(&evil, root.join("python3")).unwrap();
-    own.artifact.program.runtime =
-        Runtime::Python { interpreter: Some(root.join("python3").display().to_string()) };
+    own.artifact.program.runtime = Runtime::Python {
+        interpreter: Some(root.join("python3").display().to_string()),
+        version: None,
+    };
     for bench in [by_manifest, by_first_line, own] {
         let error = bench.launch(&backend).await.err().expect("it is no interpreter");
         assert!(matches!(error, SandboxError::Artifact { .. }), "{error}");
         assert!(!marker.exists(), "it was run: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_version_of_python_that_a_plugin_needs_is_held() {
+    let backend = process();
+    for (wanted, fits) in [(">=3.6", true), (">=3.6, <4", true), (">=9", false), ("=2.7", false)] {
+        let mut bench = python();
+        let version = Some(wanted.parse().unwrap());
+        bench.artifact.program.runtime = Runtime::Python { interpreter: None, version };
+        match bench.launch(&backend).await {
+            Ok(_) => assert!(fits, "{wanted} was accepted"),
+            Err(error) => {
+                assert!(!fits && error.to_string().contains("needs Python"), "{wanted}: {error}")
+            }
+        }
     }
 }

@@ -12,8 +12,11 @@ pub enum Runtime {
     Native,
     /// CPython. `None`: the `python3` that the user's PATH finds.
     Python {
-        /// A path, or a name to look up in PATH.
+        /// A path, a name to look up in PATH, or `venv:FOLDER` for a virtual environment in the content.
         interpreter: Option<String>,
+        /// The versions that the plugin needs. Compared with the interpreter's feature release (3.12),
+        /// any patch release of which is taken as the newest.
+        version: Option<semver::VersionReq>,
     },
     /// Node.js. `None`: the `node` that the user's PATH finds.
     Node {

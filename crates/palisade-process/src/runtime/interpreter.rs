@@ -14,6 +14,7 @@ use std::{
 };
 
 use palisade_sandbox::SandboxError;
+use semver::{Version, VersionReq};
 
 use super::{Needs, PLUGIN, artifact_error, find_in_path, in_content, utf8};
 
@@ -108,11 +109,49 @@ pub(super) fn python(
     needs: &mut Needs,
     root: &Path,
     wanted: Option<&str>,
+    version: Option<&VersionReq>,
 ) -> Result<String, SandboxError> {
-    match wanted.and_then(|w| w.strip_prefix("venv:")) {
-        Some(folder) => venv_in_plugin(needs, root, folder),
-        None => host_python(needs, root, wanted.unwrap_or("python3")),
+    let exe = match wanted.and_then(|w| w.strip_prefix("venv:")) {
+        Some(folder) => venv_in_plugin(needs, root, folder)?,
+        None => host_python(needs, root, wanted.unwrap_or("python3"))?,
+    };
+    if let Some(wanted) = version {
+        let found = feature_release(needs).ok_or_else(|| {
+            artifact_error(
+                format!("cannot tell the version of {exe}, and the plugin needs {wanted}"),
+                "name an interpreter like python3.12",
+            )
+        })?;
+        if !wanted.matches(&found) {
+            let (major, minor) = (found.major, found.minor);
+            return Err(artifact_error(
+                format!("the plugin needs Python {wanted}, and {exe} is {major}.{minor}"),
+                "install one that fits, or name it in the manifest (entry.interpreter)",
+            ));
+        }
     }
+    Ok(exe)
+}
+
+/// The version of the Python that is shown: interpreters carry it in the name of their file, or of the
+/// folder of their library.
+fn feature_release(needs: &Needs) -> Option<Version> {
+    let parse = |name: &str| {
+        let (major, minor) = name.strip_prefix("python")?.split_once('.')?;
+        Some(Version::new(major.parse().ok()?, minor.parse().ok()?, u64::MAX))
+    };
+    let files = needs.shown.iter().filter(|(_, folder)| !**folder);
+    let by_file = files.filter_map(|(path, _)| path.rsplit('/').next()).find_map(parse);
+    let folders = needs.shown.iter().filter(|(_, folder)| **folder);
+    by_file.or_else(|| {
+        folders
+            .flat_map(|(path, _)| {
+                fs::read_dir(Path::new(path).join("lib")).into_iter().flatten().flatten()
+            })
+            .find_map(|entry| {
+                entry.path().join("os.py").is_file().then(|| parse(entry.file_name().to_str()?))?
+            })
+    })
 }
 
 /// A Python of the host, by path or by plain name.

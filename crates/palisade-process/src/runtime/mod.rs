@@ -71,10 +71,11 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
             needs.argv.push(inside);
             needs.add_program(&host, host.starts_with(root), 0)?;
         }
-        Runtime::Python { interpreter } => {
+        Runtime::Python { interpreter, version } => {
             needs.profile = Profile::Python;
             let script = inside_path(root, &program.file)?;
-            let exe = interpreter::python(&mut needs, root, interpreter.as_deref())?;
+            let exe =
+                interpreter::python(&mut needs, root, interpreter.as_deref(), version.as_ref())?;
             needs.argv.extend([exe.clone(), script]);
             needs.exe = exe;
         }

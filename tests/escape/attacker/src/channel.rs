@@ -126,7 +126,7 @@ fn cycle() -> Sys<i32> {
 }
 
 /// One `sendmsg` with descriptors; does not wait.
-fn send_fds(socket: i32, fds: &[i32], payload: &[u8]) -> Sys {
+pub fn send_fds(socket: i32, fds: &[i32], payload: &[u8]) -> Sys {
     let mut control = vec![0u64; 256];
     let mut iov =
         libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };

@@ -19,6 +19,8 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(45, "fallocate", "one file of `bytes` by fallocate", Control::Run, &["dir", "bytes"], |x| one_file(x, |fd, n| sys!(libc::SYS_fallocate, fd, 0, 0, n))),
     Attempt::new(45, "unlinked", "fill with a file that has no name", Control::Run, &["dir", "bytes"], unlinked),
     Attempt::new(45, "unlinked-many", "fill with many files that have no name", Control::Run, &["dir", "bytes"], unlinked_many),
+    Attempt::new(45, "in-flight", "fill with nameless files that wait in a socket", Control::Run, &["dir", "bytes"], in_flight),
+    Attempt::new(45, "mapped", "fill with nameless files that are mapped, not open", Control::Run, &["dir", "bytes"], mapped),
     Attempt::new(45, "closed-dir", "fill a file in a folder that nobody may enter", Control::Run, &["dir", "bytes"], closed_dir),
     Attempt::new(45, "deep", "fill files below a tree too deep for paths", Control::Run, &["dir", "bytes"], deep),
     Attempt::new(45, "raise-fsize", "lift RLIMIT_FSIZE", Control::None("needs CAP_SYS_RESOURCE, which this machine withholds from root too"), &[], |_| raise(libc::RLIMIT_FSIZE as i32)),
@@ -111,12 +113,29 @@ fn unlinked(ctx: &Ctx) -> Attempted {
 
 /// As many nameless files as descriptors allow, each as large as one file may get.
 fn unlinked_many(ctx: &Ctx) -> Attempted {
+    nameless(ctx, |_| Ok(false))
+}
+
+/// One descriptor a message; the receiver never reads.
+fn in_flight(ctx: &Ctx) -> Attempted {
+    let (a, _b) = sys::socketpair().setup("socket pair")?;
+    nameless(ctx, move |file| crate::channel::send_fds(a, &[file], b"x").map(|_| true))
+}
+
+fn mapped(ctx: &Ctx) -> Attempted {
+    nameless(ctx, |file| {
+        sys!(libc::SYS_mmap, 0, 4096, libc::PROT_READ, libc::MAP_SHARED, file, 0).map(|_| true)
+    })
+}
+
+/// Fills files without a name; where `keep` keeps one in another way, its descriptor is closed.
+fn nameless(ctx: &Ctx, keep: impl Fn(i32) -> Sys<bool>) -> Attempted {
     let goal = bytes_goal(ctx);
     let place = place(ctx)?;
     let (mut total, mut files, mut last) = (0, Vec::new(), None);
     while total < goal {
         let path = format!("{}/{}", place.path, files.len());
-        let file = match open(&path, libc::O_WRONLY | libc::O_CREAT, 0o600) {
+        let file = match open(&path, libc::O_RDWR | libc::O_CREAT, 0o600) {
             Ok(file) => file,
             Err(e) => {
                 last = Some(e);
@@ -126,6 +145,10 @@ fn unlinked_many(ctx: &Ctx) -> Attempted {
         let _ = std::fs::remove_file(&path);
         files.push(file);
         let (written, error) = write_up_to(file, goal - total);
+        if keep(file).at("keep it otherwise")? {
+            close(file);
+            files.pop();
+        }
         total += written;
         last = error;
         if !matches!(error, None | Some(Errno(libc::EFBIG))) || written == 0 {
