@@ -317,7 +317,8 @@ def make(arguments):
     try:
         return ATTEMPTS[arguments.pop("what")](**arguments)
     except OSError as error:
-        return blocked(errno.errorcode.get(error.errno, "") or str(error))
+        name = errno.errorcode.get(error.errno)
+        return blocked(f"{name}, {error.strerror.lower()}" if name else str(error))
 
 
 for line in lane:

@@ -91,7 +91,7 @@ pub(crate) fn bytes(count: u64) -> String {
 pub(crate) fn time(span: Duration) -> String {
     if span < Duration::from_millis(1) {
         format!("{} µs", span.as_micros())
-    } else if span < Duration::from_secs(10) {
+    } else if span < Duration::from_secs(1) {
         format!("{:.1} ms", span.as_secs_f64() * 1e3)
     } else {
         format!("{:.1} s", span.as_secs_f64())
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(time(Duration::from_micros(420)), "420 µs");
         assert_eq!(time(Duration::from_millis(38)), "38.0 ms");
-        assert_eq!(time(Duration::from_secs(12)), "12.0 s");
+        assert_eq!(time(Duration::from_millis(1001)), "1.0 s");
     }
 
     #[test]

@@ -117,7 +117,8 @@ pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, larg
 
 /// The process behind a pidfd; `None` once it has ended.
 fn pid_of(pidfd: impl AsFd) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
+    let info =
+        fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
     let pid = info.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()?;
     (pid > 0).then_some(pid)
 }
@@ -149,7 +150,8 @@ impl Search<'_> {
                 let info = fs::read_to_string(info).unwrap_or_default();
                 let waiting = info.lines().find_map(|l| l.strip_prefix("scm_fds:"));
                 self.held.in_flight |= waiting.is_some_and(|n| n.trim() != "0");
-            } else if meta.nlink() == 0 && meta.dev() == self.device && self.open.insert(meta.ino()) {
+            } else if meta.nlink() == 0 && meta.dev() == self.device && self.open.insert(meta.ino())
+            {
                 self.held.bytes = self.held.bytes.saturating_add(meta.blocks().saturating_mul(512));
             }
         }

@@ -178,6 +178,9 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limi
         }
     }
     // pid 1 has closed its socket: it is ending, or has ended.
+    if let Some(conversation) = end {
+        conversation.abort();
+    }
     let gone = tokio::time::timeout(REAP, async { shared.pidfd.readable().await.is_ok() }).await;
     if gone.is_err() {
         shared.kill(KillReason::Asked);
@@ -205,7 +208,8 @@ async fn check_disk(shared: &Arc<Shared>) {
         let what = "disk: what the plugin holds cannot be measured (a folder closed to the host or too deep, or a process that cannot be looked into)";
         shared.kill(KillReason::Limit(what.into()));
     } else if kept {
-        let what = "disk: the plugin keeps handles in a socket, where their files cannot be measured";
+        let what =
+            "disk: the plugin keeps handles in a socket, where their files cannot be measured";
         shared.kill(KillReason::Limit(what.into()));
     } else if held.bytes > limit || held.entries > disk::MAX_ENTRIES {
         shared.kill(KillReason::Limit(format!(

@@ -444,3 +444,15 @@ async fn the_version_of_python_that_a_plugin_needs_is_held() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_plugin_that_reads_to_the_end_of_its_lane_ends_by_itself_after_shutdown() {
+    let code = EVAL.replace("if message[\"method\"] == \"shutdown\":\n        break", "pass");
+    assert_ne!(code, EVAL);
+    let bench =
+        bench(Runtime::Python { interpreter: None, version: None }, "main.py", code.as_bytes());
+    let instance = bench.launch(&process()).await.unwrap();
+    eval(&instance, "1").await.unwrap();
+    let exit = instance.stop(Duration::from_secs(10)).await;
+    assert_eq!(exit.cause, ExitCause::Exited(0), "{exit}");
+}

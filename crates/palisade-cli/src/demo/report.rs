@@ -44,8 +44,8 @@ impl Report {
         if !level(Level::Policed).is_empty() {
             text.push_str(&format!("  sampled:       {}\n", level(Level::Policed)));
         }
-        text.push_str(&format!("\n{}\n", self.work_table(paint)));
-        text.push_str(&format!("\n{}\n\n", self.attempt_table(paint)));
+        text.push_str(&format!("\n{}\n", self.work_table(paint).trim_fmt()));
+        text.push_str(&format!("\n{}\n\n", self.attempt_table(paint).trim_fmt()));
         let done = self.good.iter().filter(|w| w.ok).count();
         let contained = self.attempts.iter().filter(|a| a.is_contained()).count();
         let good = format!("The good plugins did {done} of {} pieces of work.", self.good.len());

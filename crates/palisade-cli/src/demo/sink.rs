@@ -1,8 +1,11 @@
 //! Counts what plugins log, and whether any of it could have steered a terminal.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use palisade_model::{Principal, text::is_deceptive};
@@ -29,6 +32,17 @@ impl Counting {
     /// Bytes that were dropped because they came too fast.
     pub(super) fn dropped(&self) -> usize {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no more comes, but not for ever: lines may still be in a pipe when a call is over.
+    pub(super) async fn quiet(&self) {
+        for _ in 0..20 {
+            let before = (self.bytes(), self.dropped());
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            if before == (self.bytes(), self.dropped()) {
+                return;
+            }
+        }
     }
 
     /// Whether a line came through with characters that steer a terminal.

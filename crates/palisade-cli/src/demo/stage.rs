@@ -143,10 +143,13 @@ impl Stage {
     }
 }
 
-/// A variable of this process that `said` shows with its value. What every plugin is given, and values too
-/// short to mean anything, do not count.
+/// A variable of this process that `said` shows with its value. Those that the walls set for every plugin do
+/// not count: they may happen to have the same value here.
 fn leaked_variable(said: &str) -> Option<(String, String)> {
-    const GIVEN: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LC_ALL", "LC_CTYPE", "PWD"];
+    const GIVEN: [&str; 11] = [
+        "PATH", "HOME", "LANG", "TZ", "TMPDIR", "LC_ALL", "LC_CTYPE", "PWD", "PALISADE",
+        "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE",
+    ];
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, value)| !GIVEN.contains(&name.as_str()) && !value.is_empty())

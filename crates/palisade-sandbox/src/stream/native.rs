@@ -18,11 +18,19 @@ struct NativeLane(Peer);
 
 impl Lane for NativeLane {
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Payload, Failure>> {
-        Box::pin(self.0.request(
-            invocation.method,
-            &invocation.payload,
-            Some(Deadline::from(invocation.deadline)),
-        ))
+        let deadline = Some(Deadline::from(invocation.deadline));
+        let answer = self.0.request(invocation.method, &invocation.payload, deadline);
+        if invocation.method != methods::SHUTDOWN {
+            return Box::pin(answer);
+        }
+        Box::pin(async {
+            let answer = answer.await;
+            if answer.is_ok() {
+                // Nothing more will be said: a plugin that reads until the end of its lane ends now.
+                self.0.close();
+            }
+            answer
+        })
     }
 }
 
@@ -72,6 +80,8 @@ pub fn native(socket: OwnedFd, host: Arc<dyn HostCalls>) -> io::Result<StreamLan
     let end = async move {
         match driver.await {
             CloseReason::Breach(error) => End::Breach(error.to_string()),
+            // We closed it, after `shutdown`: whoever asked for that watches what becomes of the plugin.
+            CloseReason::Local => std::future::pending().await,
             _ => End::Closed,
         }
     };
