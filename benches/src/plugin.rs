@@ -45,7 +45,15 @@ impl Plugin {
         std::fs::create_dir_all(&data)?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin.c");
         let status = Command::new("cc")
-            .args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"])
+            .args([
+                "-O2",
+                "-static",
+                "-nostdlib",
+                "-ffreestanding",
+                "-fno-stack-protector",
+                "-fno-pie",
+            ])
+            .args(["-no-pie", "-Wall", "-Wextra", "-Werror", "-o"])
             .arg(root.join("plugin"))
             .arg(&source)
             .status()

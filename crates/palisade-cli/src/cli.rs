@@ -40,6 +40,13 @@ pub(crate) enum Command {
     Call(Call),
     Check(Check),
     Doctor(Doctor),
+    /// Print the JSON Schema of the manifest
+    ///
+    /// Editors use it to complete and check `plugin.yaml` and `plugin.json` while they are written.
+    #[command(after_help = "\
+Example:
+  palisade schema > plugin.schema.json
+  and as the first line of plugin.yaml:  # yaml-language-server: $schema=plugin.schema.json")]
     Schema,
     Completions(Completions),
     #[command(hide = true)]

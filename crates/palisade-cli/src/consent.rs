@@ -62,7 +62,7 @@ async fn question(host: &Host, plan: &LaunchPlan) -> Question {
     });
     let (backend, guarantees) = match &plan.wall {
         Some(wall) => (Some(wall.backend), wall.guarantees.iter().collect()),
-        None => usable(host).await,
+        None => usable(host, plan).await,
     };
     Question {
         who: format!("{} ({} {})", plan.name, plan.id, plan.version),
@@ -74,9 +74,12 @@ async fn question(host: &Host, plan: &LaunchPlan) -> Question {
     }
 }
 
-/// The first backend that can be used at all, and what it gives.
-pub(crate) async fn usable(host: &Host) -> (Option<&'static str>, Vec<(Guarantee, Level)>) {
-    for backend in host.backends() {
+/// The first backend that can be used at all, of those that were looked at, and what it gives.
+pub(crate) async fn usable(host: &Host, plan: &LaunchPlan) -> (Option<&'static str>, Vec<(Guarantee, Level)>) {
+    let looked_at = |name: &str| {
+        plan.candidates.as_ref().is_some_and(|none| none.candidates.iter().any(|c| c.backend == name))
+    };
+    for backend in host.backends().iter().filter(|b| looked_at(b.name())) {
         let facts = backend.probe().await;
         if facts.unavailable.is_none() {
             return (Some(backend.name()), facts.guarantees.iter().collect());
@@ -119,9 +122,9 @@ async fn answered(plugin: &Plugin) -> Result<bool, Trouble> {
     Ok(plugin.consents().await?.iter().any(|c| c.current))
 }
 
-/// Whether the rights suffice. For a right that is too wide to be granted, how to narrow it.
-fn verdict(plan: &LaunchPlan) -> Result<(), Trouble> {
-    let Some(denied) = &plan.denied else { return Ok(()) };
+/// Whether rights and walls suffice. For a right that is too wide to be granted, how to narrow it.
+pub(crate) fn verdict(plan: &LaunchPlan) -> Result<(), Trouble> {
+    let Some(denied) = &plan.denied else { return walls(plan) };
     let options: Vec<String> = plan
         .missing(false)
         .filter_map(|right| match too_wide(plan, &right.capability) {
@@ -134,6 +137,18 @@ fn verdict(plan: &LaunchPlan) -> Result<(), Trouble> {
         denied.hint = Some(options.join(" "));
     }
     Err(Trouble::Failure(denied))
+}
+
+/// Whether there are walls.
+fn walls(plan: &LaunchPlan) -> Result<(), Trouble> {
+    let Some(no_wall) = &plan.no_wall else { return Ok(()) };
+    let Some(none) = &plan.candidates else { return Err(no_wall.clone().into()) };
+    let mut failure = no_wall.clone();
+    let wide = plan.requested.iter().flat_map(|r| &r.granted).find(|c| too_wide(plan, c).is_some());
+    if let Some(capability) = wide {
+        failure.hint = Some(format!("grant less: {}", narrower(capability)));
+    }
+    Err(Trouble::NoBackend(failure, none.clone()))
 }
 
 /// The option for a part of a right that cannot be granted whole.

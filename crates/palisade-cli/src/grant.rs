@@ -4,7 +4,7 @@ use std::path::Path;
 
 use palisade_host::{GrantOptions, Plugin};
 use palisade_model::{
-    Capability, Kind,
+    Capability, ErrorCode, Failure, Kind,
     capability::{ScopeForm, normalize_path},
 };
 
@@ -47,6 +47,14 @@ fn absolute(text: &str, here: &Path, home: Option<&Path>) -> Result<String, Stri
     Ok(format!("{kind}:{}{below}", real.trim_end_matches('/')))
 }
 
+/// An option that cannot be meant is an error of the command line, not of the plugin.
+fn as_usage(failure: Failure) -> Failure {
+    match failure.code {
+        ErrorCode::InvalidParams | ErrorCode::NotFound => Failure { code: ErrorCode::Usage, ..failure },
+        _ => failure,
+    }
+}
+
 /// Grants what the options say, for this run or to be remembered.
 pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs, remember: bool) -> Result<(), Trouble> {
     let options = if remember { GrantOptions::new() } else { GrantOptions::new().for_this_host() };
@@ -55,7 +63,7 @@ pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs, remember: bool) ->
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());
     for text in &args.grant {
         let capability = parse(text, &here, home.as_deref())?;
-        plugin.grant_with(capability, options).await?;
+        plugin.grant_with(capability, options).await.map_err(as_usage)?;
     }
     if args.grant_all {
         plugin.grant_requested_with(options).await?;

@@ -2,7 +2,8 @@
 
 use palisade_host::HostError;
 use palisade_manifest::ManifestError;
-use palisade_model::{ErrorCode, Failure};
+use palisade_model::{ErrorCode, Failure, Level};
+use palisade_sandbox::NoBackend;
 use serde_json::{Value, json};
 
 use crate::terminal::{self, Paint};
@@ -14,6 +15,8 @@ pub(crate) enum Trouble {
     Failure(Failure),
     /// To be printed with its line, column and excerpt.
     Manifest(Box<ManifestError>),
+    /// No backend covers the demand; to be printed with what each of them lacks.
+    NoBackend(Failure, NoBackend),
     /// What there is to say was said; only the exit status is left.
     Said(u8),
 }
@@ -35,7 +38,7 @@ impl Trouble {
     /// The exit status of the command.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
-            Self::Failure(failure) => failure.code.exit_status(),
+            Self::Failure(failure) | Self::NoBackend(failure, _) => failure.code.exit_status(),
             Self::Manifest(error) => error.code().exit_status(),
             Self::Said(status) => *status,
         }
@@ -48,6 +51,9 @@ impl Trouble {
             _ if as_json => terminal::json(&json!({ "error": self.to_json() })),
             Self::Failure(failure) => terminal::err(failure_text(failure, Paint::stderr())),
             Self::Manifest(error) => terminal::err(manifest_text(error)),
+            Self::NoBackend(failure, none) => {
+                terminal::err(failure_text(&in_lines(failure, none), Paint::stderr()));
+            }
         }
     }
 
@@ -55,10 +61,37 @@ impl Trouble {
         let value = match self {
             Self::Failure(failure) => serde_json::to_value(failure),
             Self::Manifest(error) => serde_json::to_value(error),
+            Self::NoBackend(failure, none) => {
+                return json!({
+                    "code": failure.code, "message": failure.message, "hint": failure.hint,
+                    "candidates": none.candidates,
+                });
+            }
             Self::Said(_) => Ok(Value::Null),
         };
         value.unwrap_or(Value::Null)
     }
+}
+
+/// The failure with what each backend lacks on lines of its own.
+pub(crate) fn in_lines(failure: &Failure, none: &NoBackend) -> Failure {
+    let mut message = "no backend on this machine covers the demand".to_owned();
+    for candidate in &none.candidates {
+        if let Some(why) = &candidate.unavailable {
+            message.push_str(&format!("\n  {}: {}", candidate.backend, why.reason));
+        }
+        for (guarantee, wanted, have) in &candidate.missing {
+            message.push_str(&format!(
+                "\n  {}: {guarantee} is demanded ({wanted}), and is {}",
+                candidate.backend,
+                if *have == Level::None { "not enforced".to_owned() } else { have.to_string() }
+            ));
+        }
+        for (capability, why) in &candidate.unsupported {
+            message.push_str(&format!("\n  {}: cannot enforce {capability}: {why}", candidate.backend));
+        }
+    }
+    Failure { message, ..failure.clone() }
 }
 
 /// A failure for people.

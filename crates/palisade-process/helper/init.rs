@@ -45,7 +45,10 @@ pub fn run(launch: &Launch<'_>) -> ! {
             sys::exit(74)
         }
     };
-    send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
+    if launch.config[word::SWITCHES] & switch::ONLY_WALLS != 0 {
+        send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
+        sys::exit(0);
+    }
     match receive_command(status) {
         Some((command::GO, _)) => {}
         _ => sys::exit(75),

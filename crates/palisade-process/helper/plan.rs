@@ -88,6 +88,8 @@ pub mod switch {
     pub const INTO_CGROUP: u64 = 8;
     /// Unshare the cgroup namespace once the host has placed the process.
     pub const CGROUP_NS: u64 = 16;
+    /// Report [`super::report::WALLS_UP`] and end: a trial.
+    pub const ONLY_WALLS: u64 = 32;
 }
 
 /// Flags of a bind.
@@ -124,7 +126,7 @@ pub mod handle {
 
 /// Messages from pid 1 to the host: three words (kind, a, b) of u32, i32, u64.
 pub mod report {
-    /// The walls stand; waiting for [`super::command::GO`]. a: 0.
+    /// The walls stand; sent only where [`super::switch::ONLY_WALLS`] is set. b: nanoseconds since the start.
     pub const WALLS_UP: u32 = 1;
     /// The program runs. a: its pid inside. b: nanoseconds from the start of set-up.
     pub const RUNNING: u32 = 2;

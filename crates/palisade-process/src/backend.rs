@@ -386,7 +386,7 @@ fn trial_plan(machine: &Machine, options: &Options) -> Result<Plan, SandboxError
     let privileged = if machine.privileged { switch::PRIVILEGED } else { 0 };
     for (index, value) in [
         (word::CLONE_FLAGS, NEW),
-        (word::SWITCHES, switch::NEW_ROOT | privileged),
+        (word::SWITCHES, switch::NEW_ROOT | switch::ONLY_WALLS | privileged),
         (word::HOST_UID, uid.into()),
         (word::HOST_GID, gid.into()),
         (word::INSIDE_UID, 1000),
@@ -602,12 +602,16 @@ async fn why_gone(status: &Status, plan: &Plan, placing: std::io::Error) -> Sand
     }
 }
 
-/// Waits until the walls stand, lets the program start, and waits until it runs.
+/// Lets the program start as soon as the walls stand, and waits until it runs.
 async fn started_up(
     shared: &Shared,
     plan: &Plan,
     timeout: std::time::Duration,
 ) -> Result<(), SandboxError> {
+    shared
+        .status
+        .send(command::GO, 0)
+        .map_err(|e| SandboxError::step("starting the program", e))?;
     let steps = async {
         loop {
             match shared
@@ -616,10 +620,6 @@ async fn started_up(
                 .await
                 .map_err(|e| SandboxError::step("reading pid 1's report", e))?
             {
-                Report::WallsUp => shared
-                    .status
-                    .send(command::GO, 0)
-                    .map_err(|e| SandboxError::step("starting the program", e))?,
                 Report::Running => return Ok(()),
                 Report::Failed { errno, place } => return Err(plan.failure(place, errno)),
                 Report::Gone => {

@@ -3,7 +3,13 @@
 //! One description gives both the mounts and the Landlock rules, so that the second wall cannot drift
 //! from the first. Nothing here touches the kernel except to look at the granted paths.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use palisade_model::{Capability, Kind};
 use palisade_sandbox::{LaunchSpec, SandboxError};
@@ -156,7 +162,23 @@ fn policed_memory() -> Result<Policy, palisade_seccomp::Error> {
 
 /// The filter for a launch: floor and profile in one program, with the guard of pid 1 and, where memory is
 /// only sampled, without what cannot be counted.
-pub(crate) fn filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
+pub(crate) fn filter(
+    profile: Profile,
+    memory_is_policed: bool,
+) -> Result<Arc<Vec<u8>>, SandboxError> {
+    // There are few, they depend on nothing else, and compiling one takes longer than building the walls.
+    static KNOWN: Mutex<Vec<((Profile, bool), Arc<Vec<u8>>)>> = Mutex::new(Vec::new());
+    let key = (profile, memory_is_policed);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, program)) = known.iter().find(|(k, _)| *k == key) {
+        return Ok(Arc::clone(program));
+    }
+    let program = Arc::new(compile_filter(profile, memory_is_policed)?);
+    known.push((key, Arc::clone(&program)));
+    Ok(program)
+}
+
+fn compile_filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
     let broken =
         |e: palisade_seccomp::Error| SandboxError::Helper(format!("cannot be given a filter: {e}"));
     let arch = Arch::native()

@@ -1,4 +1,7 @@
 //! Families of attempts: which attempts are made together, and how the host judges them.
 
+pub mod channel;
 pub mod general;
 pub mod limits;
+pub mod paths;
+pub mod survive;

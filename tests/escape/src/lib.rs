@@ -4,6 +4,7 @@
 pub mod attacker;
 pub mod control;
 pub mod families;
+pub mod host_side;
 pub mod judge;
 pub mod launch;
 pub mod meter;

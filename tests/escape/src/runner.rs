@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{general, limits},
+    families::{channel, general, limits, paths, survive},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -48,13 +48,26 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
         .build()
         .doing("starting the runtime")?;
     runtime.block_on(async {
-        let mut rows = Vec::new();
-        if task.families.iter().any(|f| f == "general") {
-            rows.extend(general::run(&stage, task.launcher, &attempts).await?);
+        let wants = |family: &str| task.families.iter().any(|f| f == family);
+        let (launcher, mut rows) = (task.launcher, Vec::new());
+        if wants("doomed") {
+            survive::doomed(&stage, task).await?;
         }
-        if task.families.iter().any(|f| f == "limits") {
+        if wants("general") {
+            rows.extend(general::run(&stage, launcher, &attempts).await?);
+        }
+        if wants("channel") {
+            rows.extend(channel::run(&stage, launcher, &attempts).await?);
+        }
+        if wants("survive") {
+            rows.extend(survive::run(&stage, task, &attempts).await?);
+        }
+        if wants("paths") {
+            rows.extend(paths::run(&stage, launcher, &attempts).await?);
+        }
+        if wants("limits") {
             let meter = task.meter.as_ref();
-            rows.extend(limits::run(&stage, task.launcher, &attempts, meter).await?);
+            rows.extend(limits::run(&stage, launcher, &attempts, meter).await?);
         }
         Ok(rows)
     })

@@ -1,7 +1,7 @@
 //! `palisade check`: is it valid, what does it ask for, what can this machine enforce, what is missing?
 
 use palisade_host::{LaunchPlan, RightState};
-use palisade_model::{Failure, Level};
+use palisade_model::{ErrorCode, Failure, Level};
 use serde_json::json;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     grant,
     session::Session,
     terminal::{self, Paint},
-    trouble::{Trouble, failure_text},
+    trouble::{Trouble, failure_text, in_lines},
     words,
 };
 
@@ -23,10 +23,15 @@ pub(crate) async fn check(args: &Check) -> Result<(), Trouble> {
     if args.output.json {
         terminal::json(&json!({ "plan": plan, "problem": verdict.as_ref().err() }));
     } else {
-        let fallback = usable(&session.host).await;
-        terminal::out(report(&plan, fallback, Paint::stdout()));
-        if let Err(problem) = &verdict {
-            terminal::out(format_args!("\n{}", failure_text(problem, Paint::stdout())));
+        let fallback = usable(&session.host, &plan).await;
+        let paint = Paint::stdout();
+        terminal::out(report(&plan, fallback, paint));
+        match (&verdict, &plan.candidates) {
+            (Ok(()), _) => terminal::out(format_args!("\n{}", conclusion(&plan, paint))),
+            (Err(problem), Some(none)) if problem.code == ErrorCode::NoBackend => {
+                terminal::out(format_args!("\n{}", failure_text(&in_lines(problem, none), paint)));
+            }
+            (Err(problem), _) => terminal::out(format_args!("\n{}", failure_text(problem, paint))),
         }
     }
     verdict.map_err(|problem| Trouble::Said(problem.code.exit_status()))
@@ -55,6 +60,15 @@ fn verdict(plan: &LaunchPlan) -> Result<(), Failure> {
         })
     });
     if lacks_only_width { Ok(()) } else { Err(no_wall.clone()) }
+}
+
+/// What is left to do for somebody who wants to run it.
+fn conclusion(plan: &LaunchPlan, paint: Paint) -> String {
+    match plan.missing(false).count() {
+        0 => paint.good("It can be started here."),
+        1 => format!("{} once what it requires is granted.", paint.good("It can be started here,")),
+        count => format!("{} once the {count} rights that it requires are granted.", paint.good("It can be started here,")),
+    }
 }
 
 fn report(
@@ -152,18 +166,6 @@ fn walls(
                 ));
             }
         }
-        (None, (None, _)) => lines.push(format!("\n{}", paint.bad("This machine enforces nothing"))),
-    }
-    for candidate in plan.candidates.iter().flat_map(|none| &none.candidates) {
-        for (guarantee, wanted, have) in &candidate.missing {
-            lines.push(format!(
-                "  {} {}: {guarantee} is {have}, demanded is {wanted}",
-                paint.bad("missing from"),
-                candidate.backend
-            ));
-        }
-        if let Some(why) = &candidate.unavailable {
-            lines.push(format!("  {} {}: {}", paint.bad("cannot use"), candidate.backend, why.reason));
-        }
+        (None, (None, _)) => {}
     }
 }

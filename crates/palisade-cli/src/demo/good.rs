@@ -83,6 +83,11 @@ impl Troupe {
         })
     }
 
+    /// Whether this machine has walls at all.
+    pub(super) async fn check_walls(&self) -> Result<(), Trouble> {
+        crate::consent::verdict(&self.checksum.plan().await?)
+    }
+
     /// The walls that the running plugins stand behind.
     pub(super) fn walls(&self) -> (&'static str, GuaranteeSet) {
         let guarantees = self.checksum.achieved().map(|a| a.guarantees).unwrap_or_default();

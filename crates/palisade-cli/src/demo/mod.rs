@@ -68,6 +68,7 @@ async fn play(
     progress: &Progress,
 ) -> Result<Played, Trouble> {
     let mut troupe = good::Troupe::load(session, stage, args.backend.name.as_deref()).await?;
+    troupe.check_walls().await?;
     let works = troupe.work(stage, sink, progress).await?;
     let hostile = attempts::load(session, stage, args.backend.name.as_deref()).await?;
     let (backend, guarantees) = troupe.walls();

@@ -54,9 +54,16 @@ fn main() -> ExitCode {
             // A status that no failed exec gives by chance.
             ExitCode::from(42)
         }
-        Some("hold") => loop {
-            sys::sleep(std::time::Duration::from_secs(1));
-        },
+        Some("hold") => {
+            // A victim does not outlive the harness that started it.
+            // SAFETY: no arguments.
+            let parent = unsafe { libc::getppid() };
+            // SAFETY: as above.
+            while unsafe { libc::getppid() } == parent {
+                sys::sleep(std::time::Duration::from_millis(200));
+            }
+            ExitCode::SUCCESS
+        }
         Some("beacon") => survive::beacon_main(&args[1..]),
         _ => {
             eprintln!("usage: {USAGE}");

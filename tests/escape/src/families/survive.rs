@@ -1,0 +1,202 @@
+//! Attempts 48 and 49: not ending when told to, and outliving the plugin or the host.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use palisade_process::Options;
+use serde_json::json;
+
+use crate::{
+    attacker::Attempt,
+    control, host_side,
+    launch::{Terms, Walls},
+    record::{Launcher, Row},
+    runner::Task,
+    scene::Stage,
+    trouble::{Result, Trouble, While},
+};
+
+/// What a stop may take, beside the time asked for.
+const GRACE: Duration = Duration::from_millis(400);
+/// Beyond the grace.
+const SLACK: Duration = Duration::from_millis(800);
+/// By when everything must have stopped after the host was killed.
+const HOST_GONE: Duration = Duration::from_secs(1);
+const DAEMONS: [&str; 3] = ["double-fork", "exec", "orphan"];
+
+/// Whether an attempt belongs here.
+#[must_use]
+pub fn takes(attempt: &Attempt) -> bool {
+    attempt.number == 48
+        || (attempt.number == 49 && DAEMONS.contains(&attempt.variant.as_str()))
+}
+
+/// Runs the family.
+///
+/// # Errors
+/// When the walls cannot be built.
+pub async fn run(stage: &Stage, task: &Task, attempts: &[Attempt]) -> Result<Vec<Row>> {
+    let options = Options { cgroups: task.launcher.cgroups(), ..Options::default() };
+    let walls = Walls::new(options, stage).await?;
+    let mut rows = Vec::new();
+    for attempt in attempts.iter().filter(|a| takes(a)) {
+        let ways: &[&str] = if attempt.number == 48 { &["stop", "kill"] } else { &["kill", "drop"] };
+        for way in ways {
+            let mut row = one(stage, task.launcher, &walls, attempt, way).await?;
+            row.control = control::run(stage, attempt)?;
+            rows.push(row);
+        }
+    }
+    if attempts.iter().any(|a| a.number == 49) {
+        let mut row = host_killed(task).await?;
+        row.control = control::WORKS.into();
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+async fn one(
+    stage: &Stage,
+    launcher: Launcher,
+    walls: &Walls,
+    attempt: &Attempt,
+    way: &str,
+) -> Result<Row> {
+    let ground = stage.ground()?;
+    let mut params = stage.params(&ground, true);
+    params.extend([("seconds".to_owned(), json!(30)), ("count".to_owned(), json!(20))]);
+    let boxed = walls.launch(&ground, &Terms::default()).await?;
+    let seen =
+        boxed.attempt(attempt.number, &attempt.variant, &params, Duration::from_secs(10)).await;
+    // The misbehaviour follows the answer.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let alive = fs::exists(ground.granted.join("beacon")).unwrap_or(false);
+    let begun = Instant::now();
+    let ended = match way {
+        "stop" => boxed.instance.stop(GRACE).await.to_string(),
+        "kill" => boxed.end().await.1.to_string(),
+        _ => {
+            let instance = boxed.instance.clone();
+            drop(boxed);
+            let exit = instance.kill(palisade_sandbox::KillReason::Dropped).await;
+            exit.to_string()
+        }
+    };
+    let took = begun.elapsed();
+    let left = host_side::left_over().await;
+    let name = format!("{}+{way}", attempt.variant);
+    let mut row = Row::new(attempt.number, &name, &attempt.name, launcher);
+    row.measured.insert("end_millis".into(), took.as_millis() as u64);
+    let harm = if !left.is_empty() {
+        Some(format!("{} processes are left", left.len()))
+    } else if took > GRACE + SLACK {
+        Some(format!("the end took {took:?}"))
+    } else if attempt.number == 49 && beats(&ground.granted.join("beacon")).await {
+        Some("the beacon goes on".to_owned())
+    } else {
+        ground.damage(&stage.secret)
+    };
+    ground.clear();
+    let answered = seen.outcome();
+    Ok(match harm {
+        Some(harm) => row.seen("SUCCEEDED", format!("the host finds: {harm}")),
+        None if answered == "SUCCEEDED" && (attempt.number == 48 || alive) => {
+            row.seen("contained", format!("{}; ended in {took:?}: {ended}", seen.detail()))
+        }
+        None => row.seen(answered, seen.detail()),
+    })
+}
+
+/// Whether a file still changes.
+async fn beats(beacon: &Path) -> bool {
+    let before = fs::read(beacon).unwrap_or_default();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    fs::read(beacon).unwrap_or_default() != before
+}
+
+/// A whole host, killed by SIGKILL while plugins of its own try to outlive it.
+async fn host_killed(task: &Task) -> Result<Row> {
+    let row = Row::new(49, "host-sigkill", "outlive a host that is killed", task.launcher);
+    let inner = Task { families: vec!["doomed".into()], meter: None, ..task.clone() };
+    let exe = std::env::current_exe()?;
+    let mut host = Command::new(exe)
+        .arg("runner")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .doing("starting a host to kill")?;
+    let mut stdin = host.stdin.take().ok_or_else(|| Trouble("no stdin".into()))?;
+    writeln!(stdin, "{}", serde_json::to_string(&inner)?)?;
+    let stdout = host.stdout.take().ok_or_else(|| Trouble("no stdout".into()))?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let ready: std::result::Result<Doomed, _> = serde_json::from_str(&line);
+    let Ok(ready) = ready else {
+        let _ = host.kill();
+        let _ = host.wait();
+        return Err(Trouble(format!("the doomed host said {line:?}")));
+    };
+    let beating = {
+        let mut all = true;
+        for beacon in &ready.beacons {
+            all &= beats(beacon).await;
+        }
+        all
+    };
+    host.kill()?;
+    host.wait()?;
+    tokio::time::sleep(HOST_GONE).await;
+    let mut going_on = 0;
+    for beacon in &ready.beacons {
+        going_on += usize::from(beats(beacon).await);
+    }
+    drop(stdin);
+    let _ = fs::remove_dir_all(&ready.base);
+    Ok(match (beating, going_on) {
+        (false, _) => row.seen("impossible:the beacons did not beat", ""),
+        (true, 0) => {
+            row.seen("contained", format!("{} beacons stopped within 1 s", ready.beacons.len()))
+        }
+        (true, n) => row.seen("SUCCEEDED", format!("{n} beacons go on after the host's death")),
+    })
+}
+
+/// What a doomed host tells before it is killed.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Doomed {
+    base: std::path::PathBuf,
+    beacons: Vec<std::path::PathBuf>,
+}
+
+/// The doomed host: launches daemons, says so, and waits for its end.
+///
+/// # Errors
+/// When it cannot launch.
+pub async fn doomed(stage: &Stage, task: &Task) -> Result<()> {
+    let options = Options { cgroups: task.launcher.cgroups(), ..Options::default() };
+    let walls = Walls::new(options, stage).await?;
+    let mut kept = Vec::new();
+    let mut beacons = Vec::new();
+    for variant in ["double-fork", "exec"] {
+        let ground = stage.ground()?;
+        let mut params = stage.params(&ground, true);
+        params.insert("seconds".into(), json!(30));
+        let boxed = walls.launch(&ground, &Terms::default()).await?;
+        boxed.attempt(49, variant, &params, Duration::from_secs(10)).await;
+        beacons.push(ground.granted.join("beacon"));
+        kept.push(boxed);
+    }
+    let doomed = Doomed { base: stage.base.path().to_path_buf(), beacons };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(&doomed)?)?;
+    out.flush()?;
+    // Killed long before; ends by itself if the one who should do it is gone.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    drop(kept);
+    Ok(())
+}
