@@ -245,8 +245,11 @@ mod tests {
         let mut command = Cli::command().term_width(100);
         command.build();
         insta::assert_snapshot!("help-palisade", command.render_long_help().to_string());
-        let names: Vec<String> =
-            command.get_subcommands().map(|c| c.get_name().to_owned()).filter(|n| n != "help").collect();
+        let names: Vec<String> = command
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .filter(|n| n != "help")
+            .collect();
         for name in names {
             let help = command.find_subcommand_mut(&name).unwrap().render_long_help().to_string();
             insta::assert_snapshot!(format!("help-{name}"), help);

@@ -5,14 +5,10 @@
 
 use std::io::{self, BufRead, IsTerminal as _, Write};
 
-use palisade_host::{Consent, Host, LaunchPlan, Plugin, RightState};
+use palisade_host::{Consent, GrantOptions, Host, LaunchPlan, Plugin, RightState};
 use palisade_model::{Capability, Guarantee, Level, Risk};
 
-use crate::{
-    terminal::Paint,
-    trouble::Trouble,
-    words,
-};
+use crate::{terminal::Paint, trouble::Trouble, words};
 
 /// One right that is asked for.
 #[derive(Clone, Debug)]
@@ -40,7 +36,12 @@ pub(crate) struct Question {
 
 /// Why no usable backend can make `capability` true as it stands, where a narrower one could be.
 pub(crate) fn too_wide(plan: &LaunchPlan, capability: &Capability) -> Option<String> {
-    capability.path().filter(|p| p.covers_below())?;
+    let scope = capability.path().filter(|p| p.covers_below())?;
+    if scope.path() == "/" {
+        return Some(
+            "all of this machine cannot be granted; name the folder that is needed".to_owned(),
+        );
+    }
     let written = capability.to_string();
     let candidates = &plan.candidates.as_ref()?.candidates;
     let mut why = None;
@@ -75,9 +76,14 @@ async fn question(host: &Host, plan: &LaunchPlan) -> Question {
 }
 
 /// The first backend that can be used at all, of those that were looked at, and what it gives.
-pub(crate) async fn usable(host: &Host, plan: &LaunchPlan) -> (Option<&'static str>, Vec<(Guarantee, Level)>) {
+pub(crate) async fn usable(
+    host: &Host,
+    plan: &LaunchPlan,
+) -> (Option<&'static str>, Vec<(Guarantee, Level)>) {
     let looked_at = |name: &str| {
-        plan.candidates.as_ref().is_some_and(|none| none.candidates.iter().any(|c| c.backend == name))
+        plan.candidates
+            .as_ref()
+            .is_some_and(|none| none.candidates.iter().any(|c| c.backend == name))
     };
     for backend in host.backends().iter().filter(|b| looked_at(b.name())) {
         let facts = backend.probe().await;
@@ -89,7 +95,11 @@ pub(crate) async fn usable(host: &Host, plan: &LaunchPlan) -> (Option<&'static s
 }
 
 /// Sees to it that the plugin has what it needs: asks on a terminal, refuses without one.
-pub(crate) async fn settle(host: &Host, plugin: &Plugin, stdin_is_taken: bool) -> Result<(), Trouble> {
+pub(crate) async fn settle(
+    host: &Host,
+    plugin: &Plugin,
+    stdin_is_taken: bool,
+) -> Result<(), Trouble> {
     let plan = plugin.plan().await?;
     let lacks = |required: bool| {
         plan.requested.iter().any(|r| r.required == required && r.state == RightState::Missing)
@@ -112,9 +122,17 @@ pub(crate) async fn settle(host: &Host, plugin: &Plugin, stdin_is_taken: bool) -
     .await
     .map_err(|_| Trouble::Said(1))?
     .map_err(|error| Trouble::usage(format!("the terminal cannot be read: {error}")))?;
+    for capability in &agreed {
+        plugin.grant_with(capability.clone(), GrantOptions::new().for_this_host()).await?;
+    }
+    let plan = plugin.plan().await?;
+    if plan.denied.is_none() {
+        // What no wall can hold is not remembered: the plugin could never start again.
+        walls(&plan)?;
+    }
     let answer = if agreed.is_empty() { Consent::Refused } else { Consent::Agreed(agreed) };
     plugin.consent(answer).await?;
-    verdict(&plugin.plan().await?)
+    verdict(&plan)
 }
 
 /// Whether somebody has answered for the manifest as it is.
@@ -192,11 +210,20 @@ fn show(question: &Question, out: &mut impl Write, paint: Paint) -> io::Result<(
         writeln!(out, "  the author says: \"{description}\"")?;
     }
     match question.backend {
-        None => writeln!(out, "\n{}", paint.bad("This machine has no walls for it; see `palisade doctor`."))?,
+        None => writeln!(
+            out,
+            "\n{}",
+            paint.bad("This machine has no walls for it; see `palisade doctor`.")
+        )?,
         Some(backend) => {
-            writeln!(out, "\nWhat this machine enforces ({backend}), whatever you answer:")?;
+            writeln!(out, "\nBehind this machine's walls ({backend}), whatever you answer, it")?;
             for (guarantee, level) in &question.guarantees {
-                writeln!(out, "  {} {}", words::level(*level, paint), words::guarantee(*guarantee))?;
+                writeln!(
+                    out,
+                    "  {} {}",
+                    words::level(*level, paint),
+                    words::guarantee(*guarantee)
+                )?;
             }
         }
     }
@@ -213,7 +240,12 @@ fn ask_group(
     for asked in group {
         let need = if asked.required { "it does not start without" } else { "it can do without" };
         writeln!(out, "\n  {}", paint.bold(words::right(&asked.capability)))?;
-        writeln!(out, "    {}   risk: {}, {need}", words::written(&asked.capability), words::risk(asked.risk, paint))?;
+        writeln!(
+            out,
+            "    {}   risk: {}, {need}",
+            words::written(&asked.capability),
+            words::risk(asked.risk, paint)
+        )?;
         match &asked.reason {
             Some(reason) => writeln!(out, "    the author says: \"{reason}\"")?,
             None => writeln!(out, "    the author gives no reason")?,
@@ -238,7 +270,12 @@ fn ask_group(
     Ok(())
 }
 
-fn read_answer(may_agree: bool, count: usize, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<Answer> {
+fn read_answer(
+    may_agree: bool,
+    count: usize,
+    input: &mut impl BufRead,
+    out: &mut impl Write,
+) -> io::Result<Answer> {
     let narrow = if count == 1 { "narrow it" } else { "one by one" };
     loop {
         if may_agree {
@@ -257,7 +294,11 @@ fn read_answer(may_agree: bool, count: usize, input: &mut impl BufRead, out: &mu
     }
 }
 
-fn read_narrower(asked: &Asked, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<Option<Capability>> {
+fn read_narrower(
+    asked: &Asked,
+    input: &mut impl BufRead,
+    out: &mut impl Write,
+) -> io::Result<Option<Capability>> {
     let kind = asked.capability.kind();
     let here = std::env::current_dir()?;
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from);
@@ -271,7 +312,9 @@ fn read_narrower(asked: &Asked, input: &mut impl BufRead, out: &mut impl Write) 
             Ok(capability) if capability == asked.capability && asked.too_wide.is_some() => {
                 writeln!(out, "    That is what cannot be granted; name a folder.")?;
             }
-            Ok(capability) if capability.is_subset_of(&asked.capability) => return Ok(Some(capability)),
+            Ok(capability) if capability.is_subset_of(&asked.capability) => {
+                return Ok(Some(capability));
+            }
             Ok(_) => writeln!(out, "    That is more than it asks for.")?,
         }
     }

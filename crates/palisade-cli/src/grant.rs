@@ -50,23 +50,36 @@ fn absolute(text: &str, here: &Path, home: Option<&Path>) -> Result<String, Stri
 /// An option that cannot be meant is an error of the command line, not of the plugin.
 fn as_usage(failure: Failure) -> Failure {
     match failure.code {
-        ErrorCode::InvalidParams | ErrorCode::NotFound => Failure { code: ErrorCode::Usage, ..failure },
+        ErrorCode::InvalidParams | ErrorCode::NotFound => {
+            Failure { code: ErrorCode::Usage, ..failure }
+        }
         _ => failure,
     }
 }
 
-/// Grants what the options say, for this run or to be remembered.
-pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs, remember: bool) -> Result<(), Trouble> {
-    let options = if remember { GrantOptions::new() } else { GrantOptions::new().for_this_host() };
+/// Grants what the options say, for this run. Gives what was granted.
+pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs) -> Result<Vec<Capability>, Trouble> {
+    let options = GrantOptions::new().for_this_host();
     let here = std::env::current_dir()
         .map_err(|error| Trouble::usage(format!("the current folder cannot be named: {error}")))?;
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());
+    let mut granted = Vec::new();
     for text in &args.grant {
         let capability = parse(text, &here, home.as_deref())?;
-        plugin.grant_with(capability, options).await.map_err(as_usage)?;
+        plugin.grant_with(capability.clone(), options).await.map_err(as_usage)?;
+        granted.push(capability);
     }
     if args.grant_all {
-        plugin.grant_requested_with(options).await?;
+        granted.extend(plugin.grant_requested_with(options).await?);
+    }
+    Ok(granted)
+}
+
+/// Stores what was granted for this run, once the plugin has started with it: what it cannot start with is
+/// not worth remembering.
+pub(crate) async fn remember(plugin: &Plugin, granted: Vec<Capability>) -> Result<(), Trouble> {
+    for capability in granted {
+        plugin.grant(capability).await?;
     }
     Ok(())
 }
@@ -78,7 +91,8 @@ mod tests {
     #[test]
     fn relative_paths_are_taken_from_where_one_is() {
         let parse = |text| {
-            parse(text, Path::new("/home/ada/work"), Some(Path::new("/home/ada"))).map(|c| c.to_string())
+            parse(text, Path::new("/home/ada/work"), Some(Path::new("/home/ada")))
+                .map(|c| c.to_string())
         };
         for (written, meant) in [
             ("fs.read:/srv/**", "fs.read:/srv/**"),

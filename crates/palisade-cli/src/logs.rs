@@ -99,8 +99,14 @@ fn line_text(line: &LogLine<'_>, paint: Paint) -> String {
         LogLevel::Warn => format!("{} ", paint.warn("warning:")),
         _ => String::new(),
     };
-    let fields: String = line.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-    format!("{} {level}{}{}", paint.dim(format!("{} |", name(line.source))), line.message, paint.dim(fields))
+    let fields: String =
+        line.fields.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    format!(
+        "{} {level}{}{}",
+        paint.dim(format!("{} |", name(line.source))),
+        line.message,
+        paint.dim(fields)
+    )
 }
 
 impl LogSink for Printer {
@@ -126,7 +132,10 @@ impl LogSink for Printer {
             json!({"event": "dropped", "plugin": name(source), "bytes": bytes}).to_string()
         } else {
             let source = self.paint.dim(format!("{} |", name(source)));
-            format!("{source} {}", self.paint.warn(format!("({bytes} bytes of log dropped: it wrote too fast)")))
+            format!(
+                "{source} {}",
+                self.paint.warn(format!("({bytes} bytes of log dropped: it wrote too fast)"))
+            )
         });
     }
 }

@@ -87,10 +87,14 @@ fn policy(path: &Path) -> Result<OperatorPolicy, Trouble> {
 fn config(path: &Path) -> Result<serde_json::Value, Trouble> {
     let bytes = read(path, MAX_CONFIG + 1)?;
     if bytes.len() as u64 > MAX_CONFIG {
-        return Err(Trouble::usage(format!("the configuration {} is larger than 1 MiB", shown(path))));
+        return Err(Trouble::usage(format!(
+            "the configuration {} is larger than 1 MiB",
+            shown(path)
+        )));
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Trouble::usage(format!("the configuration {} is not JSON: {error}", shown(path))))
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Trouble::usage(format!("the configuration {} is not JSON: {error}", shown(path)))
+    })
 }
 
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {

@@ -146,7 +146,8 @@ mod tests {
             safe,
             r#"{"a":"\u009b31m\u202eb\u007f\udb40\udc41", "π": [1e400, 12345678901234567890123]}"#
         );
-        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(&text.replace("1e400, ", ""));
+        let parse =
+            |text: &str| serde_json::from_str::<serde_json::Value>(&text.replace("1e400, ", ""));
         assert_eq!(parse(&safe).unwrap(), parse(hostile).unwrap());
     }
 

@@ -88,7 +88,10 @@ pub(crate) fn in_lines(failure: &Failure, none: &NoBackend) -> Failure {
             ));
         }
         for (capability, why) in &candidate.unsupported {
-            message.push_str(&format!("\n  {}: cannot enforce {capability}: {why}", candidate.backend));
+            message.push_str(&format!(
+                "\n  {}: cannot enforce {capability}: {why}",
+                candidate.backend
+            ));
         }
     }
     Failure { message, ..failure.clone() }
@@ -96,8 +99,12 @@ pub(crate) fn in_lines(failure: &Failure, none: &NoBackend) -> Failure {
 
 /// A failure for people.
 pub(crate) fn failure_text(failure: &Failure, paint: Paint) -> String {
-    let mut text =
-        format!("{} {} {}", paint.bad("error:"), failure.message, paint.dim(format!("[{}]", failure.code)));
+    let mut text = format!(
+        "{} {} {}",
+        paint.bad("error:"),
+        failure.message,
+        paint.dim(format!("[{}]", failure.code))
+    );
     if let Some(rule) = &failure.rule {
         text.push_str(&format!("\n  rule: {rule}"));
     }
@@ -156,10 +163,16 @@ mod tests {
 
     #[test]
     fn a_manifest_that_is_not_valid_is_shown_as_a_compiler_would() {
-        let error = palisade_manifest::parse("api: palisade/1\nid: a\nversoin: 1.0.0\n", palisade_manifest::Syntax::Yaml)
-            .unwrap_err();
+        let error = palisade_manifest::parse(
+            "api: palisade/1\nid: a\nversoin: 1.0.0\n",
+            palisade_manifest::Syntax::Yaml,
+        )
+        .unwrap_err();
         let text = manifest_text(&error);
-        assert!(text.contains("--> line 3, column 1") && text.contains('^') && text.contains("version"), "{text}");
+        assert!(
+            text.contains("--> line 3, column 1") && text.contains('^') && text.contains("version"),
+            "{text}"
+        );
         assert_eq!(Trouble::from(HostError::from(error)).exit_status(), 2);
     }
 }

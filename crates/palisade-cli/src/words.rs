@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_model::{
-    Capability, Guarantee, Level, Limits, Risk,
-    capability::Scope,
-    text::escape,
-};
+use palisade_model::{Capability, Guarantee, Level, Limits, Risk, capability::Scope, text::escape};
 
 use crate::terminal::Paint;
 
@@ -17,7 +13,9 @@ const MAX_SCOPE: usize = 300;
 pub(crate) fn right(capability: &Capability) -> String {
     let scope = escape(&capability.scope().to_string(), MAX_SCOPE);
     let on = match capability.scope() {
-        Scope::Path(path) if path.path() == "/" && path.covers_below() => "anywhere on this machine".to_owned(),
+        Scope::Path(path) if path.path() == "/" && path.covers_below() => {
+            "anywhere on this machine".to_owned()
+        }
         Scope::Path(path) if path.covers_below() => {
             format!("in {} and below", escape(path.path(), MAX_SCOPE))
         }
@@ -81,7 +79,11 @@ pub(crate) fn bytes(count: u64) -> String {
         if count >= size {
             let tenths = count.saturating_mul(10) / size;
             let (whole, rest) = (tenths / 10, tenths % 10);
-            return if rest == 0 { format!("{whole} {unit}") } else { format!("{whole}.{rest} {unit}") };
+            return if rest == 0 {
+                format!("{whole} {unit}")
+            } else {
+                format!("{whole}.{rest} {unit}")
+            };
         }
     }
     format!("{count} B")

@@ -1,9 +1,10 @@
 // Policed limits: memory and CPU, sampled from /proc where no cgroup can hold them.
 //
-// Memory counted: anonymous and shared resident pages of every process (shared ones once for each, so
-// the sum errs upwards), their page tables, what lies in the private tmpfs mounts, and for each socket of
-// the network namespace as much as its send buffer can hold (nothing tells how much it does). The more of
-// the limit is used, the closer the samples.
+// Memory counted: anonymous and shared resident pages of every process, their page tables, what lies in
+// the private tmpfs mounts, and for each socket of the network namespace as much as its send buffer can
+// hold (nothing tells how much it does). The quick count has shared pages once for each process, so it
+// errs upwards; where it is over the limit, a slower one that divides them decides. The more of the limit
+// is used, the closer the samples.
 
 use crate::plan::word;
 use crate::support::{Text, number};
@@ -23,6 +24,8 @@ const SOCKET_BYTES: u64 = 212_992 + 65_536;
 pub struct Usage {
     pub pids: u32,
     pub memory: u64,
+    /// The part of `memory` that was counted process by process.
+    processes: u64,
     /// CPU time of everything alive, and of what the living have reaped.
     cpu_micros: u64,
 }
@@ -83,7 +86,12 @@ impl Police {
         let usage = sample();
         self.memory = usage.memory;
         if self.memory_limit != 0 && usage.memory > self.memory_limit {
-            return Some(usage.memory);
+            // The quick count has shared pages once for each process: a hundred forks of one interpreter
+            // look like a hundred interpreters. The slow one decides.
+            let shared_out = usage.memory - usage.processes + proportional_bytes();
+            if shared_out > self.memory_limit {
+                return Some(shared_out);
+            }
         }
         if self.cpu_millis != 0 {
             self.hold_cpu(usage.cpu_micros + self.reaped_micros);
@@ -166,12 +174,14 @@ fn field(text: &[u8], key: &[u8]) -> u64 {
 }
 
 fn sample() -> Usage {
-    let mut usage = Usage { pids: 0, memory: tmpfs_bytes() + socket_bytes(), cpu_micros: 0 };
+    let mut usage =
+        Usage { pids: 0, memory: tmpfs_bytes() + socket_bytes(), processes: 0, cpu_micros: 0 };
     let seen = each_process(|pid| {
         let mut buffer = [0u8; 2048];
         let status = read_file(pid, b"status", &mut buffer);
         let kib = field(status, b"RssAnon:") + field(status, b"RssShmem:") + field(status, b"VmPTE:");
         usage.memory = usage.memory.saturating_add(kib << 10);
+        usage.processes = usage.processes.saturating_add(kib << 10);
         usage.pids += field(status, b"Threads:") as u32;
         let mut buffer = [0u8; 1024];
         let stat = read_file(pid, b"stat", &mut buffer);
@@ -186,9 +196,30 @@ fn sample() -> Usage {
     });
     // What cannot be seen cannot be policed: that counts as too much.
     if !seen {
-        usage.memory = u64::MAX;
+        usage.memory = u64::MAX / 2;
     }
     usage
+}
+
+/// Memory of every process, shared pages divided among those that share them. A process that hides its
+/// share (it made itself undumpable) is counted in full.
+fn proportional_bytes() -> u64 {
+    let mut bytes = 0u64;
+    let seen = each_process(|pid| {
+        let mut buffer = [0u8; 2048];
+        let status = read_file(pid, b"status", &mut buffer);
+        let tables = field(status, b"VmPTE:");
+        let full = field(status, b"RssAnon:") + field(status, b"RssShmem:");
+        let mut buffer = [0u8; 2048];
+        let rollup = read_file(pid, b"smaps_rollup", &mut buffer);
+        let own = if rollup.is_empty() {
+            full
+        } else {
+            field(rollup, b"Pss_Anon:") + field(rollup, b"Pss_Shmem:")
+        };
+        bytes = bytes.saturating_add((own + tables) << 10);
+    });
+    if seen { bytes } else { u64::MAX / 2 }
 }
 
 /// What the plugin's sockets may hold at most. The filter keeps it from enlarging their buffers.

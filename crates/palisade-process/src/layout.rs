@@ -167,7 +167,8 @@ pub(crate) fn filter(
     memory_is_policed: bool,
 ) -> Result<Arc<Vec<u8>>, SandboxError> {
     // There are few, they depend on nothing else, and compiling one takes longer than building the walls.
-    static KNOWN: Mutex<Vec<((Profile, bool), Arc<Vec<u8>>)>> = Mutex::new(Vec::new());
+    type Known = Vec<((Profile, bool), Arc<Vec<u8>>)>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
     let key = (profile, memory_is_policed);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, program)) = known.iter().find(|(k, _)| *k == key) {

@@ -1,6 +1,10 @@
 //! Reading a plugin's standard output and error: lines for the log, bounded in length and rate.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Instant};
+use std::{
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use palisade_sandbox::{HostCalls, OutputStream, SandboxError};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -8,6 +12,9 @@ use tokio::{io::AsyncReadExt, net::unix::pipe};
 
 /// Longest line that is handed on whole; longer ones are cut into pieces of this length.
 const LINE: usize = 8 * 1024;
+
+/// How long a count of dropped bytes is kept back while the flood goes on.
+const TELL: Duration = Duration::from_millis(250);
 
 /// A pipe: the end that we read, and the end for the plugin.
 pub(crate) fn pipe() -> Result<(pipe::Receiver, OwnedFd), SandboxError> {
@@ -58,6 +65,7 @@ pub(crate) async fn forward(
     let mut line: Vec<u8> = Vec::new();
     let mut chunk = vec![0u8; 4096];
     let mut dropped = 0u64;
+    let mut told = Instant::now();
     loop {
         let n = match stream.read(&mut chunk).await {
             Ok(0) | Err(_) => break,
@@ -82,6 +90,10 @@ pub(crate) async fn forward(
                     break;
                 }
             }
+        }
+        if dropped > 0 && told.elapsed() >= TELL {
+            host.output_dropped(std::mem::take(&mut dropped));
+            told = Instant::now();
         }
         // One busy plugin must not keep the task's thread to itself.
         tokio::task::yield_now().await;

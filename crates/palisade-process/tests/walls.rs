@@ -456,3 +456,22 @@ async fn a_plugin_that_reads_to_the_end_of_its_lane_ends_by_itself_after_shutdow
     let exit = instance.stop(Duration::from_secs(10)).await;
     assert_eq!(exit.cause, ExitCause::Exited(0), "{exit}");
 }
+
+#[tokio::test]
+async fn pages_that_processes_share_are_counted_once() {
+    let mut bench = python();
+    bench.spec.limits.memory = 96 << 20;
+    bench.spec.limits.pids = 32;
+    let backend = ProcessBackend::new(Options { cgroups: false, ..Options::default() });
+    let instance = bench.launch(&backend).await.unwrap();
+    // 24 processes that share 32 MiB: 800 MiB in the quick count.
+    let fork = "
+kept = bytearray(b'x') * (32 << 20)
+for _ in range(24):
+    if os.fork() == 0:
+        __import__('time').sleep(30)
+        os._exit(0)
+__import__('time').sleep(0.5)
+result = len(kept)";
+    assert_eq!(eval(&instance, fork).await.unwrap(), json!(32 << 20));
+}

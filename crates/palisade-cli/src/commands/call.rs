@@ -6,12 +6,7 @@ use palisade_model::{ErrorCode, Failure};
 use serde_json::value::RawValue;
 
 use crate::{
-    cli::Call,
-    consent, grant,
-    logs::Printer,
-    session::Session,
-    terminal,
-    trouble::Trouble,
+    cli::Call, consent, grant, logs::Printer, session::Session, terminal, trouble::Trouble,
 };
 
 /// Longest arguments, in bytes: more than a frame carries.
@@ -37,9 +32,12 @@ async fn answer(
 ) -> Result<String, Trouble> {
     let (session, plugin) =
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
-    grant::apply(&plugin, &args.plugin, args.remember.remember).await?;
+    let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, stdin_is_taken).await?;
     plugin.start().await?;
+    if args.remember.remember {
+        grant::remember(&plugin, granted).await?;
+    }
     let result = tokio::select! {
         result = plugin.call(&args.tool, arguments) => result,
         () = super::run::interrupted() => Err(Failure::new(ErrorCode::Cancelled, "interrupted")),

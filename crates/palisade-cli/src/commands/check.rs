@@ -17,7 +17,7 @@ use crate::{
 /// Runs the command.
 pub(crate) async fn check(args: &Check) -> Result<(), Trouble> {
     let (session, plugin) = Session::with_plugin(&args.plugin, None, None).await?;
-    grant::apply(&plugin, &args.plugin, false).await?;
+    grant::apply(&plugin, &args.plugin).await?;
     let plan = plugin.plan().await?;
     let verdict = verdict(&plan);
     if args.output.json {
@@ -54,7 +54,8 @@ fn verdict(plan: &LaunchPlan) -> Result<(), Failure> {
                 && c.missing.is_empty()
                 && c.unsupported.iter().all(|(written, _)| {
                     plan.missing(true).any(|r| {
-                        r.capability.to_string() == *written && too_wide(plan, &r.capability).is_some()
+                        r.capability.to_string() == *written
+                            && too_wide(plan, &r.capability).is_some()
                     })
                 })
         })
@@ -67,7 +68,10 @@ fn conclusion(plan: &LaunchPlan, paint: Paint) -> String {
     match plan.missing(false).count() {
         0 => paint.good("It can be started here."),
         1 => format!("{} once what it requires is granted.", paint.good("It can be started here,")),
-        count => format!("{} once the {count} rights that it requires are granted.", paint.good("It can be started here,")),
+        count => format!(
+            "{} once the {count} rights that it requires are granted.",
+            paint.good("It can be started here,")
+        ),
     }
 }
 
@@ -112,11 +116,16 @@ fn report(
                 None => format!(
                     "    {} {}",
                     paint.warn("not granted:"),
-                    right.option.as_deref().unwrap_or("it cannot be written as an option; grant it on a terminal")
+                    right
+                        .option
+                        .as_deref()
+                        .unwrap_or("it cannot be written as an option; grant it on a terminal")
                 ),
             },
             RightState::Forbidden(why) => format!("    {} {why}", paint.bad("forbidden:")),
-            RightState::Unusable(why) => format!("    {} {why}", paint.bad("granted, but cannot be used:")),
+            RightState::Unusable(why) => {
+                format!("    {} {why}", paint.bad("granted, but cannot be used:"))
+            }
             _ => String::new(),
         });
     }
@@ -147,12 +156,17 @@ fn walls(
     paint: Paint,
     lines: &mut Vec<String>,
 ) {
-    let heading = |name: &str| format!("\n{}", paint.bold(format!("This machine enforces (backend {name})")));
+    let heading =
+        |name: &str| format!("\n{}", paint.bold(format!("This machine enforces (backend {name})")));
     match (&plan.wall, fallback) {
         (Some(wall), _) => {
             lines.push(heading(wall.backend));
             for (guarantee, level, how) in &wall.reasons {
-                lines.push(format!("  {:<18}{} {how}", guarantee.as_str(), words::level(*level, paint)));
+                lines.push(format!(
+                    "  {:<18}{} {how}",
+                    guarantee.as_str(),
+                    words::level(*level, paint)
+                ));
             }
         }
         (None, (Some(name), guarantees)) => {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use palisade_model::{ErrorCode, Failure, Guarantee, GuaranteeSet, Level};
 use palisade_sandbox::{Facts, Finding};
-use palisade_seccomp::{Arch, listing, profiles::{Profile, UnknownProfile}};
+use palisade_seccomp::{
+    Arch, listing,
+    profiles::{Profile, UnknownProfile},
+};
 use serde_json::json;
 
 use crate::{
@@ -31,9 +34,12 @@ pub(crate) async fn doctor(args: &Doctor) -> Result<(), Trouble> {
     }
     progress.done();
     if probed.is_empty() {
-        return Err(Failure::new(ErrorCode::NoBackend, "this version of Palisade has no backend for this platform")
-            .hint("run it on Linux, on x86_64 or aarch64")
-            .into());
+        return Err(Failure::new(
+            ErrorCode::NoBackend,
+            "this version of Palisade has no backend for this platform",
+        )
+        .hint("run it on Linux, on x86_64 or aarch64")
+        .into());
     }
     if args.output.json {
         let floor = GuaranteeSet::default_floor();
@@ -61,7 +67,8 @@ fn machine() -> String {
 }
 
 fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
-    let mut lines = vec![format!("palisade {} on {}", env!("CARGO_PKG_VERSION"), machine()), String::new()];
+    let mut lines =
+        vec![format!("palisade {} on {}", env!("CARGO_PKG_VERSION"), machine()), String::new()];
     let mut seen: Vec<&Finding> = Vec::new();
     for (_, facts) in probed {
         for finding in &facts.findings {
@@ -75,7 +82,11 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
         let mark = if finding.good { paint.good("good") } else { paint.warn("poor") };
         lines.push(format!("  {mark}  {:<11} {}", finding.topic, finding.detail));
         if let Some(remedy) = &finding.remedy {
-            lines.push(format!("        {:<11} {}", "remedy:", remedy.replace('\n', "\n                    ")));
+            lines.push(format!(
+                "        {:<11} {}",
+                "remedy:",
+                remedy.replace('\n', "\n                    ")
+            ));
         }
     }
     lines.push(String::new());
@@ -89,7 +100,10 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
     for guarantee in Guarantee::ALL {
         let mut line = format!("  {:<18}", guarantee.as_str());
         for (_, facts) in probed {
-            line.push_str(&format!("{}   ", words::level(facts.guarantees.level(guarantee), paint)));
+            line.push_str(&format!(
+                "{}   ",
+                words::level(facts.guarantees.level(guarantee), paint)
+            ));
         }
         let demanded = match floor.level(guarantee) {
             Level::None => String::new(),
@@ -109,7 +123,11 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
                 why.remedy.replace('\n', "\n          ")
             ),
             None if facts.guarantees.covers(&floor) => {
-                format!("{}: {}, covers what is demanded of every plugin by default", paint.bold(name), paint.good("yes"))
+                format!(
+                    "{}: {}, covers what is demanded of every plugin by default",
+                    paint.bold(name),
+                    paint.good("yes")
+                )
             }
             None => {
                 let missing: Vec<String> =
@@ -127,11 +145,16 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
 }
 
 fn seccomp(name: &str, as_json: bool) -> Result<(), Trouble> {
-    let profile: Profile = name.parse().map_err(|e: UnknownProfile| Trouble::usage(e.to_string()))?;
+    let profile: Profile =
+        name.parse().map_err(|e: UnknownProfile| Trouble::usage(e.to_string()))?;
     let arch = Arch::native().ok_or_else(|| {
-        Trouble::from(Failure::new(ErrorCode::NoBackend, "there are no system call filters for this processor"))
+        Trouble::from(Failure::new(
+            ErrorCode::NoBackend,
+            "there are no system call filters for this processor",
+        ))
     })?;
-    let policy = profile.with_floor().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+    let policy =
+        profile.with_floor().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
     let table = listing(&policy, arch);
     if !as_json {
         terminal::out(table.to_string().trim_end());

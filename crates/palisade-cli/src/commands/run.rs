@@ -61,11 +61,14 @@ pub(crate) async fn run(args: &Run) -> Result<(), Trouble> {
 async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exit), Trouble> {
     let (session, plugin) =
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
-    grant::apply(&plugin, &args.plugin, args.remember.remember).await?;
+    let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, false).await?;
     tokio::select! {
         started = plugin.start() => started?,
         () = interrupted() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
+    }
+    if args.remember.remember {
+        grant::remember(&plugin, granted).await?;
     }
     announce(&plugin, args.output.json);
     let exit = tokio::select! {

@@ -48,7 +48,10 @@ fn the_prompt_says_what_why_how_risky_and_what_is_enforced() {
 
 #[test]
 fn silence_is_no() {
-    let question = question(vec![asked("fs.read:/srv/**", true, Some("x")), asked("secret:db", true, Some("y"))]);
+    let question = question(vec![
+        asked("fs.read:/srv/**", true, Some("x")),
+        asked("secret:db", true, Some("y")),
+    ]);
     for typed in ["", "\n", "\n\n", "no\nN\n", "s\n\n"] {
         assert!(answers(&question, typed).0.is_empty(), "{typed:?}");
     }

@@ -60,15 +60,27 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt("kill-host", "kill the host", host),
     Attempt("reach-loopback", "reach a server on loopback", |s| json!({"port": s.port()})),
     Attempt("reach-metadata", "reach the cloud's metadata address", none),
-    Attempt("reach-sockets", "reach docker, D-Bus and a socket of the host", |s| json!({"path": s.text("host.sock")})),
+    Attempt(
+        "reach-sockets",
+        "reach docker, D-Bus and a socket of the host",
+        |s| json!({"path": s.text("host.sock")}),
+    ),
     Attempt("ask-for-secret", "ask the host for a secret", none),
     Attempt("publish-event", "publish an event nobody granted", none),
     Attempt("nested-namespace", "become root in a new namespace", none),
     Attempt("mount-something", "mount a file system", none),
     Attempt("run-dropped-program", "run a program it wrote", none),
     Attempt("rewrite-itself", "rewrite its own program", none),
-    Attempt("write-outside", "write outside its folder", |s| json!({"path": s.text("outside/owned.txt")})),
-    Attempt("leave-setuid", "leave a set-user-id file behind", |s| json!({"path": s.text("inbox")})),
+    Attempt(
+        "write-outside",
+        "write outside its folder",
+        |s| json!({"path": s.text("outside/owned.txt")}),
+    ),
+    Attempt(
+        "leave-setuid",
+        "leave a set-user-id file behind",
+        |s| json!({"path": s.text("inbox")}),
+    ),
     Attempt("open-everything", "use up all file handles", none),
     Attempt("flood-log", "flood the log with 32 MB", none),
     Attempt("fork-bomb", "fork bomb", none),
@@ -101,7 +113,11 @@ impl Attempted {
 }
 
 /// Loads the hostile plugin and grants it the folder that it asks for.
-pub(super) async fn load(session: &Session, stage: &Stage, backend: Option<&str>) -> Result<Plugin, Trouble> {
+pub(super) async fn load(
+    session: &Session,
+    stage: &Stage,
+    backend: Option<&str>,
+) -> Result<Plugin, Trouble> {
     let hostile = load_from(session, stage, "hostile", backend).await?;
     grant(&hostile, Kind::FsWrite, stage, "inbox").await?;
     Ok(hostile)
@@ -117,7 +133,12 @@ pub(super) async fn all(
 ) -> Result<Vec<Attempted>, Trouble> {
     let mut all = Vec::with_capacity(ATTEMPTS.len());
     for (number, attempt) in ATTEMPTS.iter().enumerate() {
-        progress.step(format_args!("hostile plugin, {} of {}: {}", number + 1, ATTEMPTS.len(), attempt.1));
+        progress.step(format_args!(
+            "hostile plugin, {} of {}: {}",
+            number + 1,
+            ATTEMPTS.len(),
+            attempt.1
+        ));
         if hostile.status().state != State::Running {
             hostile.start().await?;
         }
@@ -185,7 +206,11 @@ async fn one(
 }
 
 /// Makes the call, and looks all the while at what the plugin uses.
-async fn watched_call(hostile: &Plugin, arguments: &Value, is_silent: bool) -> (Result<Value, Failure>, Usage) {
+async fn watched_call(
+    hostile: &Plugin,
+    arguments: &Value,
+    is_silent: bool,
+) -> (Result<Value, Failure>, Usage) {
     let mut options = CallOptions::new();
     if is_silent {
         options = options.timeout(SILENCE);
@@ -239,7 +264,7 @@ fn told(outcome: &Result<Value, Failure>) -> (String, String) {
             let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
             let said = format!("{}\n{}", text("answer"), text("read"));
             let shown = match text("outcome") {
-                "blocked" => text("answer").to_owned(),
+                "blocked" | "nothing" => text("answer").to_owned(),
                 other => format!("{other}: {}", text("answer")),
             };
             (said, escape(&shown, MAX_ANSWER))
@@ -247,7 +272,7 @@ fn told(outcome: &Result<Value, Failure>) -> (String, String) {
         Err(failure) => {
             let shown = match failure.code {
                 ErrorCode::Deadline => format!("no answer within {} s; ended", SILENCE.as_secs()),
-                _ => failure.message.clone(),
+                _ => failure.message.trim_start_matches("the plugin ended: ").to_owned(),
             };
             (failure.to_string(), escape(&shown, MAX_ANSWER))
         }
@@ -258,7 +283,8 @@ fn told(outcome: &Result<Value, Failure>) -> (String, String) {
 fn claim(outcome: &Result<Value, Failure>) -> Option<String> {
     let value = outcome.as_ref().ok()?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    (text("outcome") == Some("SUCCEEDED")).then(|| escape(text("answer").unwrap_or_default(), MAX_ANSWER))
+    (text("outcome") == Some("SUCCEEDED"))
+        .then(|| escape(text("answer").unwrap_or_default(), MAX_ANSWER))
 }
 
 /// Where it used more than it may.

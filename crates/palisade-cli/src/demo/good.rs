@@ -8,12 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{set_up, sink::Counting, stage};
-use crate::{
-    session::Session,
-    terminal::Progress,
-    trouble::Trouble,
-    words,
-};
+use crate::{session::Session, terminal::Progress, trouble::Trouble, words};
 
 /// Calls whose median is shown.
 const CALLS: usize = 200;
@@ -109,10 +104,13 @@ impl Troupe {
         progress.step("word-counter");
         works.push(self.ungranted().await);
         grant(&self.counter, Kind::FsRead, stage, "texts").await?;
-        works.push(started("word-counter", "start, with that folder granted", &self.counter).await?);
+        works
+            .push(started("word-counter", "start, with that folder granted", &self.counter).await?);
         works.push(self.count(stage).await);
         progress.step("markov-chatter");
-        works.push(started("markov-chatter", "start, in another plugin dialect", &self.chatter).await?);
+        works.push(
+            started("markov-chatter", "start, in another plugin dialect", &self.chatter).await?,
+        );
         works.push(self.chat().await);
         works.push(self.remember(sink).await?);
         Ok(works)
@@ -129,7 +127,8 @@ impl Troupe {
     async fn digest(&self) -> Work {
         let began = Instant::now();
         let answer = value(self.checksum.call("sha256", &json!({"text": "abc"})).await);
-        let digest = answer.as_ref().ok().and_then(|v| v.get("sha256")?.as_str().map(str::to_owned));
+        let digest =
+            answer.as_ref().ok().and_then(|v| v.get("sha256")?.as_str().map(str::to_owned));
         let result = match (&digest, &answer) {
             (Some(digest), _) => format!("{}…", digest.chars().take(16).collect::<String>()),
             (None, Ok(other)) => other.to_string(),
@@ -171,10 +170,22 @@ impl Troupe {
             Ok(counted) => {
                 let number = |name: &str| counted.get(name).and_then(Value::as_u64);
                 let ok = number("files") == Some(3) && number("words") == Some(stage::TEXT_WORDS);
-                let top = counted.get("top").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let top = counted
+                    .get("top")
+                    .and_then(Value::as_array)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 let top: Vec<&str> = top.iter().filter_map(|e| e.get("word")?.as_str()).collect();
                 let counts = (number("files").unwrap_or(0), number("words").unwrap_or(0));
-                (ok, format!("{} files, {} words, most often: {}", counts.0, counts.1, top.join(", ")))
+                (
+                    ok,
+                    format!(
+                        "{} files, {} words, most often: {}",
+                        counts.0,
+                        counts.1,
+                        top.join(", ")
+                    ),
+                )
             }
             Err(failure) => (false, failure.to_string()),
         };
@@ -185,12 +196,14 @@ impl Troupe {
         let began = Instant::now();
         let say = || async {
             let answer = self.chatter.call("say", &json!({"seed": 3, "words": 9})).await;
-            value(answer).map(|v| v.get("text").and_then(Value::as_str).unwrap_or_default().to_owned())
+            value(answer)
+                .map(|v| v.get("text").and_then(Value::as_str).unwrap_or_default().to_owned())
         };
         let (ok, result) = match (say().await, say().await) {
-            (Ok(one), Ok(two)) => {
-                (one == two && one.split(' ').count() == 9, format!("\"{}\"", palisade_model::text::escape(&one, 80)))
-            }
+            (Ok(one), Ok(two)) => (
+                one == two && one.split(' ').count() == 9,
+                format!("\"{}\"", palisade_model::text::escape(&one, 80)),
+            ),
             (Err(failure), _) | (_, Err(failure)) => (false, failure.to_string()),
         };
         Work::new("markov-chatter", "say nine words, twice the same", ok, result, began)
@@ -214,13 +227,23 @@ impl Troupe {
 }
 
 impl Work {
-    fn new(plugin: &'static str, task: &'static str, ok: bool, result: String, began: Instant) -> Self {
+    fn new(
+        plugin: &'static str,
+        task: &'static str,
+        ok: bool,
+        result: String,
+        began: Instant,
+    ) -> Self {
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         Self { plugin, task, ok, result, micros }
     }
 }
 
-async fn started(plugin: &'static str, task: &'static str, running: &Plugin) -> Result<Work, Trouble> {
+async fn started(
+    plugin: &'static str,
+    task: &'static str,
+    running: &Plugin,
+) -> Result<Work, Trouble> {
     let began = Instant::now();
     running.start().await?;
     let backend = running.status().backend.unwrap_or("no");

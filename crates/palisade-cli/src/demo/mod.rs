@@ -48,8 +48,13 @@ pub(crate) async fn demo(args: &cli::Demo) -> Result<(), Trouble> {
     // Whatever happened, nothing is left running; a failure to end in order is not the demo's subject.
     let _ = session.host.shutdown().await;
     let (backend, guarantees, good, attempts) = result?;
-    let report =
-        report::Report { backend, guarantees, good, attempts, seconds: began.elapsed().as_secs_f64() };
+    let report = report::Report {
+        backend,
+        guarantees,
+        good,
+        attempts,
+        seconds: began.elapsed().as_secs_f64(),
+    };
     if args.output.json {
         crate::terminal::json(&report.to_json());
     } else {

@@ -10,7 +10,8 @@ use super::{attempts::Attempted, good::Work};
 use crate::{terminal::Paint, words};
 
 /// A line below the heading and nothing else.
-const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// Everything that was seen.
 pub(super) struct Report {
@@ -55,7 +56,10 @@ impl Report {
             paint.good(format!("The hostile plugin tried {contained} things and achieved nothing."))
         } else {
             let count = self.attempts.len() - contained;
-            paint.bad(format!("The hostile plugin achieved something in {count} of {} attempts.", self.attempts.len()))
+            paint.bad(format!(
+                "The hostile plugin achieved something in {count} of {} attempts.",
+                self.attempts.len()
+            ))
         };
         text.push_str(&hostile);
         text.push_str(&paint.dim(format!(
@@ -81,7 +85,8 @@ impl Report {
         for work in &self.good {
             let name = if work.plugin == last { "" } else { work.plugin };
             last = work.plugin;
-            let result = if work.ok { work.result.clone() } else { format!("WRONG: {}", work.result) };
+            let result =
+                if work.ok { work.result.clone() } else { format!("WRONG: {}", work.result) };
             table.add_row([
                 Cell::new(name),
                 Cell::new(work.task),
@@ -93,7 +98,8 @@ impl Report {
     }
 
     fn attempt_table(&self, paint: Paint) -> Table {
-        let mut table = table(paint, ["", "The hostile plugin tried to", "What came of it", "Time"]);
+        let mut table =
+            table(paint, ["", "The hostile plugin tried to", "What came of it", "Time"]);
         for (number, attempt) in self.attempts.iter().enumerate() {
             let mut result = attempt.answer.clone();
             if !attempt.achieved.is_empty() {
@@ -117,7 +123,8 @@ fn mark(cell: Cell, good: bool) -> Cell {
 }
 
 fn time(micros: u64) -> Cell {
-    Cell::new(words::time(std::time::Duration::from_micros(micros))).set_alignment(CellAlignment::Right)
+    Cell::new(words::time(std::time::Duration::from_micros(micros)))
+        .set_alignment(CellAlignment::Right)
 }
 
 fn table(paint: Paint, head: [&str; 4]) -> Table {
@@ -138,7 +145,13 @@ mod tests {
         Report {
             backend: "process",
             guarantees: GuaranteeSet::default_floor(),
-            good: vec![Work { plugin: "checksum", task: "SHA-256", ok, result: "ba78…".into(), micros: 90 }],
+            good: vec![Work {
+                plugin: "checksum",
+                task: "SHA-256",
+                ok,
+                result: "ba78…".into(),
+                micros: 90,
+            }],
             attempts: vec![Attempted {
                 what: "read-file",
                 tried: "read /etc/shadow",
@@ -156,7 +169,10 @@ mod tests {
     fn one_failure_of_any_kind_is_enough_to_fail() {
         assert!(report(true, vec![], Some(100)).is_good());
         assert!(!report(false, vec![], Some(100)).is_good(), "wrong work");
-        assert!(!report(true, vec!["it knows the secret".into()], Some(100)).is_good(), "an escape");
+        assert!(
+            !report(true, vec!["it knows the secret".into()], Some(100)).is_good(),
+            "an escape"
+        );
         assert!(!report(true, vec![], None).is_good(), "a neighbour that no longer answers");
     }
 

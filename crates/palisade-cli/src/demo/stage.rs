@@ -84,7 +84,11 @@ impl Stage {
     fn control(&self, mut stream: impl io::Read) -> io::Result<()> {
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
-        if said == self.secret { Ok(()) } else { Err(io::Error::other("a server of the demo does not answer")) }
+        if said == self.secret {
+            Ok(())
+        } else {
+            Err(io::Error::other("a server of the demo does not answer"))
+        }
     }
 
     /// A path on the stage.
@@ -147,8 +151,17 @@ impl Stage {
 /// not count: they may happen to have the same value here.
 fn leaked_variable(said: &str) -> Option<(String, String)> {
     const GIVEN: [&str; 11] = [
-        "PATH", "HOME", "LANG", "TZ", "TMPDIR", "LC_ALL", "LC_CTYPE", "PWD", "PALISADE",
-        "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE",
+        "PATH",
+        "HOME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "LC_ALL",
+        "LC_CTYPE",
+        "PWD",
+        "PALISADE",
+        "PYTHONUNBUFFERED",
+        "PYTHONDONTWRITEBYTECODE",
     ];
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -1,0 +1,56 @@
+//! `palisade doctor`, end to end.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+use support::{Launcher, Place, launchers};
+
+#[test]
+fn it_says_what_holds_here() {
+    for launcher in launchers() {
+        let place = Place::new(launcher);
+        let (status, out, err) = place.run(&["doctor"]);
+        assert_eq!((status, err.as_str()), (0, ""), "{launcher:?}");
+        for expected in ["launcher", "namespaces", "fs-isolated", "demanded", "process: yes"] {
+            assert!(out.contains(expected), "{launcher:?}: no {expected:?} in\n{out}");
+        }
+        let (status, out, _) = place.run(&["doctor", "--json"]);
+        let document: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(status, 0);
+        let process = &document["backends"][0];
+        assert_eq!(
+            (&process["name"], &process["covers_default_floor"]),
+            (&"process".into(), &true.into())
+        );
+        assert_eq!(process["facts"]["guarantees"]["net-isolated"], "kernel");
+    }
+}
+
+#[test]
+fn it_shows_a_system_call_profile() {
+    let place = Place::new(Launcher::Me);
+    let (status, out, _) = place.run(&["doctor", "--seccomp", "python"]);
+    assert_eq!(status, 0);
+    assert!(out.lines().any(|l| l.contains(" ptrace ")), "{out}");
+    let (_, out, _) = place.run(&["doctor", "--seccomp", "native", "--json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert!(document["calls"].as_array().unwrap().len() > 300);
+    assert_eq!(place.run(&["doctor", "--seccomp", "ruby"]).0, 2);
+}
+
+#[test]
+fn it_extracts_the_helper() {
+    let place = Place::new(Launcher::Me);
+    let output = place
+        .palisade(&["doctor", "--extract-helper"])
+        .env("TMPDIR", place.dir.path())
+        .output()
+        .unwrap();
+    let path = String::from_utf8(output.stdout).unwrap();
+    let meta = std::fs::metadata(path.trim()).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o755);
+    assert!(meta.len() > 1000);
+}
