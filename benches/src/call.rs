@@ -3,6 +3,9 @@
 //! One caller, one call at a time. Four ways from the caller to the same C program and back, in the same
 //! rounds: a raw blocking socket pair; our protocol on such a pair without walls; the lane of an instance
 //! behind its walls; and `plugin.call` with gate, rates and a record on disk.
+//!
+//! All of it is bound to one processor: across two, most of the time would be the wake-up of an idle
+//! processor, which differs from run to run and is the same for all four ways. `.unpinned` shows it.
 
 use std::{
     io::{Read, Write},
@@ -20,6 +23,7 @@ use palisade_protocol::{
     BoxFuture, CloseReason, Deadline, Handler, Peer, PeerConfig, Request, methods,
 };
 use palisade_sandbox::{Backend, Instance, Invocation, Trace};
+use rustix::thread::CpuSet;
 use serde_json::value::RawValue;
 use tokio::runtime::{Builder, Runtime};
 
@@ -204,17 +208,34 @@ fn on(runtime: &Runtime) -> Result<Times> {
     Ok(runtime.block_on(task)??)
 }
 
+/// Binds this thread, and every thread and process that it starts from here on, to one processor.
+fn pin() -> Result<()> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).ok_or("no processor")?;
+    let mut one = CpuSet::new();
+    one.set(first);
+    Ok(rustix::thread::sched_setaffinity(None, &one)?)
+}
+
 pub(crate) fn run() -> Result<Vec<Row>> {
+    // Before anything is pinned: how the scheduler likes it.
+    let unpinned = on(&Builder::new_multi_thread().enable_all().build()?)?;
+    // A thread of its own, so that the benches after this one are not pinned.
+    let pinned = std::thread::spawn(|| {
+        let run = || -> Result<(Times, Times)> {
+            pin()?;
+            let several = on(&Builder::new_multi_thread().enable_all().build()?)?;
+            Ok((several, on(&Builder::new_current_thread().enable_all().build()?)?))
+        };
+        run().map_err(|e| e.to_string())
+    });
+    let (several, single) = pinned.join().map_err(|_| "the measuring thread panicked")??;
     let mut rows = Vec::new();
-    for (runtime, suffix) in [
-        (Builder::new_multi_thread().enable_all().build()?, ""),
-        (Builder::new_current_thread().enable_all().build()?, ".current_thread"),
-    ] {
-        let times = on(&runtime)?;
+    for (times, suffix) in [(several, ""), (single, ".current_thread"), (unpinned, ".unpinned")] {
         for (name, samples) in [("", &times.host), (".lane", &times.lane), (".peer", &times.peer)] {
             let row = Row::new(&format!("call_vs_socketpair{suffix}{name}"), "us", samples);
             let row = row.against(&times.raw);
-            rows.push(if name.is_empty() { row.aim(2.5) } else { row });
+            rows.push(if suffix.is_empty() && name.is_empty() { row.aim(2.5) } else { row });
         }
         rows.push(Row::new(&format!("call_vs_socketpair{suffix}.raw"), "us", &times.raw));
     }

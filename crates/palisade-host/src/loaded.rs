@@ -129,7 +129,7 @@ impl Loaded {
                 ErrorCode::NoBackend,
                 "this version of Palisade cannot start such an entry",
             )
-            .hint("entry kinds that run here: python, node, exec, jsonl")
+            .hint("entry kinds that run here: python, node, exec, mcp, jsonl")
         })?;
         let content = Content { root: self.root.clone(), digest: self.digest };
         Ok(Artifact { content, program })
@@ -150,6 +150,7 @@ impl Loaded {
                 },
                 ..jsonl::Jsonl::default()
             }),
+            Entry::Mcp { .. } => Wire::Mcp(palisade_dialect::mcp::Mcp::default()),
             _ => Wire::Native,
         }
     }
@@ -209,6 +210,9 @@ fn program(entry: &Entry) -> Option<Program> {
         },
         Entry::Exec { program, args } => {
             Program { runtime: Runtime::Native, file: native(program)?, args: args.clone() }
+        }
+        Entry::Mcp { command, args } => {
+            Program { runtime: Runtime::Native, file: native(command)?, args: args.clone() }
         }
         Entry::Jsonl(jsonl) => Program {
             runtime: match jsonl.runtime {

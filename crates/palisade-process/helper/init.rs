@@ -37,7 +37,6 @@ fn receive_command(status: Fd) -> Option<(u32, u32)> {
 /// Never returns.
 pub fn run(launch: &Launch<'_>) -> ! {
     let status = launch.handles[handle::STATUS];
-    // Prepared while the host places this process in its cgroup.
     let mut prepared = match program::prepare(launch) {
         Ok(prepared) => prepared,
         Err(failure) => {
@@ -48,10 +47,6 @@ pub fn run(launch: &Launch<'_>) -> ! {
     if launch.config[word::SWITCHES] & switch::ONLY_WALLS != 0 {
         send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
         sys::exit(0);
-    }
-    match receive_command(status) {
-        Some((command::GO, _)) => {}
-        _ => sys::exit(75),
     }
     if launch.config[word::SWITCHES] & switch::CGROUP_NS != 0 {
         let result = sys!(nr::UNSHARE, sys::CLONE_NEWCGROUP);

@@ -86,10 +86,12 @@ pub mod switch {
     pub const SET_IDS: u64 = 4;
     /// A cgroup handle (for CLONE_INTO_CGROUP) is among the handles passed.
     pub const INTO_CGROUP: u64 = 8;
-    /// Unshare the cgroup namespace once the host has placed the process.
+    /// Unshare the cgroup namespace once the process is in its groups.
     pub const CGROUP_NS: u64 = 16;
     /// Report [`super::report::WALLS_UP`] and end: a trial.
     pub const ONLY_WALLS: u64 = 32;
+    /// The handles from [`super::handle::CGROUP`] on are `tasks` files of version 1 groups to join.
+    pub const JOIN_GROUPS: u64 = 64;
 }
 
 /// Flags of a bind.
@@ -120,7 +122,8 @@ pub mod handle {
     pub const LANE: usize = 4;
     /// How many there are without the cgroup.
     pub const COUNT: usize = 5;
-    /// The cgroup directory, where [`super::switch::INTO_CGROUP`] is set.
+    /// The cgroup directory, where [`super::switch::INTO_CGROUP`] is set; the first of the `tasks` files,
+    /// where [`super::switch::JOIN_GROUPS`] is.
     pub const CGROUP: usize = 5;
 }
 
@@ -142,8 +145,6 @@ pub mod report {
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.
 pub mod command {
-    /// Start the program.
-    pub const GO: u32 = 1;
     /// Send this signal to the program.
     pub const SIGNAL: u32 = 2;
     /// Send this signal to every process inside.
@@ -190,6 +191,7 @@ pub mod step {
     pub const EXEC: u32 = 30;
     pub const KEYRING: u32 = 31;
     pub const SUBREAPER: u32 = 32;
+    pub const JOIN_GROUP: u32 = 33;
 }
 
 /// Walks the records of a plan. Stops at the first malformed one; `complete` tells whether all was read.

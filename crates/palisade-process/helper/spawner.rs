@@ -22,6 +22,8 @@ pub struct Launch<'a> {
     pub plan: &'a [u8],
     pub config: [u64; word::COUNT],
     pub handles: [Fd; MAX_HANDLES],
+    /// How many of them there are.
+    pub handle_count: usize,
     /// Bind sources as detached mounts, in the order of the plan; -1 where pid 1 opens them itself.
     pub binds: [Fd; plan::MAX_BINDS],
     /// Readable once the id maps are written; closed if the spawner dies first.
@@ -162,6 +164,7 @@ fn launch(
         plan,
         config,
         handles,
+        handle_count: count,
         binds: [-1; plan::MAX_BINDS],
         go: -1,
         lifeline: lifeline[0],

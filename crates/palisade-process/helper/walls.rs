@@ -6,7 +6,7 @@
 // we build.
 
 use crate::init;
-use crate::plan::{self, Body, Records, bind, step, switch, word};
+use crate::plan::{self, Body, Records, bind, handle, step, switch, word};
 use crate::spawner::{self, Failure, Launch, failed};
 use crate::support::Text;
 use crate::sys::{self, Fd, attr, new, nr, pr, resolve, sys};
@@ -32,13 +32,28 @@ pub fn pid_one(mut launch: Launch<'_>) -> ! {
         sys::exit(73);
     }
     sys::close(launch.go);
-    match build(&mut launch) {
+    match join_groups(&launch).and_then(|()| build(&mut launch)) {
         Ok(()) => init::run(&launch),
         Err(failure) => {
             init::report_failure(&launch, &failure);
             sys::exit(74)
         }
     }
+}
+
+/// Enters the groups of version 1, before anything is done that they should count. A task that writes "0"
+/// for itself moves without the kernel-wide lock that moving another process takes (`cgroup.procs`), and
+/// whose release can take milliseconds.
+fn join_groups(launch: &Launch<'_>) -> Result<(), Failure> {
+    if launch.config[word::SWITCHES] & switch::JOIN_GROUPS == 0 {
+        return Ok(());
+    }
+    let files = launch.handles.get(handle::CGROUP..launch.handle_count).unwrap_or_default();
+    for (i, file) in files.iter().enumerate() {
+        check(step::JOIN_GROUP, i as u32, sys::write(*file, b"0"))?;
+        sys::close(*file);
+    }
+    Ok(())
 }
 
 fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {

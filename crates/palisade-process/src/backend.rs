@@ -23,7 +23,7 @@ use crate::{
     instance::{self, ProcessInstance, Shared},
     layout::{self, Inputs},
     output,
-    plan::{Plan, PlanBuilder, format::command},
+    plan::{Plan, PlanBuilder},
     probe::Machine,
     runtime::{self, Needs},
     spawner::Spawner,
@@ -445,7 +445,7 @@ impl Ends {
                 let theirs = vec![their_status, dev_null()?, their_stdout, their_stderr, lane];
                 Ok(Self { status, stdout: Some(stdout), stderr, ours: (ours, None), theirs })
             }
-            Wire::Jsonl(_) => {
+            Wire::Jsonl(_) | Wire::Mcp(_) => {
                 let (stdin, to_plugin) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
                 let (from_plugin, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
                 let theirs = vec![their_status, stdin, their_stdout, their_stderr];
@@ -518,16 +518,12 @@ impl PreparedProcess {
             layout::landlocked(&inputs)?
         };
         let ends = Ends::open(&spec.wire)?;
-        let folder = group.as_ref().and_then(Group::unified_folder);
-        let folder = match folder {
-            Some(path) => Some(
-                open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|e| SandboxError::step("opening the plugin's cgroup", e))?,
-            ),
-            None => None,
+        let groups = match &group {
+            Some(group) => group_handles(group)?,
+            None => Vec::new(),
         };
         let mut handles = ends.borrowed();
-        handles.extend(folder.iter().map(AsFd::as_fd));
+        handles.extend(groups.iter().map(AsFd::as_fd));
         let started = match spawner.launch(&plan, &handles).await {
             Err(SandboxError::Helper(_)) => {
                 // Somebody killed it (with it all its plugins ended). A new one, once.
@@ -540,14 +536,7 @@ impl PreparedProcess {
         drop(handles);
         let Ends { status, stdout, stderr, ours, theirs } = ends;
         drop(theirs);
-        let pidfd = watched(started.pidfd).map_err(|e| SandboxError::step("watching pid 1", e))?;
-        if let (Some(group), None) = (&group, &folder) {
-            // While pid 1 builds its walls, the kernel moves it into its groups; the program starts only
-            // once both are done.
-            if let Err(e) = group.place(started.pid) {
-                return Err(why_gone(&status, &plan, e).await);
-            }
-        }
+        let pidfd = watched(started).map_err(|e| SandboxError::step("watching pid 1", e))?;
         // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
         let shared = Arc::new(Shared::new(
             status,
@@ -568,6 +557,9 @@ impl PreparedProcess {
         let stream = match (&spec.wire, ours) {
             (Wire::Jsonl(config), (to_plugin, Some(from_plugin))) => {
                 stream::jsonl(to_plugin, from_plugin, config.clone(), host).map_err(watching)?
+            }
+            (Wire::Mcp(config), (to_plugin, Some(from_plugin))) => {
+                stream::mcp(to_plugin, from_plugin, config, host).map_err(watching)?
             }
             (_, (socket, _)) => stream::native(socket, host).map_err(watching)?,
         };
@@ -593,25 +585,24 @@ impl PreparedProcess {
     }
 }
 
-/// Placing fails where pid 1 has failed before; then its own report says more than ours.
-async fn why_gone(status: &Status, plan: &Plan, placing: std::io::Error) -> SandboxError {
-    let report = tokio::time::timeout(std::time::Duration::from_millis(500), status.next()).await;
-    match report {
-        Ok(Ok(Report::Failed { errno, place })) => plan.failure(place, errno),
-        _ => SandboxError::step("placing the plugin in its cgroup", placing),
+/// What lets pid 1 into its groups: the folder that it is cloned into, or the files that it enters by.
+fn group_handles(group: &Group) -> Result<Vec<OwnedFd>, SandboxError> {
+    let step = |e: std::io::Error| SandboxError::step("opening the plugin's cgroup", e);
+    match group.unified_folder() {
+        Some(path) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(vec![open(&path, flags, Mode::empty()).map_err(|e| step(e.into()))?])
+        }
+        None => group.tasks().map_err(step),
     }
 }
 
-/// Lets the program start as soon as the walls stand, and waits until it runs.
+/// Waits until the walls stand and the program runs.
 async fn started_up(
     shared: &Shared,
     plan: &Plan,
     timeout: std::time::Duration,
 ) -> Result<(), SandboxError> {
-    shared
-        .status
-        .send(command::GO, 0)
-        .map_err(|e| SandboxError::step("starting the program", e))?;
     let steps = async {
         loop {
             match shared

@@ -7,6 +7,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -281,29 +282,26 @@ impl Group {
         folder.as_ref().map(|f| f.join(&self.name).join(file))
     }
 
-    /// Where a process must be written to enter the groups.
-    fn entrances(&self) -> Vec<PathBuf> {
-        self.cgroups
-            .hierarchy
-            .folders()
-            .into_iter()
-            .map(|f| f.join(&self.name).join("cgroup.procs"))
-            .collect()
-    }
-
     /// The group's folder, where one group holds all (version 2), for CLONE_INTO_CGROUP.
     pub(crate) fn unified_folder(&self) -> Option<PathBuf> {
         let hierarchy = &self.cgroups.hierarchy;
         hierarchy.memory.as_ref().filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
     }
 
-    /// Puts a process into the groups. Blocks; the kernel may take milliseconds.
-    pub(crate) fn place(&self, pid: i32) -> io::Result<()> {
-        for path in self.entrances() {
-            fs::write(&path, pid.to_string())
-                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+    /// The `tasks` files of version 1, for pid 1 to enter by; none where one group holds all.
+    pub(crate) fn tasks(&self) -> io::Result<Vec<OwnedFd>> {
+        if self.cgroups.hierarchy.unified {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let folders = self.cgroups.hierarchy.folders().into_iter();
+        folders
+            .map(|folder| {
+                let path = folder.join(&self.name).join("tasks");
+                let file = fs::OpenOptions::new().write(true).open(&path);
+                file.map(OwnedFd::from)
+                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+            })
+            .collect()
     }
 
     /// Sets (or changes) the limits.

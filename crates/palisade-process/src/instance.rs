@@ -178,7 +178,15 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limi
         }
     }
     // pid 1 has closed its socket: it is ending, or has ended.
-    if let Some(conversation) = end {
+    if let Some(mut conversation) = end {
+        // A plugin whose breach closed the lane may exit before the breach was heard of here; its exit
+        // status must not hide it.
+        let exited = seen.wait_status.is_some_and(|status| status & 0x7f == 0);
+        if exited
+            && let Ok(Ok(End::Breach(how))) = tokio::time::timeout(ANSWER, &mut conversation).await
+        {
+            shared.kill(KillReason::Breach(how));
+        }
         conversation.abort();
     }
     let gone = tokio::time::timeout(REAP, async { shared.pidfd.readable().await.is_ok() }).await;

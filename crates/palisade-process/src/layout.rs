@@ -67,6 +67,15 @@ impl Inputs<'_> {
         }
     }
 
+    /// How pid 1 gets into its cgroups.
+    fn group_switch(&self) -> u64 {
+        match (self.grouped, self.cgroups.is_unified()) {
+            (false, _) => 0,
+            (true, true) => format::switch::INTO_CGROUP,
+            (true, false) => format::switch::JOIN_GROUPS,
+        }
+    }
+
     fn memory_is_policed(&self) -> bool {
         !(self.grouped && self.cgroups.has_memory())
     }
@@ -403,9 +412,7 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     if inputs.machine.privileged {
         switches |= format::switch::PRIVILEGED;
     }
-    if inputs.grouped && inputs.cgroups.is_unified() {
-        switches |= format::switch::INTO_CGROUP;
-    }
+    switches |= inputs.group_switch();
     let mut plan = PlanBuilder::new();
     plan.config(config_words(inputs, NEW, switches, (uid, gid)));
 
@@ -509,9 +516,7 @@ pub(crate) fn landlocked(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     if inputs.machine.privileged {
         switches |= format::switch::PRIVILEGED | format::switch::SET_IDS;
     }
-    if inputs.grouped && inputs.cgroups.is_unified() {
-        switches |= format::switch::INTO_CGROUP;
-    }
+    switches |= inputs.group_switch();
     let mut plan = PlanBuilder::new();
     plan.config(config_words(inputs, 0, switches, (uid, gid)));
     let abi = inputs.machine.abi();

@@ -277,6 +277,7 @@ fn step_in_words(number: u32) -> &'static str {
         step::LANDLOCK => "applying Landlock to",
         step::SECCOMP => "loading the system call filter",
         step::KEYRING => "joining a new session keyring",
+        step::JOIN_GROUP => "entering its cgroups",
         step::SUBREAPER => "becoming the reaper of orphans",
         _ => "an unknown step",
     }

@@ -54,12 +54,6 @@ impl Drop for Spawner {
     }
 }
 
-/// A started pid 1.
-pub(crate) struct Started {
-    pub(crate) pid: i32,
-    pub(crate) pidfd: OwnedFd,
-}
-
 fn helper_error(what: impl Into<String>) -> SandboxError {
     SandboxError::Helper(what.into())
 }
@@ -164,12 +158,13 @@ impl Spawner {
         Ok((n, handle))
     }
 
-    /// Asks for one launch: pid 1 exists when this returns, and reports further on its status socket.
+    /// Asks for one launch: pid 1 exists when this returns with its pidfd, and reports further on its
+    /// status socket.
     pub(crate) async fn launch(
         &self,
         plan: &Plan,
         handles: &[BorrowedFd<'_>],
-    ) -> Result<Started, SandboxError> {
+    ) -> Result<OwnedFd, SandboxError> {
         let mut turn = self.turn.lock().await;
         *turn += 1;
         let id = *turn;
@@ -209,8 +204,7 @@ impl Spawner {
             if errno != 0 {
                 return Err(plan.failure(value, i32::try_from(errno).unwrap_or(0)));
             }
-            let pidfd = handle.ok_or_else(|| helper_error("sent no pidfd"))?;
-            return Ok(Started { pid: i32::try_from(value).unwrap_or(0), pidfd });
+            return handle.ok_or_else(|| helper_error("sent no pidfd"));
         }
     }
 }

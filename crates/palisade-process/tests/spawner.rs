@@ -1,5 +1,6 @@
 //! The death of the spawner. Alone in its file, so that this process has just one.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 

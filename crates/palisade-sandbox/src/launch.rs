@@ -54,6 +54,8 @@ pub enum Wire {
     Native,
     /// The `jsonl` dialect on stdin and stdout; stderr is a log stream.
     Jsonl(palisade_dialect::jsonl::Jsonl),
+    /// A server of the Model Context Protocol on stdin and stdout; stderr is a log stream.
+    Mcp(palisade_dialect::mcp::Mcp),
 }
 
 /// What a backend prepares once and launches many times.

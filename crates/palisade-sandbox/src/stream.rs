@@ -1,10 +1,12 @@
 //! From byte streams to lanes: the one adapter that every wall with a byte stream uses.
 //!
-//! A wall makes the handles; here they become a [`Lane`] in one direction and calls of [`HostCalls`] in
-//! the other, by Palisade's own protocol or by a dialect.
+//! A wall makes the handles; here they become a [`Lane`] in one direction and calls of
+//! [`HostCalls`](crate::HostCalls) in the other, by Palisade's own protocol or by a dialect.
 #![cfg(unix)]
 
+mod exchange;
 mod jsonl;
+mod mcp;
 mod native;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use palisade_model::Failure;
 use crate::{BoxFuture, Lane};
 
 pub use jsonl::jsonl;
+pub use mcp::mcp;
 pub use native::native;
 
 /// Why a conversation ended, as its wall must see it.

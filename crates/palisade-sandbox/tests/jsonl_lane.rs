@@ -1,68 +1,33 @@
 //! The `jsonl` dialect as a lane, against plugins that behave and plugins that do not.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/mod.rs"]
+mod support;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::fd::OwnedFd,
+    io::{BufRead, Read, Write},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use palisade_dialect::jsonl::{InitMethod, Jsonl};
-use palisade_model::{ErrorCode, Failure, Payload};
+use palisade_model::ErrorCode;
 use palisade_sandbox::{
-    BoxFuture, HostCalls, HostRequest, Invocation, Lane, OutputStream, Trace,
+    Lane,
     stream::{End, jsonl},
 };
 use serde_json::{Value, json};
+use support::{Host, Input, LONG, answer, call};
 
-struct Host;
-
-impl HostCalls for Host {
-    fn request(&self, request: HostRequest) -> BoxFuture<'static, Result<Payload, Failure>> {
-        Box::pin(async move {
-            match request.method.as_str() {
-                "data_request" => Ok(request.payload),
-                other => Err(Failure::new(ErrorCode::NotFound, format!("no {other}"))),
-            }
-        })
-    }
-    fn output(&self, _: OutputStream, _: &str) {}
-    fn output_dropped(&self, _: u64) {}
+fn talk(
+    config: Jsonl,
+    plugin: fn(Input, std::io::PipeWriter),
+) -> (Arc<dyn Lane>, tokio::task::JoinHandle<End>) {
+    support::talk(plugin, |to, from| jsonl(to, from, config, Arc::new(Host::default())))
 }
 
-type Plugin = fn(BufReader<std::io::PipeReader>, std::io::PipeWriter);
-
-/// A lane to a plugin that is a thread, and the conversation's end.
-fn talk(config: Jsonl, plugin: Plugin) -> (Arc<dyn Lane>, tokio::task::JoinHandle<End>) {
-    let (stdin, to_plugin) = std::io::pipe().unwrap();
-    let (from_plugin, stdout) = std::io::pipe().unwrap();
-    std::thread::spawn(move || plugin(BufReader::new(stdin), stdout));
-    let stream =
-        jsonl(OwnedFd::from(to_plugin), OwnedFd::from(from_plugin), config, Arc::new(Host))
-            .unwrap();
-    (stream.lane, tokio::spawn(stream.end))
-}
-
-async fn call(
-    lane: &Arc<dyn Lane>,
-    method: &'static str,
-    params: Value,
-    timeout: Duration,
-) -> Result<Value, Failure> {
-    let payload = Payload::json(&params).unwrap();
-    let invocation =
-        Invocation { method, payload, deadline: Instant::now() + timeout, trace: Trace::default() };
-    lane.call(invocation).await.map(|p| p.parse().unwrap())
-}
-
-const LONG: Duration = Duration::from_secs(10);
-
-fn answer(out: &mut impl Write, id: &Value, result: &Value) {
-    writeln!(out, "{}", json!({ "id": id, "result": result })).unwrap();
-}
-
-fn echo(input: BufReader<std::io::PipeReader>, mut out: std::io::PipeWriter) {
+fn echo(input: Input, mut out: std::io::PipeWriter) {
     for line in input.lines() {
         let message: Value = serde_json::from_str(&line.unwrap()).unwrap();
         answer(&mut out, &message["id"], &message["params"]);
@@ -85,7 +50,7 @@ async fn many_calls_at_once_each_get_their_own_answer() {
 
 #[tokio::test]
 async fn init_is_tried_where_initialize_is_unknown_and_only_in_auto_mode() {
-    fn old(input: BufReader<std::io::PipeReader>, mut out: std::io::PipeWriter) {
+    fn old(input: Input, mut out: std::io::PipeWriter) {
         for line in input.lines() {
             let m: Value = serde_json::from_str(&line.unwrap()).unwrap();
             if m["method"] == "init" {
@@ -193,4 +158,27 @@ async fn the_plugins_own_requests_are_served() {
     let answers = call(&lane, "call", json!({}), LONG).await.unwrap();
     assert_eq!(answers[0], json!({"id": "q-1", "result": {"name": "x"}}));
     assert!(answers[1]["error"].as_str().unwrap().contains("PAL-NOT-FOUND"), "{answers}");
+}
+
+#[tokio::test]
+async fn requests_without_end_are_a_breach_and_not_memory() {
+    let (_lane, end) = talk(Jsonl::default(), |_input, mut out| {
+        // It never reads its answers.
+        let line = json!({"id": "q", "method": "data_request", "params": "x".repeat(4096)});
+        for _ in 0..100_000 {
+            if writeln!(out, "{line}").is_err() {
+                return;
+            }
+        }
+    });
+    assert!(matches!(tokio::time::timeout(LONG, end).await.unwrap().unwrap(), End::Breach(_)));
+}
+
+#[tokio::test]
+async fn the_input_is_closed_after_shutdown_is_answered() {
+    let (lane, end) = talk(Jsonl::default(), echo);
+    call(&lane, "shutdown", json!({}), LONG).await.unwrap();
+    let after = call(&lane, "call", json!({}), LONG).await.unwrap_err();
+    assert_eq!(after.code, ErrorCode::Crashed);
+    assert!(!end.is_finished(), "an end that was asked for is nobody's news");
 }

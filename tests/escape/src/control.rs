@@ -4,13 +4,17 @@
 use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     attacker::Attempt,
+    judge,
     launch::Answer,
+    record::Row,
     scene::Stage,
     trouble::{Result, While},
 };
@@ -20,13 +24,53 @@ pub const WORKS: &str = "works";
 /// What the ordinary user's runner says of controls that need root.
 pub const BY_ROOT: &str = "by root";
 
+/// Controls that run while the attempts are made behind the walls.
+pub struct Controls(Vec<((u16, String), tokio::task::JoinHandle<Result<String>>)>);
+
+impl Controls {
+    /// Starts the controls of all `attempts`, a few at a time.
+    pub fn start<'a>(stage: &Arc<Stage>, attempts: impl Iterator<Item = &'a Attempt>) -> Self {
+        let turns = Arc::new(Semaphore::new(3));
+        let start = |attempt: &Attempt| {
+            let (stage, attempt, turns) = (Arc::clone(stage), attempt.clone(), Arc::clone(&turns));
+            let key = (attempt.number, attempt.variant.clone());
+            let task = tokio::spawn(async move {
+                let _turn = turns.acquire_owned().await.doing("a control's turn")?;
+                let control = tokio::task::spawn_blocking(move || run(&stage, &attempt));
+                control.await.doing("a control")?
+            });
+            (key, task)
+        };
+        Self(attempts.map(start).collect())
+    }
+
+    /// Waits for them all, and tells each row about its own. A row's variant may have `+` or `@` and more
+    /// behind the attempt's.
+    ///
+    /// # Errors
+    /// Those of the controls.
+    pub async fn tell(self, rows: &mut [Row]) -> Result<()> {
+        for ((number, variant), task) in self.0 {
+            let control = task.await.doing("a control")??;
+            for row in rows.iter_mut().filter(|r| r.number == number) {
+                if row.variant.split(['+', '@']).next() == Some(variant.as_str()) {
+                    row.control.clone_from(&control);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs the control of one attempt as the calling user, or as the table says.
 ///
 /// # Errors
 /// When the attacker cannot be started or prints no answer.
 pub fn run(stage: &Stage, attempt: &Attempt) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
-    if attempt.harmful || attempt.number == 9 || attempt.number == 51 {
+    // It makes a pid namespace of its own first, and checks that it is there.
+    let own_pids = (attempt.number, attempt.variant.as_str()) == (28, "kill-all");
+    if (attempt.harmful && !own_pids) || attempt.number == 9 || attempt.number == 51 {
         return Ok("vm: could hurt this machine".into());
     }
     let needs_root = matches!(
@@ -39,6 +83,8 @@ pub fn run(stage: &Stage, attempt: &Attempt) -> Result<String> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, false);
     params.insert("ms".into(), json!(100));
+    params.insert("really".into(), json!(own_pids));
+    params.extend(judge::params(stage, attempt, &ground, false));
     let program = stage.plugin.join("attacker");
     let mut command = Command::new(&program);
     command

@@ -53,8 +53,15 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        // The last processes may still be going.
+        // The runner's host makes a group of its own, which its end leaves behind empty. The last processes
+        // may still be going.
         for _ in 0..50 {
+            for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                    let _ = fs::remove_dir(inner.path());
+                }
+                let _ = fs::remove_dir(entry.path());
+            }
             if fs::remove_dir(&self.0).is_ok() {
                 return;
             }

@@ -272,8 +272,18 @@ impl Ground {
         [&self.granted, &self.data].into_iter().find_map(|folder| set_id_below(folder))
     }
 
-    /// Removes the folders, deep trees included.
+    /// Removes the folders, closed ones and deep trees included.
     pub fn clear(&self) {
+        if fs::remove_dir_all(&self.root).is_ok() {
+            return;
+        }
+        let mut todo = vec![self.root.clone()];
+        while let Some(folder) = todo.pop() {
+            let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let inner = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+            todo.extend(inner.map(|e| e.path()));
+        }
         let _ = fs::remove_dir_all(&self.root);
     }
 }

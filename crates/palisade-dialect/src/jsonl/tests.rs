@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::{DialectError, ERROR_TEXT_CHARS, ID_BYTES, ID_MAX, Id, LINE_BYTES, Line, Lines};
 
 fn ok<'a>(id: Id, result: &'a str) -> Line<'a> {
     Line::Answer { id, outcome: Ok(result.as_bytes()) }

@@ -65,6 +65,17 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         profile: Profile::Native,
     };
     match &program.runtime {
+        Runtime::Native if let Some(venv) = venv_of(root, &program.file) => {
+            needs.profile = Profile::Python;
+            let exe = interpreter::python(&mut needs, root, Some(&venv), None)?;
+            needs.argv.push(exe.clone());
+            needs.exe = exe;
+        }
+        Runtime::Native if is_interpreter(root, &program.file) => {
+            let exe = needs.add_named_interpreter(&program.file, 0)?;
+            needs.argv.push(exe.clone());
+            needs.exe = exe;
+        }
         Runtime::Native => {
             let (host, inside) = locate(root, &program.file)?;
             needs.exe.clone_from(&inside);
@@ -95,6 +106,22 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
     }
     needs.argv.extend(program.args.iter().cloned());
     Ok(needs)
+}
+
+/// Whether a program is an interpreter of this machine: it brings a library, and what stands under its
+/// name in PATH may be a version manager's shim, which cannot run inside.
+fn is_interpreter(root: &Path, file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or_default();
+    !is_in_content(root, file) && (interpreter::is_python(name) || interpreter::is_node(name))
+}
+
+/// The virtual environment of the plugin whose Python a program is, as `venv:FOLDER`: its file is a link
+/// to an interpreter of this machine, and so no file of the plugin.
+fn venv_of(root: &Path, file: &str) -> Option<String> {
+    let (bin, name) = file.strip_prefix("./").unwrap_or(file).rsplit_once('/')?;
+    let folder = bin.strip_suffix("/bin")?;
+    let is_venv = interpreter::is_python(name) && root.join(folder).join("pyvenv.cfg").is_file();
+    (!file.starts_with('/') && is_venv).then(|| format!("venv:{folder}"))
 }
 
 /// A file of the plugin, as the path inside. It must exist, be a regular file, and lie in the folder
@@ -135,15 +162,19 @@ fn in_content(root: &Path, file: &str) -> Result<PathBuf, SandboxError> {
         .ok_or_else(|| artifact_error(format!("{shown} is not UTF-8"), "rename it"))
 }
 
+/// Whether a program's name means a file of the plugin.
+fn is_in_content(root: &Path, file: &str) -> bool {
+    !file.starts_with('/') && (file.contains('/') || root.join(file).exists())
+}
+
 /// The program's path on the host, and inside.
 fn locate(root: &Path, file: &str) -> Result<(PathBuf, String), SandboxError> {
-    let absolute = file.starts_with('/');
-    if !absolute && (file.contains('/') || root.join(file).exists()) {
+    if is_in_content(root, file) {
         let real = in_content(root, file)?;
         let inside = inside_path(root, file)?;
         return Ok((real, inside));
     }
-    let host = if absolute { PathBuf::from(file) } else { find_in_path(file)? };
+    let host = if file.starts_with('/') { PathBuf::from(file) } else { find_in_path(file)? };
     if host.canonicalize().is_ok_and(|real| real.starts_with(root)) {
         return Err(artifact_error(
             format!("{} is named by a host path but lies in the plugin's folder", host.display()),
@@ -279,18 +310,20 @@ impl Needs {
             let name =
                 rest.split_whitespace().find(|word| !word.starts_with('-') && !word.contains('='));
             if let Some(name) = name {
-                return self.add_named_interpreter(name, depth);
+                return self.add_named_interpreter(name, depth).map(drop);
             }
         }
         // A path is only read, never run here: see `interpreter`.
         let name = interpreter.rsplit('/').next().unwrap_or_default();
         if interpreter::is_python(name) || interpreter::is_node(name) {
-            return self.add_named_interpreter(interpreter, depth);
+            return self.add_named_interpreter(interpreter, depth).map(drop);
         }
         Ok(())
     }
 
-    fn add_named_interpreter(&mut self, name: &str, depth: usize) -> Result<(), SandboxError> {
+    /// Shows an interpreter of this machine with its library, and puts it on the PATH inside. Gives the
+    /// path to start it by.
+    fn add_named_interpreter(&mut self, name: &str, depth: usize) -> Result<String, SandboxError> {
         let base = name.rsplit('/').next().unwrap_or_default();
         let root = self.root.clone();
         let exe = if interpreter::is_python(base) {
@@ -316,7 +349,7 @@ impl Needs {
                 self.path_dirs.push(dir);
             }
         }
-        Ok(())
+        Ok(exe)
     }
 
     /// The dynamic loader and the system's library folders.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub const TABLE: &[Attempt] = &[
     Attempt::new(33, "received", "descriptors that came over the channel unasked", Control::Run, &["ms"], received),
     Attempt::new(34, "file", "send a plain file", Control::Run, &["ms", "frame"], |x| bomb(x, |_| sys::open("/proc/self/exe", libc::O_RDONLY, 0))),
-    Attempt::new(34, "directory", "send a directory", Control::Run, &["ms", "frame"], |x| bomb(x, |_| sys::open("/", libc::O_RDONLY | libc::O_DIRECTORY, 0))),
+    Attempt::new(34, "directory", "send a directory", Control::Run, &["ms", "frame"], |x| bomb(x, |_| sys::open("/tmp", libc::O_RDONLY | libc::O_DIRECTORY, 0))),
     Attempt::new(34, "path", "send an O_PATH handle", Control::Run, &["ms", "frame"], |x| bomb(x, |_| sys::open("/", libc::O_PATH, 0))),
     Attempt::new(34, "device", "send /dev/zero", Control::Run, &["ms", "frame"], |x| bomb(x, |_| sys::open("/dev/zero", libc::O_RDWR, 0))),
     Attempt::new(34, "memfd-unsealed", "send a memfd without seals", Control::Run, &["ms", "frame"], |x| bomb(x, |_| memfd(65_536))),

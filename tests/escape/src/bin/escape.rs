@@ -1,8 +1,64 @@
-//! `escape`: runs the suite.
-fn main() {
+//! `escape`: makes every attempt and prints the matrix.
+//!
+//! `escape [--json]`; exit status 0 if nothing differs from the expectations, 1 if something does, 2 if the
+//! suite itself could not run. `escape runner` is how the suite starts itself as another user.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::{
+    io::{BufRead, Read},
+    process::ExitCode,
+};
+
+use palisade_escape::{
+    expected::Matrix,
+    matrix, report, runner,
+    suite::launchers,
+    trouble::{Result, Trouble, While},
+};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("runner") => run_as_runner().map(|()| true),
+        None | Some("--json") => run_all(args.first().is_some()),
+        _ => Err(Trouble("usage: escape [--json]".into())),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("escape: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Reads a task from standard input, and prints its rows. Ends when standard input does: then whoever
+/// started it is gone.
+fn run_as_runner() -> Result<()> {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    let task: palisade_escape::runner::Task = serde_json::from_str(&line).unwrap();
-    let rows = palisade_escape::runner::run(&task).unwrap();
-    println!("{}", serde_json::to_string(&rows).unwrap());
+    std::io::stdin().lock().read_line(&mut line).doing("reading the task")?;
+    let task: runner::Task = serde_json::from_str(&line).doing("reading the task")?;
+    std::thread::spawn(|| {
+        let mut rest = Vec::new();
+        let _ = std::io::stdin().lock().read_to_end(&mut rest);
+        std::process::exit(3);
+    });
+    let rows = runner::run(&task)?;
+    println!("{}", serde_json::to_string(&rows)?);
+    Ok(())
+}
+
+fn run_all(json: bool) -> Result<bool> {
+    let rows = matrix(&std::env::current_exe()?)?;
+    let differences = Matrix::read()?.differences(&rows, |_, launcher| launchers().contains(&launcher));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report::json(&rows))?);
+    } else {
+        print!("{}\n{}", report::table(&rows), report::summary(&rows));
+    }
+    for difference in &differences {
+        eprintln!("escape: {difference}");
+    }
+    Ok(differences.is_empty())
 }

@@ -2,20 +2,23 @@
 //! handles and memory are watched; a neighbour plugin must go on as if nothing happened.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use palisade_model::Payload;
 use palisade_process::Options;
+use palisade_sandbox::{Invocation, Trace};
 use serde_json::json;
 
 use crate::{
     attacker::Attempt,
-    control, host_side,
+    control::Controls,
+    host_side,
     launch::{Box1, Seen, Terms, Walls, call},
     record::{Launcher, Row},
     scene::{Ground, Stage},
-    trouble::Result,
+    trouble::{Result, Trouble, While},
 };
 
 const MIB: u64 = 1 << 20;
@@ -46,17 +49,17 @@ pub fn takes(attempt: &Attempt) -> bool {
 ///
 /// # Errors
 /// When the walls cannot be built.
-pub async fn run(stage: &Stage, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
     let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
     let walls = Walls::new(options, stage).await?;
-    let (near, far) = (stage.ground()?, stage.ground()?);
+    let near = stage.ground()?;
     let neighbour = walls.launch(&near, &Terms::default()).await?;
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
-        let mut row = one(stage, launcher, &walls, attempt, &neighbour).await?;
-        row.control = control::run(stage, attempt)?;
-        rows.push(row);
+        rows.push(one(stage, launcher, &walls, attempt, &neighbour).await?);
     }
+    // Afterwards: a control's own handles would be seen as the host's.
+    let controls = Controls::start(stage, attempts.iter().filter(|a| takes(a)));
     if attempts.iter().any(|a| a.number == 59) {
         for mode in HANDSHAKES {
             rows.push(handshake(stage, launcher, &walls, mode, &neighbour).await?);
@@ -64,7 +67,7 @@ pub async fn run(stage: &Stage, launcher: Launcher, attempts: &[Attempt]) -> Res
     }
     neighbour.end().await;
     near.clear();
-    far.clear();
+    controls.tell(&mut rows).await?;
     Ok(rows)
 }
 
@@ -115,7 +118,7 @@ async fn one(
     params.extend([
         ("bytes".to_owned(), json!(FLOOD)),
         ("count".to_owned(), json!(50_000)),
-        ("seconds".to_owned(), json!(if attempt.variant.starts_with("log-") { 10 } else { 2 })),
+        ("seconds".to_owned(), json!(if matches!(attempt.variant.as_str(), "half-frame" | "slow-drip") { 2 } else { 10 })),
     ]);
     let deadline = match attempt.variant.as_str() {
         "half-frame" | "never-read" | "slow-drip" => Duration::from_millis(1500),
@@ -125,6 +128,9 @@ async fn one(
     let mut vigil = Vigil::begin();
     let begun = Instant::now();
     let boxed = walls.launch(&ground, &Terms::default()).await?;
+    // So that what is said about `initialize` later comes after an honest one.
+    let hello = json!({"protocol": {"min": 1, "max": 1}});
+    call(&boxed.instance, "initialize", &hello, NEIGHBOUR).await.doing("initialize")?;
     let seen = {
         let attack = boxed.attempt(attempt.number, &attempt.variant, &params, deadline);
         tokio::pin!(attack);
@@ -137,7 +143,7 @@ async fn one(
     };
     let mut harm = None;
     if attempt.variant == "never-read" {
-        harm = fill_lane(&boxed, &mut vigil, neighbour).await;
+        harm = fill_lane(&boxed, &mut vigil, neighbour).await?;
     }
     vigil.look(neighbour).await;
     let (took, _) = boxed.end().await;
@@ -177,23 +183,27 @@ fn judged(row: Row, seen: &Seen, harm: Option<String>) -> Row {
 
 /// Many large calls to a plugin that reads none of them: each ends by its deadline, and the queue is
 /// bounded.
-async fn fill_lane(boxed: &Box1, vigil: &mut Vigil, neighbour: &Box1) -> Option<String> {
-    let filler = json!({"tool": "x", "args": "y".repeat(1 << 20)});
+async fn fill_lane(boxed: &Box1, vigil: &mut Vigil, neighbour: &Box1) -> Result<Option<String>> {
+    let filler = Payload::json(&json!({"tool": "x", "args": "y".repeat(1 << 18)}))?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..64 {
-        let (instance, filler) = (boxed.instance.clone(), filler.clone());
+        let (instance, payload) = (boxed.instance.clone(), filler.clone());
         tasks.spawn(async move {
-            call(&instance, "call", &filler, Duration::from_millis(500)).await.is_err()
+            let deadline = Instant::now() + Duration::from_millis(500);
+            let invocation =
+                Invocation { method: "call", payload, deadline, trace: Trace::default() };
+            instance.lane().call(invocation).await.is_err()
         });
     }
     vigil.look(neighbour).await;
     while let Some(failed) = tasks.join_next().await {
-        if !failed.unwrap_or(false) {
-            return Some("a call that nobody read was answered".into());
+        if !failed.map_err(|e| Trouble(e.to_string()))? {
+            return Ok(Some("a call that nobody read was answered".into()));
         }
     }
-    (begun.elapsed() > Duration::from_secs(3)).then(|| "calls outlived their deadline".into())
+    let took = begun.elapsed();
+    Ok((took > Duration::from_secs(3)).then(|| format!("calls with 0.5 s to go took {took:?}")))
 }
 
 /// What the log let through, against its rate.

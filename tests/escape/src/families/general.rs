@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     attacker::Attempt,
-    control, judge,
+    control::Controls,
+    judge,
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::Stage,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Numbers that have a family of their own.
-const ELSEWHERE: [u16; 13] = [3, 34, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59, 0];
+const ELSEWHERE: [u16; 12] = [3, 34, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59];
 /// How many run at once.
 const AT_ONCE: usize = 6;
 
@@ -45,6 +46,7 @@ pub async fn run(
         ("seccomp", Arc::new(Walls::new(options(Some(Layer::Seccomp)), stage).await?)),
         ("landlock", Arc::new(Walls::new(options(Some(Layer::Landlock)), stage).await?)),
     ];
+    let controls = Controls::start(stage, attempts.iter().filter(|a| takes(a)));
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
@@ -59,6 +61,7 @@ pub async fn run(
     for task in tasks {
         rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
     }
+    controls.tell(&mut rows).await?;
     Ok(rows)
 }
 
@@ -75,16 +78,9 @@ async fn one(
         let (thin, _) = inside(stage, attempt, walls).await?;
         without.insert((*layer).to_owned(), thin);
     }
-    let controlled = {
-        let (stage, attempt) = (Arc::clone(stage), attempt.clone());
-        tokio::task::spawn_blocking(move || control::run(&stage, &attempt))
-            .await
-            .map_err(|e| Trouble(e.to_string()))??
-    };
     let mut row =
         Row::new(attempt.number, &attempt.variant, &attempt.name, launcher).seen(outcome, detail);
     row.without = without;
-    row.control = controlled;
     Ok(row)
 }
 
@@ -92,6 +88,7 @@ async fn one(
 async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<(String, String)> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
+    params.extend(judge::params(stage, attempt, &ground, true));
     let terms = Terms { grants: judge::grants(stage, attempt), ..Terms::default() };
     let watch = judge::Watch::begin(stage, attempt, &mut params);
     let launched = walls.launch(&ground, &terms).await;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     os::unix::fs::symlink,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use palisade_process::Options;
 
 use crate::{
     attacker::Attempt,
-    control,
+    control::Controls,
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::{Ground, Stage},
@@ -25,15 +26,15 @@ const LAUNCHES: usize = 200;
 ///
 /// # Errors
 /// When the walls cannot be built.
-pub async fn run(stage: &Stage, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
     let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
     let walls = Walls::new(options, stage).await?;
+    let controls = Controls::start(stage, attempts.iter().filter(|a| a.number == 3));
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| a.number == 3) {
-        let mut row = race(stage, launcher, &walls, attempt).await?;
-        row.control = control::run(stage, attempt)?;
-        rows.push(row);
+        rows.push(race(stage, launcher, &walls, attempt).await?);
     }
+    controls.tell(&mut rows).await?;
     if !attempts.is_empty() {
         rows.extend(grants(stage, launcher, &walls).await?);
     }

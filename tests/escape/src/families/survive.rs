@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,8 @@ use serde_json::json;
 
 use crate::{
     attacker::Attempt,
-    control, host_side,
+    control::{self, Controls},
+    host_side,
     launch::{Terms, Walls},
     record::{Launcher, Row},
     runner::Task,
@@ -40,16 +42,15 @@ pub fn takes(attempt: &Attempt) -> bool {
 ///
 /// # Errors
 /// When the walls cannot be built.
-pub async fn run(stage: &Stage, task: &Task, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(stage: &Arc<Stage>, task: &Task, attempts: &[Attempt]) -> Result<Vec<Row>> {
     let options = Options { cgroups: task.launcher.cgroups(), ..Options::default() };
     let walls = Walls::new(options, stage).await?;
+    let controls = Controls::start(stage, attempts.iter().filter(|a| takes(a)));
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
         let ways: &[&str] = if attempt.number == 48 { &["stop", "kill"] } else { &["kill", "drop"] };
         for way in ways {
-            let mut row = one(stage, task.launcher, &walls, attempt, way).await?;
-            row.control = control::run(stage, attempt)?;
-            rows.push(row);
+            rows.push(one(stage, task.launcher, &walls, attempt, way).await?);
         }
     }
     if attempts.iter().any(|a| a.number == 49) {
@@ -57,6 +58,7 @@ pub async fn run(stage: &Stage, task: &Task, attempts: &[Attempt]) -> Result<Vec
         row.control = control::WORKS.into();
         rows.push(row);
     }
+    controls.tell(&mut rows).await?;
     Ok(rows)
 }
 

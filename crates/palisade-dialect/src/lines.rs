@@ -2,13 +2,12 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::LINE_BYTES;
-use crate::DialectError;
+use crate::{DialectError, LINE_BYTES};
 
 /// Cuts a byte stream into lines without their `\n` and a `\r` before it. Empty lines are lines.
 ///
 /// ```
-/// let mut lines = palisade_dialect::jsonl::Lines::default();
+/// let mut lines = palisade_dialect::Lines::default();
 /// lines.feed(b"hello\r\nwor");
 /// assert_eq!(lines.next_line().unwrap().unwrap(), &b"hello"[..]);
 /// assert_eq!(lines.next_line(), Ok(None));

@@ -1,0 +1,288 @@
+//! The matrix as data: what every attempt must come to, for every launcher, in `expected/NN.toml`.
+//!
+//! The outcome, the outcome with a layer taken away, and the layers are asserted exactly. The control may
+//! be better than written (another machine may have what this one lacks), never worse.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::{BY_ROOT, WORKS},
+    layers,
+    record::{Launcher, Row},
+    trouble::{Result, While},
+};
+
+/// One attempt, as one way to make it is expected to end.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// Number in the catalogue.
+    pub number: u16,
+    /// The way.
+    pub variant: String,
+    /// In words.
+    pub name: String,
+    /// The layers that stop it (or bound it), the deciding one first.
+    pub stopped_by: Vec<String>,
+    /// Layers that can be taken away one at a time without the attacker reaching its goal.
+    #[serde(default)]
+    pub holds_without: BTreeSet<String>,
+    /// How what has no control is shown to be refused: `evaluator`, or why no system call is in question.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub proof: String,
+    /// By launcher.
+    pub launchers: BTreeMap<String, Cell>,
+}
+
+/// What one launcher sees.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// The outcome.
+    pub outcome: String,
+    /// `works`, or why there is no positive control.
+    pub control: String,
+    /// Outcomes with one layer taken away, where that was tried.
+    #[serde(default)]
+    pub without: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    attempt: Vec<Expected>,
+}
+
+/// Key of an attempt.
+pub type Key = (u16, String);
+
+/// All expectations, by attempt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Matrix(pub BTreeMap<Key, Expected>);
+
+/// Where the expectations lie.
+#[must_use]
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("expected")
+}
+
+impl Matrix {
+    /// Reads every file of the folder.
+    ///
+    /// # Errors
+    /// When one cannot be read or is not understood.
+    pub fn read() -> Result<Self> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(folder()).doing("opening the expectations")?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                let text = fs::read_to_string(&path).doing(path.display())?;
+                let file: File = toml::from_str(&text).doing(path.display())?;
+                for row in file.attempt {
+                    all.insert((row.number, row.variant.clone()), row);
+                }
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Writes one file for each number.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self) -> Result<()> {
+        let mut files: BTreeMap<u16, String> = BTreeMap::new();
+        for ((number, _), row) in &self.0 {
+            let text = files.entry(*number).or_default();
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            render(text, row);
+        }
+        for (number, text) in files {
+            let path = folder().join(format!("{number:02}.toml"));
+            fs::write(&path, text).doing(path.display())?;
+        }
+        Ok(())
+    }
+
+    /// Gives each row its layers, from the expectations.
+    pub fn annotate(&self, rows: &mut [Row]) {
+        for row in rows {
+            if let Some(expected) = self.0.get(&(row.number, row.variant.clone())) {
+                row.stopped_by.clone_from(&expected.stopped_by);
+            }
+        }
+    }
+
+    /// Every difference between what was seen and what is expected, in words; empty where there is none.
+    /// Only attempts for which `covers` answers yes must have been made.
+    #[must_use]
+    pub fn differences(&self, rows: &[Row], covers: impl Fn(&Key, Launcher) -> bool) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut made: BTreeSet<(Key, Launcher)> = BTreeSet::new();
+        for row in rows {
+            let key = (row.number, row.variant.clone());
+            made.insert((key.clone(), row.launcher));
+            let place = format!("{} {} ({})", row.number, row.variant, row.launcher.key());
+            if row.succeeded() {
+                found.push(format!("{place}: SUCCEEDED\n    {}", row.detail));
+            }
+            let cell = self.0.get(&key).and_then(|e| e.launchers.get(row.launcher.key()));
+            let Some(cell) = cell else {
+                found.push(format!("{place}: {} and nothing is expected", row.outcome));
+                continue;
+            };
+            if cell.outcome != row.outcome && !row.succeeded() {
+                found.push(format!(
+                    "{place}: stopped in another way\n  - {}\n  + {}\n    {}",
+                    cell.outcome, row.outcome, row.detail
+                ));
+            }
+            for (layer, seen) in &row.without {
+                let wanted = cell.without.get(layer).map_or("nothing", String::as_str);
+                if wanted != seen {
+                    found.push(format!(
+                        "{place}: stopped in another way without {layer}\n  - {wanted}\n  + {seen}"
+                    ));
+                }
+            }
+            if cell.control == WORKS && row.control != WORKS {
+                found.push(format!("{place}: the control does not work\n  + {}", row.control));
+            }
+        }
+        for (key, expected) in &self.0 {
+            for launcher in expected.launchers.keys().filter_map(|l| Launcher::parse(l)) {
+                if covers(key, launcher) && !made.contains(&(key.clone(), launcher)) {
+                    found.push(format!("{} {} ({}): not made", key.0, key.1, launcher.key()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes over what was seen, except successes of the attacker: those are never expected. Gives the
+    /// rows that were refused.
+    pub fn update(&mut self, rows: &[Row]) -> Vec<String> {
+        let mut refused = Vec::new();
+        for row in rows {
+            if row.succeeded() {
+                refused.push(format!("{} {}: {}", row.number, row.variant, row.detail));
+                continue;
+            }
+            let key = (row.number, row.variant.clone());
+            let expected = self.0.entry(key).or_insert_with(|| Expected {
+                number: row.number,
+                variant: row.variant.clone(),
+                name: row.name.clone(),
+                stopped_by: layers::first_guess(row),
+                holds_without: BTreeSet::new(),
+                proof: String::new(),
+                launchers: BTreeMap::new(),
+            });
+            expected.name.clone_from(&row.name);
+            let cell = Cell {
+                outcome: row.outcome.clone(),
+                control: row.control.clone(),
+                without: row.without.clone(),
+            };
+            expected.launchers.insert(row.launcher.key().into(), cell);
+            expected.holds_without = expected.measured_holds();
+        }
+        refused
+    }
+}
+
+impl Expected {
+    /// Layers whose absence was tried and changed nothing for the attacker, with every launcher.
+    #[must_use]
+    pub fn measured_holds(&self) -> BTreeSet<String> {
+        let mut tried: BTreeMap<&String, bool> = BTreeMap::new();
+        for (layer, outcome) in self.launchers.values().flat_map(|c| &c.without) {
+            *tried.entry(layer).or_insert(true) &= !outcome.starts_with("SUCCEEDED");
+        }
+        tried.into_iter().filter(|(_, holds)| *holds).map(|(layer, _)| layer.clone()).collect()
+    }
+
+    /// What is not coherent in the data itself.
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut say = |what: String| found.push(format!("{} {}: {what}", self.number, self.variant));
+        if self.stopped_by.is_empty() {
+            say("no layer is named".into());
+        }
+        if self.holds_without != self.measured_holds() {
+            say(format!("holds_without is {:?}, measured {:?}", self.holds_without, self.measured_holds()));
+        }
+        for layer in ["seccomp", "landlock"] {
+            let tried = self.launchers.values().any(|c| c.without.contains_key(layer));
+            let alone = self.stopped_by == [layer];
+            if tried && alone == self.holds_without.contains(layer) {
+                say(format!(
+                    "stopped_by {:?}, but without {layer} the attacker {}",
+                    self.stopped_by,
+                    if alone { "is stopped all the same: name what stops it" } else { "succeeds: nothing else stops it" }
+                ));
+            }
+        }
+        for (launcher, cell) in &self.launchers {
+            if cell.outcome.starts_with("SUCCEEDED") {
+                say(format!("a success is expected ({launcher})"));
+            }
+        }
+        let controls: Vec<&str> = self.launchers.values().map(|c| c.control.as_str()).collect();
+        let shown = controls.contains(&WORKS);
+        let excused = controls.iter().any(|c| c.starts_with("impossible: ") || c.starts_with("vm: "));
+        if !shown && !excused {
+            say(format!("no control works and none is excused: {controls:?}"));
+        }
+        if !shown && self.proof.is_empty() {
+            say("without a control it needs a proof".into());
+        }
+        if controls.contains(&BY_ROOT) && !self.launchers.contains_key("root") {
+            say("the control is left to root, which does not make this attempt".into());
+        }
+        found
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn list<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
+    let items: Vec<String> = items.into_iter().map(|i| quoted(i)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn render(text: &mut String, row: &Expected) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "[[attempt]]\nnumber = {}\nvariant = {}", row.number, quoted(&row.variant));
+    let _ = writeln!(text, "name = {}\nstopped_by = {}", quoted(&row.name), list(&row.stopped_by));
+    if !row.holds_without.is_empty() {
+        let _ = writeln!(text, "holds_without = {}", list(&row.holds_without));
+    }
+    if !row.proof.is_empty() {
+        let _ = writeln!(text, "proof = {}", quoted(&row.proof));
+    }
+    for (launcher, cell) in &row.launchers {
+        let mut line = format!(
+            "launchers.{launcher} = {{ outcome = {}, control = {}",
+            quoted(&cell.outcome),
+            quoted(&cell.control)
+        );
+        if !cell.without.is_empty() {
+            let layers: Vec<String> =
+                cell.without.iter().map(|(l, o)| format!("{l} = {}", quoted(o))).collect();
+            let _ = write!(line, ", without = {{ {} }}", layers.join(", "));
+        }
+        let _ = writeln!(text, "{line} }}");
+    }
+}

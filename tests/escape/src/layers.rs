@@ -1,0 +1,86 @@
+//! The layers by name, and a first guess at which of them stops a new attempt. The guess is written to the
+//! expectations once; from then on a person owns it, and the ablation keeps it honest.
+
+use crate::record::Row;
+
+/// Layers beside seccomp and Landlock that stop the attempts of a number.
+fn usual(row: &Row) -> &'static [&'static str] {
+    let policed = !row.launcher.cgroups();
+    match (row.number, row.variant.as_str()) {
+        (3 | 66, _) => &["path check", "identity check"],
+        (6, "logs") => &["own pipe"],
+        (6, _) | (33, _) => &["handle list"],
+        (5, "fds") => &["handle list"],
+        (5, _) => &["mount namespace", "working directory check"],
+        (7 | 8, _) if row.outcome.ends_with("EACCES") => &["undumpable init", "pid namespace"],
+        (8, _) => &["mount namespace", "pid namespace"],
+        (9, _) => &["proc subset", "read-only proc"],
+        (1 | 2 | 4 | 7 | 10 | 31 | 51, _) => &["mount namespace"],
+        (11, _) => &["no capabilities", "nodev"],
+        (12, "suid" | "sgid") | (13, "file-caps") => &["no new privileges", "nosuid"],
+        (12, "clear-nnp") => &["kernel"],
+        (12, _) => &["user namespace"],
+        (13, "binfmt") => &["proc subset"],
+        (13, _) => &["no capabilities"],
+        (14..=16 | 19, _) => &["no capabilities"],
+        (17 | 18, _) if row.outcome.ends_with("EPERM") || row.variant.contains("user") => {
+            &["namespace limit", "no capabilities"]
+        }
+        (17 | 18, _) => &["namespace limit"],
+        (20 | 22 | 53, _) => &["no capabilities"],
+        (21, _) | (24, _) => &["kernel"],
+        (23, "openat") => &["mount namespace"],
+        (26..=28 | 70, _) => &["pid namespace"],
+        (29, _) => &["no terminal"],
+        (32 | 36 | 40 | 41, _) => &["network namespace"],
+        (34 | 47 | 58 | 59, _) => &["framing"],
+        (35, "netlink-route") => &["network namespace"],
+        (35, _) => &["kernel"],
+        (42, _) => {
+            if policed {
+                &["rlimit"]
+            } else {
+                &["cgroup", "rlimit"]
+            }
+        }
+        (43, "tmp" | "shm") => &["tmpfs size", "file size limit"],
+        (43, "mlock" | "raise-as") | (45, "raise-fsize") => &["rlimit"],
+        (43, "memfd") => &["file size limit"],
+        (43, _) => &["cgroup", "memory samples"],
+        (44, "spin" | "spin-children") => &["cgroup", "processor samples"],
+        (44 | 46, _) => &["rlimit"],
+        (45, v) if v.ends_with("/data") && row.outcome == "killed:disk" => &["disk samples"],
+        (45, v) if v.ends_with("/data") => &["file size limit"],
+        (45, _) => &["tmpfs size"],
+        (48 | 49, _) => &["pid namespace"],
+        (52, _) => &["own session keyring"],
+        (54, _) => &["no capabilities"],
+        (55, "interpreter") => &["mount namespace"],
+        (55, "wx" | "rwx") => &["all the others"],
+        (55, _) => &["noexec mounts"],
+        (56 | 57, _) => &["clean environment"],
+        (67, "pattern") => &["proc subset"],
+        (67, _) => &["core limit"],
+        (68, _) => &["own folder"],
+        _ => &["mount namespace"],
+    }
+}
+
+/// The layers that stop a row, as far as the ablation shows and the number suggests.
+#[must_use]
+pub fn first_guess(row: &Row) -> Vec<String> {
+    let mut layers: Vec<&str> = Vec::new();
+    let mut alone = false;
+    for layer in ["seccomp", "landlock"] {
+        if let Some(thin) = row.without.get(layer)
+            && *thin != row.outcome
+        {
+            layers.push(layer);
+            alone |= thin.starts_with("SUCCEEDED");
+        }
+    }
+    if !alone {
+        layers.extend(usual(row));
+    }
+    layers.into_iter().map(str::to_owned).collect()
+}

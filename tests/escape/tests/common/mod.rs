@@ -1,0 +1,54 @@
+//! What the matrix tests share: running a family and comparing it with the expectations.
+#![allow(dead_code)]
+
+use std::path::Path;
+
+use palisade_escape::{
+    expected::{self, Matrix},
+    record::Launcher,
+    report, suite,
+    suite::Family,
+};
+
+/// Skipped families that a run in CI may have: none, since CI runs as root.
+const SKIPS_ALLOWED_IN_CI: usize = 0;
+
+/// Makes all attempts of a family with a launcher; fails with every difference.
+/// `UPDATE_ESCAPES=1` writes what was seen instead, except successes of the attacker.
+pub(crate) fn assert_family(family: Family, launcher: Launcher) {
+    if !suite::launchers().contains(&launcher) {
+        println!(
+            "SKIPPED: {} as {}: the suite was started by an ordinary user, and only root can be root",
+            family.name(),
+            launcher.key()
+        );
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci || SKIPS_ALLOWED_IN_CI > 0, "in CI nothing may be skipped");
+        return;
+    }
+    let runner = Path::new(env!("CARGO_BIN_EXE_escape"));
+    let rows = suite::run(runner, launcher, &[family]).unwrap();
+    println!("{}", report::summary(&rows));
+    if std::env::var_os("UPDATE_ESCAPES").is_some() {
+        update(&rows);
+        return;
+    }
+    let matrix = Matrix::read().unwrap();
+    let differences = matrix
+        .differences(&rows, |key, of| of == launcher && family.covers(key.0, &key.1));
+    assert!(
+        differences.is_empty(),
+        "{} rows differ (UPDATE_ESCAPES=1 takes over what was seen, after you have understood it):\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+fn update(rows: &[palisade_escape::record::Row]) {
+    let lock = std::fs::File::open(expected::folder()).unwrap();
+    lock.lock().unwrap();
+    let mut matrix = Matrix::read().unwrap();
+    let refused = matrix.update(rows);
+    matrix.write().unwrap();
+    assert!(refused.is_empty(), "never expected:\n{}", refused.join("\n"));
+}

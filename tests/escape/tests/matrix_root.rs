@@ -1,0 +1,37 @@
+//! The matrix with plugins launched by root, limits by cgroups and (for resources) policed.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::assert_family;
+use palisade_escape::{record::Launcher, suite::Family};
+
+#[test]
+fn most_attempts() {
+    assert_family(Family::General, Launcher::Root);
+}
+
+#[test]
+fn granted_paths() {
+    assert_family(Family::Paths, Launcher::Root);
+}
+
+#[test]
+fn the_conversation_and_the_log() {
+    assert_family(Family::Channel, Launcher::Root);
+}
+
+#[test]
+fn not_ending() {
+    assert_family(Family::Survive, Launcher::Root);
+}
+
+#[test]
+fn resources_with_cgroups() {
+    assert_family(Family::Limits, Launcher::Root);
+}
+
+#[test]
+fn resources_without_cgroups() {
+    assert_family(Family::Limits, Launcher::RootPoliced);
+}

@@ -1,0 +1,32 @@
+//! The matrix with plugins launched by user 1000 (or by whoever runs the tests), without cgroups.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::assert_family;
+use palisade_escape::{record::Launcher, suite::Family};
+
+#[test]
+fn most_attempts() {
+    assert_family(Family::General, Launcher::User);
+}
+
+#[test]
+fn granted_paths() {
+    assert_family(Family::Paths, Launcher::User);
+}
+
+#[test]
+fn the_conversation_and_the_log() {
+    assert_family(Family::Channel, Launcher::User);
+}
+
+#[test]
+fn not_ending() {
+    assert_family(Family::Survive, Launcher::User);
+}
+
+#[test]
+fn resources() {
+    assert_family(Family::Limits, Launcher::User);
+}
