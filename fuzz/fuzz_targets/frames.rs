@@ -1,11 +1,12 @@
-//! Bytes of a plugin on the wire and in the `jsonl` dialect: nothing panics, how the stream is split
+//! Bytes of a plugin on the wire and in the dialects: nothing panics, how the stream is split
 //! makes no difference, and what is parsed is written and parsed again to the same.
 //!
 //! The first byte of the input says how long the pieces are that the decoder is fed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use palisade_dialect::jsonl;
+use palisade_dialect::{Line, jsonl, mcp};
+use palisade_model::{Payload, text::is_deceptive};
 use palisade_protocol::{FrameError, Message, Side, frame::Decoder, message, scan};
 
 fuzz_target!(|input: &[u8]| {
@@ -65,13 +66,35 @@ fn check(line: &[u8]) {
             assert!(!failure.message.chars().any(palisade_model::text::is_deceptive));
         }
     }
-    match jsonl::decode_line(line) {
-        jsonl::Line::Noise => {}
-        jsonl::Line::Answer { outcome: Ok(json), .. } | jsonl::Line::Request { params: json, .. } => {
-            assert!(scan::validate(json, 64).is_ok(), "the dialect took what the wire refuses");
+    for message in [jsonl::decode_line(line), mcp::decode_line(line)] {
+        match message {
+            Line::Noise => {}
+            Line::Answer { outcome: Ok(json), .. } => {
+                assert!(scan::validate(json, 64).is_ok(), "the dialect took what the wire refuses");
+                check_mcp(json);
+            }
+            Line::Request { params: json, .. } | Line::Notification { params: json, .. } => {
+                assert!(scan::validate(json, 64).is_ok(), "the dialect took what the wire refuses");
+                if let Some(line) = mcp::log_line(json) {
+                    assert!(line.len() <= mcp::LOG_LINE_BYTES && !line.chars().any(is_deceptive));
+                }
+            }
+            Line::Answer { outcome: Err(failure), .. } => {
+                assert!(!failure.message.chars().any(is_deceptive));
+            }
         }
-        jsonl::Line::Answer { outcome: Err(failure), .. } => {
-            assert!(!failure.message.chars().any(palisade_model::text::is_deceptive));
-        }
+    }
+}
+
+/// Reads a result as each of the answers that a server of MCP gives.
+fn check_mcp(result: &[u8]) {
+    let payload = Payload::from_json_text(result.to_vec());
+    let _ = mcp::Server::read(&payload);
+    let mut tools = mcp::Tools::default();
+    while tools.page(&payload) == Ok(true) {}
+    assert!(tools.names().len() <= mcp::TOOLS);
+    match mcp::call_result(payload.clone()) {
+        Ok(same) => assert_eq!(same, payload),
+        Err(failure) => assert!(!failure.message.chars().any(is_deceptive)),
     }
 }
