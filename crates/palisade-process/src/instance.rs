@@ -168,6 +168,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limi
                     // A resident plugin without its lane is of no use to anybody; its exit usually follows
                     // at once and tells the cause.
                     End::Closed => deadline = Some(Instant::now() + ANSWER),
+                    End::Local => {}
                 }
             },
             () = overdue => {

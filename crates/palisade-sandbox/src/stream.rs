@@ -24,6 +24,8 @@ pub use native::native;
 pub enum End {
     /// The plugin closed its end, or ended. Its exit tells the rest.
     Closed,
+    /// This side closed, after `shutdown`. Whoever asked for that watches what becomes of the plugin.
+    Local,
     /// The plugin broke the protocol: it is to be killed. Says how.
     Breach(String),
 }

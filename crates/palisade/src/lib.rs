@@ -150,3 +150,8 @@ pub fn backends() -> Vec<Arc<dyn sandbox::Backend>> {
     let found: Vec<Arc<dyn sandbox::Backend>> = Vec::new();
     if found.is_empty() { vec![Arc::new(nowhere::Nowhere)] } else { found }
 }
+
+// The example of the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -119,11 +119,7 @@ impl<C: Codec> Exchange<C> {
             let end = over.0.read_lines(reader, noise).await;
             let closed_here = over.0.is_closed.load(Ordering::SeqCst);
             drop(over);
-            if closed_here && end == End::Closed {
-                // Whoever closed it watches what becomes of the plugin.
-                return std::future::pending().await;
-            }
-            end
+            if closed_here && end == End::Closed { End::Local } else { end }
         });
         Ok((exchange, end))
     }

@@ -80,8 +80,7 @@ pub fn native(socket: OwnedFd, host: Arc<dyn HostCalls>) -> io::Result<StreamLan
     let end = async move {
         match driver.await {
             CloseReason::Breach(error) => End::Breach(error.to_string()),
-            // We closed it, after `shutdown`: whoever asked for that watches what becomes of the plugin.
-            CloseReason::Local => std::future::pending().await,
+            CloseReason::Local => End::Local,
             _ => End::Closed,
         }
     };
