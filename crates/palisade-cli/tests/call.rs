@@ -1,4 +1,5 @@
 //! `palisade call`, end to end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(target_os = "linux")]
 
 mod support;

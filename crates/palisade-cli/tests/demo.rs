@@ -1,4 +1,5 @@
 //! `palisade demo`, end to end, as root and as a user.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(target_os = "linux")]
 
 mod support;

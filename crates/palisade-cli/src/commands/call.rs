@@ -38,9 +38,10 @@ async fn answer(
     if args.remember.remember {
         grant::remember(&plugin, granted).await?;
     }
+    let mut interrupts = super::run::Interrupts::new();
     let result = tokio::select! {
         result = plugin.call(&args.tool, arguments) => result,
-        () = super::run::interrupted() => Err(Failure::new(ErrorCode::Cancelled, "interrupted")),
+        () = interrupts.next() => Err(Failure::new(ErrorCode::Cancelled, "interrupted")),
     };
     // The result counts; a plugin that does not end in order is killed, and that is in the record.
     let stopped = session.host.shutdown().await;

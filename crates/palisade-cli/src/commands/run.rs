@@ -1,12 +1,12 @@
 //! `palisade run`: until the plugin ends or somebody interrupts it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use palisade_host::Plugin;
 use palisade_model::{ErrorCode, Failure, Guarantee, Level};
 use palisade_sandbox::Exit;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::Run,
@@ -63,9 +63,11 @@ async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exi
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, false).await?;
+    // From here on; at the prompt, Ctrl-C ends the command at once.
+    let mut interrupts = Interrupts::new();
     tokio::select! {
         started = plugin.start() => started?,
-        () = interrupted() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
+        () = interrupts.next() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
     }
     if args.remember.remember {
         grant::remember(&plugin, granted).await?;
@@ -73,24 +75,28 @@ async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exi
     announce(&plugin, args.output.json);
     let exit = tokio::select! {
         exit = plugin.wait() => Some(exit?),
-        () = interrupted() => None,
+        () = interrupts.next() => None,
     };
     let exit = match exit {
         Some(exit) => exit,
-        None => stop(&plugin, args.output.json).await?,
+        None => stop(&plugin, args.output.json, &mut interrupts).await?,
     };
     session.host.shutdown().await?;
     Ok((plugin, exit))
 }
 
 /// Ends it in order; a second interruption kills it.
-async fn stop(plugin: &Plugin, as_json: bool) -> Result<Exit, Trouble> {
+async fn stop(
+    plugin: &Plugin,
+    as_json: bool,
+    interrupts: &mut Interrupts,
+) -> Result<Exit, Trouble> {
     if !as_json {
         terminal::err(Paint::stderr().dim("stopping; once more to kill it"));
     }
     tokio::select! {
         stopped = plugin.stop() => stopped?,
-        () = interrupted() => plugin.kill().await?,
+        () = interrupts.next() => plugin.kill().await?,
     }
     Ok(plugin.wait().await?)
 }
@@ -120,16 +126,29 @@ fn announce(plugin: &Plugin, as_json: bool) {
     ));
 }
 
-/// Completes at Ctrl-C or SIGTERM.
-pub(crate) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without handlers the signals end the process themselves, and everything with it.
-        return tokio::time::sleep(Duration::MAX).await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM. One value lives as long as the command: a signal that comes while nobody waits is
+/// kept for whoever waits next.
+pub(crate) struct Interrupts(Option<(Signal, Signal)>);
+
+impl Interrupts {
+    /// Takes the signals over. Where that fails they end the process themselves, and everything with it.
+    pub(crate) fn new() -> Self {
+        let both = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        Self(if let (Ok(interrupt), Ok(terminate)) = both {
+            Some((interrupt, terminate))
+        } else {
+            None
+        })
+    }
+
+    /// Completes at the next one. Cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        match &mut self.0 {
+            Some((interrupt, terminate)) => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            },
+            None => std::future::pending().await,
+        }
     }
 }
