@@ -1,25 +1,22 @@
 //! The two backends: `process` with namespaces, `landlock` without.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
 };
 
-use palisade_model::{Guarantee, Level};
 use palisade_sandbox::{
     Artifact, Assessment, Backend, BoxFuture, Facts, HostCalls, Instance, LaunchSpec, OutputStream,
     Prepared, SandboxError, Unavailable, Wire, stream,
 };
-use rustix::{
-    fs::{Mode, OFlags, open},
-    net::{AddressFamily, SocketFlags, SocketType, socketpair},
-    pipe::{PipeFlags, pipe_with},
-};
+use rustix::fs::{Mode, OFlags, open};
 use tokio::sync::OnceCell;
 
 use crate::{
+    assess::assess,
     cgroup::{self, Group},
+    ends::{Ends, dev_null},
     instance::{self, ProcessInstance, Shared},
     layout::{self, Inputs},
     output,
@@ -30,10 +27,6 @@ use crate::{
     status::{Report, Status},
     watched::watched,
 };
-
-/// How far memory can overshoot its limit where it is sampled, in bytes: what two cores can touch between
-/// two samples on the machines that this was measured on, doubled. `cargo xtask escape` attacks it.
-pub const POLICED_MEMORY_OVERSHOOT: u64 = 256 << 20;
 
 /// Choices of the operator that every launch shares.
 #[derive(Clone, Debug)]
@@ -259,118 +252,9 @@ impl Core {
 
     /// What a launch would be guaranteed; without a spec, one that weakens nothing.
     fn assess(&self, spec: Option<&LaunchSpec>, machine: &Machine) -> Assessment {
-        let mut a = Assessment::default();
-        if let Some(spec) = spec {
-            a.unsupported = spec
-                .rights
-                .iter()
-                .filter_map(|r| layout::unsupported(r).map(|why| (r.clone(), why)))
-                .collect();
-        }
-        use Guarantee as G;
-        use Level::{Kernel, None as Not, Policed};
-        if self.namespaces {
-            let landlock = if machine.landlock > 0 { "; Landlock behind it" } else { "" };
-            a.hold(G::FsIsolated, Kernel, format!("a mount namespace with a new root{landlock}"));
-            a.hold(G::NetIsolated, Kernel, "a network namespace without interfaces");
-            a.hold(
-                G::IpcIsolated,
-                Kernel,
-                "IPC and network namespaces; no path-named socket is visible",
-            );
-            a.hold(G::PeersIsolated, Kernel, "a pid namespace with its own /proc");
-            a.hold(
-                G::DiesWithHost,
-                Kernel,
-                "a pid namespace whose init ends with the host's socket",
-            );
-        } else {
-            a.weaken(
-                G::FsIsolated,
-                Not,
-                "Landlock alone does not cover stat, chmod, utimes and chdir",
-            );
-            a.hold(G::NetIsolated, Kernel, "the filter lets no socket be made");
-            a.hold(
-                G::IpcIsolated,
-                Kernel,
-                "the filter refuses System V IPC, message queues and sockets",
-            );
-            if machine.landlock >= 6 {
-                a.weaken(
-                    G::PeersIsolated,
-                    Not,
-                    "Landlock keeps signals in, but process numbers of others are visible",
-                );
-            } else {
-                a.weaken(G::PeersIsolated, Not, "this Landlock cannot keep signals in");
-            }
-            a.hold(
-                G::DiesWithHost,
-                Policed,
-                "pid 1 reaps and kills orphans; a pid namespace would leave that to the kernel",
-            );
-        }
-        a.hold(G::SyscallsFiltered, Kernel, "seccomp, by allow-list");
-        if machine.privileged {
-            a.hold(G::OwnUid, Kernel, "a user id of its own");
-        } else {
-            a.weaken(
-                G::OwnUid,
-                Not,
-                "all plugins share the user's id; only root can give them their own",
-            );
-        }
         let cgroups = self.cgroups();
-        let h = cgroups.as_ref().map(|c| c.hierarchy());
-        let version =
-            if h.is_some_and(cgroup::Hierarchy::is_unified) { "cgroup v2" } else { "cgroup v1" };
-        if h.is_some_and(cgroup::Hierarchy::has_memory) {
-            a.hold(G::MemoryCapped, Kernel, version);
-        } else if self.namespaces {
-            let mib = POLICED_MEMORY_OVERSHOOT >> 20;
-            a.hold(
-                G::MemoryCapped,
-                Policed,
-                format!("sampled every 5 to 20 ms; may overshoot by up to {mib} MiB"),
-            );
-        } else {
-            a.weaken(G::MemoryCapped, Not, "no cgroup, and /proc is not the plugin's alone");
-        }
-        if h.is_some_and(cgroup::Hierarchy::has_pids) {
-            a.hold(G::PidsCapped, Kernel, version);
-        } else if self.namespaces || machine.privileged {
-            a.hold(
-                G::PidsCapped,
-                Kernel,
-                "RLIMIT_NPROC, counted in a user namespace or for a user of its own",
-            );
-        } else {
-            a.weaken(G::PidsCapped, Not, "RLIMIT_NPROC would count all processes of the user");
-        }
-        if h.is_some_and(cgroup::Hierarchy::has_cpu) {
-            a.hold(G::CpuCapped, Kernel, version);
-        } else if self.namespaces {
-            a.hold(
-                G::CpuCapped,
-                Policed,
-                "stopped and continued every 5 ms to hold the share over 0.1 s",
-            );
-        } else {
-            a.weaken(G::CpuCapped, Not, "no cgroup");
-        }
-        a.hold(
-            G::DiskCapped,
-            Policed,
-            "the data folder is measured every 0.25 s; /tmp is capped by the kernel",
-        );
-        a
+        assess(spec, machine, self.namespaces, cgroups.as_ref().map(|c| c.hierarchy()))
     }
-}
-
-fn dev_null() -> Result<OwnedFd, SandboxError> {
-    open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| SandboxError::step("opening /dev/null", e))
 }
 
 /// The smallest walls: everything but a program.
@@ -418,61 +302,6 @@ impl Prepared for PreparedProcess {
         host: Arc<dyn HostCalls>,
     ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
         Box::pin(self.launch_walls(spec, host))
-    }
-}
-
-/// The plugin's side of the handles, and ours.
-struct Ends {
-    status: Status,
-    stdout: Option<tokio::net::unix::pipe::Receiver>,
-    stderr: tokio::net::unix::pipe::Receiver,
-    /// The conversation's handles: a socket, or stdin and stdout.
-    ours: (OwnedFd, Option<OwnedFd>),
-    theirs: Vec<OwnedFd>,
-}
-
-impl Ends {
-    fn open(wire: &Wire) -> Result<Self, SandboxError> {
-        let (status, their_status) = Status::pair()?;
-        let (stderr, their_stderr) = output::pipe()?;
-        let step = |e| SandboxError::step("making the plugin's handles", e);
-        match wire {
-            Wire::Native => {
-                let (stdout, their_stdout) = output::pipe()?;
-                let (ours, lane) =
-                    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                        .map_err(step)?;
-                let theirs = vec![their_status, dev_null()?, their_stdout, their_stderr, lane];
-                Ok(Self { status, stdout: Some(stdout), stderr, ours: (ours, None), theirs })
-            }
-            Wire::Jsonl(_) | Wire::Mcp(_) => {
-                let (stdin, to_plugin) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
-                let (from_plugin, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
-                let theirs = vec![their_status, stdin, their_stdout, their_stderr];
-                Ok(Self {
-                    status,
-                    stdout: None,
-                    stderr,
-                    ours: (to_plugin, Some(from_plugin)),
-                    theirs,
-                })
-            }
-            _ => Err(SandboxError::Artifact {
-                what: "this backend does not speak the plugin's wire".into(),
-                hint: "use another backend".into(),
-            }),
-        }
-    }
-
-    /// In the order that the helper expects. Without a lane of its own, stdin's number stands in for it.
-    fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
-        let mut all: Vec<BorrowedFd<'_>> = self.theirs.iter().map(AsFd::as_fd).collect();
-        if all.len() == 4
-            && let Some(stdin) = self.theirs.get(1)
-        {
-            all.push(stdin.as_fd());
-        }
-        all
     }
 }
 

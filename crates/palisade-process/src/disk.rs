@@ -40,8 +40,9 @@ pub(crate) struct Held {
     /// Some of it cannot be measured: a folder that its owner closed to everybody, or one too deep. A
     /// plugin could hide any amount there.
     pub(crate) hidden: bool,
-    /// Handles wait in a socket to be received; a file may be among them.
-    pub(crate) in_flight: bool,
+    /// Something can pass unseen for a moment and must not stay so: handles wait in a socket to be
+    /// received, or a process cannot be looked into (as at the moment of its exec).
+    pub(crate) unseen: bool,
 }
 
 fn open_folder(
@@ -107,7 +108,7 @@ pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, larg
     while let Some(pid) = todo.pop() {
         // It may have ended meanwhile; one that lives and cannot be looked into hides something.
         if search.process(pid).is_err() && fs::exists(format!("/proc/{pid}/fd")).unwrap_or(false) {
-            search.held.hidden = true;
+            search.held.unseen = true;
         }
         todo.extend(children(pid));
     }
@@ -149,7 +150,7 @@ impl Search<'_> {
                 let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
                 let info = fs::read_to_string(info).unwrap_or_default();
                 let waiting = info.lines().find_map(|l| l.strip_prefix("scm_fds:"));
-                self.held.in_flight |= waiting.is_some_and(|n| n.trim() != "0");
+                self.held.unseen |= waiting.is_some_and(|n| n.trim() != "0");
             } else if meta.nlink() == 0 && meta.dev() == self.device && self.open.insert(meta.ino())
             {
                 self.held.bytes = self.held.bytes.saturating_add(meta.blocks().saturating_mul(512));

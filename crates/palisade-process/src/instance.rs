@@ -48,8 +48,8 @@ pub(crate) struct Shared {
     /// The instance has a pid namespace.
     pub(crate) namespaced: bool,
     pub(crate) disk_limit: AtomicU64,
-    /// Whether handles waited in a socket when the disk was last measured.
-    in_flight: AtomicBool,
+    /// Whether something could not be seen when the disk was last measured.
+    unseen: AtomicBool,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
     /// Why we killed it, if we did; the first reason stands.
@@ -76,7 +76,7 @@ impl Shared {
             data,
             namespaced,
             disk_limit: AtomicU64::new(disk_limit),
-            in_flight: AtomicBool::new(false),
+            unseen: AtomicBool::new(false),
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
             usage: watch::Sender::new((0, None)),
@@ -210,11 +210,10 @@ async fn check_disk(shared: &Arc<Shared>) {
         held
     });
     let Ok(held) = measured.await else { return };
-    // Handles that wait longer than from one measurement to the next are being kept there.
-    let kept = held.in_flight && shared.in_flight.swap(held.in_flight, Ordering::Relaxed);
-    shared.in_flight.store(held.in_flight, Ordering::Relaxed);
+    // What stays unseen from one measurement to the next is being kept so.
+    let kept = shared.unseen.swap(held.unseen, Ordering::Relaxed) && held.unseen;
     if held.hidden {
-        let what = "disk: what the plugin holds cannot be measured (a folder closed to the host or too deep, or a process that cannot be looked into)";
+        let what = "disk: the data folder holds folders that cannot be measured (closed to the host, or too deep)";
         shared.kill(KillReason::Limit(what.into()));
     } else if kept {
         let what =

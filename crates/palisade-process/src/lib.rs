@@ -6,13 +6,19 @@
 //! thread; everything that can be decided beforehand is decided here, as data.
 
 #[cfg(palisade_helper)]
+mod assess;
+#[cfg(palisade_helper)]
 mod backend;
 #[cfg(palisade_helper)]
 mod cgroup;
 #[cfg(palisade_helper)]
 mod disk;
 #[cfg(palisade_helper)]
+mod ends;
+#[cfg(palisade_helper)]
 mod extract;
+#[cfg(palisade_helper)]
+mod filter;
 #[cfg(palisade_helper)]
 mod instance;
 #[cfg(palisade_helper)]
@@ -34,10 +40,12 @@ mod status;
 #[cfg(palisade_helper)]
 mod watched;
 
+#[cfg(palisade_helper)]
+pub use assess::POLICED_MEMORY_OVERSHOOT;
 #[cfg(all(palisade_helper, feature = "ablation"))]
 pub use backend::Layer;
 #[cfg(palisade_helper)]
-pub use backend::{LandlockBackend, Options, POLICED_MEMORY_OVERSHOOT, ProcessBackend};
+pub use backend::{LandlockBackend, Options, ProcessBackend};
 
 use std::sync::Arc;
 
