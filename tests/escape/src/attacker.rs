@@ -43,7 +43,8 @@ pub fn build() -> Result<PathBuf> {
     let folder = folder();
     let target = folder.join("target");
     fs::create_dir_all(&target).doing("making the attacker's target folder")?;
-    let lock = fs::File::create(target.join("escape-suite.lock")).doing("opening the build lock")?;
+    let lock =
+        fs::File::create(target.join("escape-suite.lock")).doing("opening the build lock")?;
     lock.lock().doing("waiting for the build lock")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Its own folder decides the flags (`.cargo/config.toml` there links statically); those of the build
@@ -72,6 +73,7 @@ pub fn build() -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be run or prints something else.
 pub fn list(program: &Path) -> Result<Vec<Attempt>> {
-    let out = Command::new(program).args(["list", "--json"]).output().doing("running the attacker")?;
+    let out =
+        Command::new(program).args(["list", "--json"]).output().doing("running the attacker")?;
     serde_json::from_slice(&out.stdout).doing("reading the attacker's table")
 }

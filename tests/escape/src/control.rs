@@ -8,10 +8,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
     attacker::Attempt,
+    expected::Key,
     judge,
     launch::Answer,
     record::Row,
@@ -25,7 +26,7 @@ pub const WORKS: &str = "works";
 pub const BY_ROOT: &str = "by root";
 
 /// Controls that run while the attempts are made behind the walls.
-pub struct Controls(Vec<((u16, String), tokio::task::JoinHandle<Result<String>>)>);
+pub struct Controls(Vec<(Key, JoinHandle<Result<String>>)>);
 
 impl Controls {
     /// Starts the controls of all `attempts`, a few at a time.
@@ -73,10 +74,8 @@ pub fn run(stage: &Stage, attempt: &Attempt) -> Result<String> {
     if (attempt.harmful && !own_pids) || attempt.number == 9 || attempt.number == 51 {
         return Ok("vm: could hurt this machine".into());
     }
-    let needs_root = matches!(
-        attempt.control.as_str(),
-        "root" | "root+params" | "own namespaces, root"
-    );
+    let needs_root =
+        matches!(attempt.control.as_str(), "root" | "root+params" | "own namespaces, root");
     if needs_root && !is_root {
         return Ok(BY_ROOT.into());
     }

@@ -124,7 +124,11 @@ impl Matrix {
     /// Every difference between what was seen and what is expected, in words; empty where there is none.
     /// Only attempts for which `covers` answers yes must have been made.
     #[must_use]
-    pub fn differences(&self, rows: &[Row], covers: impl Fn(&Key, Launcher) -> bool) -> Vec<String> {
+    pub fn differences(
+        &self,
+        rows: &[Row],
+        covers: impl Fn(&Key, Launcher) -> bool,
+    ) -> Vec<String> {
         let mut found = Vec::new();
         let mut made: BTreeSet<(Key, Launcher)> = BTreeSet::new();
         for row in rows {
@@ -214,12 +218,17 @@ impl Expected {
     #[must_use]
     pub fn contradictions(&self) -> Vec<String> {
         let mut found = Vec::new();
-        let mut say = |what: String| found.push(format!("{} {}: {what}", self.number, self.variant));
+        let mut say =
+            |what: String| found.push(format!("{} {}: {what}", self.number, self.variant));
         if self.stopped_by.is_empty() {
             say("no layer is named".into());
         }
         if self.holds_without != self.measured_holds() {
-            say(format!("holds_without is {:?}, measured {:?}", self.holds_without, self.measured_holds()));
+            say(format!(
+                "holds_without is {:?}, measured {:?}",
+                self.holds_without,
+                self.measured_holds()
+            ));
         }
         for layer in ["seccomp", "landlock"] {
             let tried = self.launchers.values().any(|c| c.without.contains_key(layer));
@@ -228,7 +237,11 @@ impl Expected {
                 say(format!(
                     "stopped_by {:?}, but without {layer} the attacker {}",
                     self.stopped_by,
-                    if alone { "is stopped all the same: name what stops it" } else { "succeeds: nothing else stops it" }
+                    if alone {
+                        "is stopped all the same: name what stops it"
+                    } else {
+                        "succeeds: nothing else stops it"
+                    }
                 ));
             }
         }
@@ -239,7 +252,8 @@ impl Expected {
         }
         let controls: Vec<&str> = self.launchers.values().map(|c| c.control.as_str()).collect();
         let shown = controls.contains(&WORKS);
-        let excused = controls.iter().any(|c| c.starts_with("impossible: ") || c.starts_with("vm: "));
+        let excused =
+            controls.iter().any(|c| c.starts_with("impossible: ") || c.starts_with("vm: "));
         if !shown && !excused {
             say(format!("no control works and none is excused: {controls:?}"));
         }
@@ -264,7 +278,8 @@ fn list<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
 
 fn render(text: &mut String, row: &Expected) {
     // Writing to a string does not fail.
-    let _ = writeln!(text, "[[attempt]]\nnumber = {}\nvariant = {}", row.number, quoted(&row.variant));
+    let _ =
+        writeln!(text, "[[attempt]]\nnumber = {}\nvariant = {}", row.number, quoted(&row.variant));
     let _ = writeln!(text, "name = {}\nstopped_by = {}", quoted(&row.name), list(&row.stopped_by));
     if !row.holds_without.is_empty() {
         let _ = writeln!(text, "holds_without = {}", list(&row.holds_without));

@@ -152,7 +152,11 @@ impl Watch {
             });
             (over, thread)
         });
-        Self { visits: stage.services.visits(), prober, services: Arc::clone(&stage.services.visits) }
+        Self {
+            visits: stage.services.visits(),
+            prober,
+            services: Arc::clone(&stage.services.visits),
+        }
     }
 
     /// Ends; what reached the host, if something did.

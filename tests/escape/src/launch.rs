@@ -10,8 +10,8 @@ use std::{
 };
 
 use palisade_model::{
-    CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin,
-    Payload, PluginId, PluginRef,
+    CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId,
+    Origin, Payload, PluginId, PluginRef,
 };
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
@@ -42,7 +42,7 @@ pub struct Host {
 }
 
 impl HostCalls for Host {
-    fn request(&self, request: HostRequest) -> BoxFuture<'static, Result2> {
+    fn request(&self, request: HostRequest) -> BoxFuture<'static, Served> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             Err(Failure::new(ErrorCode::NotFound, format!("no method {}", request.method)))
@@ -63,7 +63,7 @@ impl HostCalls for Host {
     }
 }
 
-type Result2 = std::result::Result<Payload, Failure>;
+type Served = std::result::Result<Payload, Failure>;
 
 /// What the attacker answered.
 #[derive(Clone, Debug, Deserialize)]
@@ -130,7 +130,7 @@ pub struct Walls {
 }
 
 /// An attacker behind walls.
-pub struct Box1 {
+pub struct Boxed {
     /// The handle.
     pub instance: Arc<dyn Instance>,
     /// What it wrote.
@@ -168,7 +168,7 @@ impl Walls {
         &self,
         ground: &Ground,
         terms: &Terms,
-    ) -> std::result::Result<Box1, palisade_sandbox::SandboxError> {
+    ) -> std::result::Result<Boxed, palisade_sandbox::SandboxError> {
         let mut rights = CapabilitySet::new();
         let mut grants = terms.grants.clone();
         if terms.folders {
@@ -176,10 +176,11 @@ impl Walls {
             grants.push(format!("fs.read:{}/**", ground.readonly.display()));
         }
         for grant in &grants {
-            let capability = grant.parse().map_err(|e| palisade_sandbox::SandboxError::Artifact {
-                what: format!("{grant}: {e}"),
-                hint: String::new(),
-            })?;
+            let capability =
+                grant.parse().map_err(|e| palisade_sandbox::SandboxError::Artifact {
+                    what: format!("{grant}: {e}"),
+                    hint: String::new(),
+                })?;
             rights.insert(capability);
         }
         let id = PluginId::parse("attacker").map_err(|e| {
@@ -206,7 +207,7 @@ impl Walls {
         let host = Arc::new(Host::default());
         let calls: Arc<dyn HostCalls> = Arc::clone(&host) as _;
         let instance = self.prepared.launch(spec, calls).await?;
-        Ok(Box1 { instance, host })
+        Ok(Boxed { instance, host })
     }
 }
 
@@ -227,7 +228,7 @@ pub async fn call(
     instance.lane().call(Invocation { method, payload, deadline, trace }).await
 }
 
-impl Box1 {
+impl Boxed {
     /// Asks for one attempt, and waits for the answer or the end. The instance may still run.
     pub async fn attempt(
         &self,

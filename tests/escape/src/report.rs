@@ -100,5 +100,9 @@ fn outcome(row: &Expected, launcher: &str) -> String {
 
 fn root(row: &Expected) -> String {
     let (with, policed) = (outcome(row, "root"), outcome(row, "root-policed"));
-    if policed.is_empty() || policed == with { with } else { format!("{with} ({policed} without cgroups)") }
+    if policed.is_empty() || policed == with {
+        with
+    } else {
+        format!("{with} ({policed} without cgroups)")
+    }
 }

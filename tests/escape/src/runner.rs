@@ -35,11 +35,8 @@ pub struct Task {
 /// # Errors
 /// When the scene or the walls cannot be built.
 pub fn run(task: &Task) -> Result<Vec<Row>> {
-    let stage = Arc::new(Stage::build(
-        &task.attacker,
-        task.forbidden.clone(),
-        task.privileged.clone(),
-    )?);
+    let stage =
+        Arc::new(Stage::build(&task.attacker, task.forbidden.clone(), task.privileged.clone())?);
     let mut attempts = attacker::list(&task.attacker)?;
     attempts.retain(|a| task.only.is_empty() || task.only.contains(&a.number));
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -181,7 +181,9 @@ impl Services {
             for client in proxy_unix.incoming().flatten() {
                 relay_visits.fetch_add(1, Ordering::Relaxed);
                 let port = u16::try_from(relay).unwrap_or(0);
-                let Ok(upstream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { continue };
+                let Ok(upstream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+                    continue;
+                };
                 let (Ok(mut back), Ok(mut out)) = (client.try_clone(), upstream.try_clone()) else {
                     continue;
                 };

@@ -88,11 +88,14 @@ impl Family {
 /// The launchers that this process can provide. An ordinary user can only be itself.
 #[must_use]
 pub fn launchers() -> Vec<Launcher> {
-    if rustix::process::geteuid().is_root() {
-        Launcher::ALL.to_vec()
-    } else {
-        vec![Launcher::User]
-    }
+    if rustix::process::geteuid().is_root() { Launcher::ALL.to_vec() } else { vec![Launcher::User] }
+}
+
+/// Whether this process can have an attempt made: only root can make the set-id copies that some try to run.
+#[must_use]
+pub fn can_make(number: u16, variant: &str) -> bool {
+    let needs_copies = matches!((number, variant), (12, "suid" | "sgid") | (13, "file-caps"));
+    !needs_copies || rustix::process::geteuid().is_root()
 }
 
 /// Runs one family with one launcher. `runner` is the `escape` program.
@@ -131,7 +134,8 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
     if as_user {
         std::os::unix::fs::chown(&home, Some(USER), Some(USER))?;
     }
-    let meter = if is_root && !launcher.cgroups() { Meter::make(launcher.key(), uid) } else { None };
+    let meter =
+        if is_root && !launcher.cgroups() { Meter::make(launcher.key(), uid) } else { None };
     let task = Task {
         launcher,
         attacker,

@@ -107,6 +107,7 @@ fn unlinked(ctx: &Ctx) -> Attempted {
     let place = place(ctx)?;
     let file = open(&place.path, libc::O_TMPFILE | libc::O_RDWR, 0o600).at("O_TMPFILE")?;
     let (written, last) = write_up_to(file, goal);
+    linger(ctx);
     close(file);
     judge(written, goal, last, "bytes written to a file without a name")
 }

@@ -29,6 +29,8 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(26, "kcmp-init", "kcmp with init", Control::Victim, &[], |x| with_init(x, kcmp)),
     Attempt::new(26, "madvise-init", "process_madvise of init", Control::Root, &[], |x| with_init(x, madvise)),
     Attempt::new(26, "prlimit-init", "change a limit of init", Control::Victim, &[], |x| with_init(x, prlimit)),
+    Attempt::new(26, "nice-init", "take processor time from init by nice 19", Control::Victim, &[], |x| with_init(x, |pid, _| sys!(libc::SYS_setpriority, 0, pid, 19).at("setpriority").map(|_| succeeded("it has nice 19 now")))),
+    Attempt::new(26, "affinity-init", "bind init to one processor", Control::Victim, &[], |x| with_init(x, affinity)),
     Attempt::new(27, "init", "pidfd_getfd from init", Control::Victim, &[], |x| with_init(x, getfd)),
     Attempt::new(27, "host", "pidfd_getfd from the host", Control::Victim, &["host_pid"], |x| with_host(x, getfd)),
     Attempt::new(27, "open-init", "pidfd_open of init", Control::Victim, &[], |x| with_init(x, |pid, _| pidfd(pid).map(|fd| { close(fd); succeeded("a pidfd of it") }))),
@@ -107,6 +109,14 @@ fn prlimit(pid: i32, _: Target<'_>) -> Attempted {
     sys!(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, 0, old.as_mut_ptr()).at("prlimit (read)")?;
     sys!(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, old.as_ptr(), 0).at("prlimit (write)")?;
     Ok(succeeded(format!("limits of pid {pid} can be set")))
+}
+
+fn affinity(pid: i32, _: Target<'_>) -> Attempted {
+    let mut mask = [0u64; 16];
+    sys!(libc::SYS_sched_getaffinity, pid, 128, mask.as_mut_ptr()).at("sched_getaffinity")?;
+    // The mask that it has: asking for the right changes nothing.
+    sys!(libc::SYS_sched_setaffinity, pid, 128, mask.as_ptr()).at("sched_setaffinity")?;
+    Ok(succeeded("its processors can be chosen"))
 }
 
 fn pidfd(pid: i32) -> Result<i32, Outcome> {

@@ -211,6 +211,9 @@ fn hold(ctx: &Ctx, take: fn(&AtomicU64, u64) -> Result<(), Errno>) -> Attempted 
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         if let Err(e) = take(shared.cell(0), goal) {
             shared.cell(1).store(e.0 as u64, Ordering::SeqCst);
+            // What was taken is held for a while, so that whoever samples has the time to.
+            let time = if ctx.outside() { 0 } else { ctx.num("hold_ms", 0).min(10_000) };
+            sys::sleep(Duration::from_millis(time));
         }
         sys::exit(0);
     }
@@ -303,6 +306,7 @@ fn children(
             break;
         }
     }
+    sys::sleep(Duration::from_millis(200));
     started.into_iter().for_each(sys::end_child);
     match (killed, last) {
         (true, _) => Err(Errno(libc::ENOMEM)),

@@ -12,7 +12,7 @@ use std::{
 use palisade_escape::{
     expected::Matrix,
     matrix, report, runner,
-    suite::launchers,
+    suite::{can_make, launchers},
     trouble::{Result, Trouble, While},
 };
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("runner") => run_as_runner().map(|()| true),
-        None | Some("--json") => run_all(args.first().is_some()),
+        None | Some("--json") => run_all(!args.is_empty()),
         _ => Err(Trouble("usage: escape [--json]".into())),
     };
     match result {
@@ -51,7 +51,9 @@ fn run_as_runner() -> Result<()> {
 
 fn run_all(json: bool) -> Result<bool> {
     let rows = matrix(&std::env::current_exe()?)?;
-    let differences = Matrix::read()?.differences(&rows, |_, launcher| launchers().contains(&launcher));
+    let differences = Matrix::read()?.differences(&rows, |key, launcher| {
+        launchers().contains(&launcher) && can_make(key.0, &key.1)
+    });
     if json {
         println!("{}", serde_json::to_string_pretty(&report::json(&rows))?);
     } else {

@@ -15,7 +15,7 @@ use crate::{
     attacker::Attempt,
     control::Controls,
     host_side,
-    launch::{Box1, Seen, Terms, Walls, call},
+    launch::{Boxed, Seen, Terms, Walls, call},
     record::{Launcher, Row},
     scene::{Ground, Stage},
     trouble::{Result, Trouble, While},
@@ -34,8 +34,18 @@ const LINE: u64 = 8 * 1024;
 /// Answers to `initialize` that the protocol itself must judge. What a well-formed answer says (version,
 /// name) is checked by `palisade-host`, and tested there.
 const HANDSHAKES: [&str; 12] = [
-    "no-result", "both", "error", "wrong-id", "text-id", "null-id", "double-reply", "no-jsonrpc",
-    "early-request", "garbage-first", "silent", "exit",
+    "no-result",
+    "both",
+    "error",
+    "wrong-id",
+    "text-id",
+    "null-id",
+    "double-reply",
+    "no-jsonrpc",
+    "early-request",
+    "garbage-first",
+    "silent",
+    "exit",
 ];
 
 /// Whether an attempt belongs here.
@@ -85,7 +95,7 @@ impl Vigil {
         Self { memory, most: memory, slowest: Duration::ZERO, deaf: None }
     }
 
-    async fn look(&mut self, neighbour: &Box1) {
+    async fn look(&mut self, neighbour: &Boxed) {
         let begun = Instant::now();
         if let Err(e) = call(&neighbour.instance, "ping", &json!({}), NEIGHBOUR).await {
             self.deaf.get_or_insert(e.to_string());
@@ -111,14 +121,21 @@ async fn one(
     launcher: Launcher,
     walls: &Walls,
     attempt: &Attempt,
-    neighbour: &Box1,
+    neighbour: &Boxed,
 ) -> Result<Row> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
     params.extend([
         ("bytes".to_owned(), json!(FLOOD)),
         ("count".to_owned(), json!(50_000)),
-        ("seconds".to_owned(), json!(if matches!(attempt.variant.as_str(), "half-frame" | "slow-drip") { 2 } else { 10 })),
+        (
+            "seconds".to_owned(),
+            json!(if matches!(attempt.variant.as_str(), "half-frame" | "slow-drip") {
+                2
+            } else {
+                10
+            }),
+        ),
     ]);
     let deadline = match attempt.variant.as_str() {
         "half-frame" | "never-read" | "slow-drip" => Duration::from_millis(1500),
@@ -183,7 +200,7 @@ fn judged(row: Row, seen: &Seen, harm: Option<String>) -> Row {
 
 /// Many large calls to a plugin that reads none of them: each ends by its deadline, and the queue is
 /// bounded.
-async fn fill_lane(boxed: &Box1, vigil: &mut Vigil, neighbour: &Box1) -> Result<Option<String>> {
+async fn fill_lane(boxed: &Boxed, vigil: &mut Vigil, neighbour: &Boxed) -> Result<Option<String>> {
     let filler = Payload::json(&json!({"tool": "x", "args": "y".repeat(1 << 18)}))?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -207,7 +224,7 @@ async fn fill_lane(boxed: &Box1, vigil: &mut Vigil, neighbour: &Box1) -> Result<
 }
 
 /// What the log let through, against its rate.
-async fn log_harm(boxed: &Box1, took: Duration, row: &mut Row) -> Option<String> {
+async fn log_harm(boxed: &Boxed, took: Duration, row: &mut Row) -> Option<String> {
     let limits = Terms::default().limits;
     // Dropped bytes are reported when the stream ends.
     for _ in 0..50 {
@@ -237,7 +254,7 @@ async fn handshake(
     launcher: Launcher,
     walls: &Walls,
     mode: &str,
-    neighbour: &Box1,
+    neighbour: &Boxed,
 ) -> Result<Row> {
     let ground: Ground = stage.ground()?;
     let row = Row::new(59, &format!("handshake-{mode}"), "answer initialize dishonestly", launcher);
@@ -253,9 +270,10 @@ async fn handshake(
     let mut row = match (&answer, &exit) {
         (_, Some(exit)) => row.seen(crate::launch::ending(&exit.cause), exit.to_string()),
         (Err(failure), None) => row.seen(format!("blocked:{}", failure.code), failure.to_string()),
-        (Ok(answer), None) => {
-            row.seen("contained", format!("one answer was taken: {}", String::from_utf8_lossy(answer.bytes())))
-        }
+        (Ok(answer), None) => row.seen(
+            "contained",
+            format!("one answer was taken: {}", String::from_utf8_lossy(answer.bytes())),
+        ),
     };
     row.control = "impossible: there is no host outside".into();
     Ok(match vigil.harm() {

@@ -96,7 +96,8 @@ impl Case {
             (42 | 46, _) | (45, "inodes") => "count",
             _ => "bytes",
         };
-        let mut params = vec![(what, json!(self.amount)), ("hold_ms", json!(1500))];
+        let hold = if self.number == 45 { 1500 } else { 200 };
+        let mut params = vec![(what, json!(self.amount)), ("hold_ms", json!(hold))];
         if let Some(dir) = self.dir {
             params.push(("dir", json!(dir)));
         }
@@ -133,7 +134,9 @@ pub async fn run(
         rows.push(one(stage, launcher, &walls, case, attempt, meter).await?);
     }
     // Afterwards: they take memory and processor time too.
-    let used = |a: &&Attempt| CASES.iter().any(|c| (c.number, c.variant) == (a.number, a.variant.as_str()));
+    let used = |a: &&Attempt| {
+        CASES.iter().any(|c| (c.number, c.variant) == (a.number, a.variant.as_str()))
+    };
     Controls::start(stage, attempts.iter().filter(used)).tell(&mut rows).await?;
     Ok(rows)
 }
@@ -148,8 +151,8 @@ async fn one(
 ) -> Result<Row> {
     let ground = stage.ground()?;
     let mut terms = Terms::default();
-    // Empty files are the kernel's memory where a cgroup counts it: room, so that the disk rule decides.
-    terms.limits.memory = if case.variant == "inodes" { 8 * MEMORY } else { MEMORY };
+    // Files on disk are the kernel's memory too where a cgroup counts it: room, so that the disk decides.
+    terms.limits.memory = if case.dir == Some("/data") { 8 * MEMORY } else { MEMORY };
     terms.limits.pids = PIDS as u32;
     terms.limits.disk = DISK;
     terms.limits.cpu = if case.number == 44 { CPU as f64 / 1000.0 } else { 2.0 };
@@ -178,8 +181,11 @@ async fn one(
     if let ExitCause::Killed(KillReason::Limit(what)) = &exit.cause
         && let Some(seen) = first_number(what)
     {
-        let (name, limit) =
-            if what.starts_with("memory") { ("memory_seen_over_bytes", MEMORY) } else { ("disk_seen_over_bytes", DISK) };
+        let (name, limit) = if what.starts_with("memory") {
+            ("memory_seen_over_bytes", MEMORY)
+        } else {
+            ("disk_seen_over_bytes", DISK)
+        };
         row.measured.insert(name.into(), seen.saturating_sub(limit));
     }
     if pids > 0 {
@@ -195,10 +201,7 @@ async fn one(
 }
 
 /// The highest count that the host reads until the attack is over (at most 3 s).
-async fn most_pids(
-    instance: &Arc<dyn palisade_sandbox::Instance>,
-    begun: Instant,
-) -> u64 {
+async fn most_pids(instance: &Arc<dyn palisade_sandbox::Instance>, begun: Instant) -> u64 {
     let mut most = 0;
     while begun.elapsed() < Duration::from_secs(1) {
         most = most.max(u64::from(instance.usage().await.pids.unwrap_or(0)));
@@ -223,8 +226,7 @@ fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (Stri
             }
         }
         43 => {
-            let allowed =
-                if launcher.cgroups() { CGROUP_SLACK } else { POLICED_MEMORY_OVERSHOOT };
+            let allowed = if launcher.cgroups() { CGROUP_SLACK } else { POLICED_MEMORY_OVERSHOOT };
             if measured("memory_overshoot_bytes") > allowed {
                 return over("more memory than limit and overshoot");
             }

@@ -43,12 +43,7 @@ pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -
 
 /// The attacker swaps a granted folder (or file) for a link to the secret, as fast as it can, while the
 /// host launches another plugin that was granted it. That plugin says whether it sees the secret.
-async fn race(
-    stage: &Stage,
-    launcher: Launcher,
-    walls: &Walls,
-    attempt: &Attempt,
-) -> Result<Row> {
+async fn race(stage: &Stage, launcher: Launcher, walls: &Walls, attempt: &Attempt) -> Result<Row> {
     let folder = attempt.variant == "swap-dir";
     let (ground, second) = (stage.ground()?, stage.ground()?);
     let swapped = ground.granted.join("swapped");
@@ -153,9 +148,7 @@ const GRANTS: &[(&str, &str, Prepare)] = &[
     ("missing", "a grant of what is not there", |g| {
         Ok(format!("fs.read:{}/missing/**", g.granted.display()))
     }),
-    ("over-plugin", "a grant over the plugin's own folder", |_| {
-        Ok("fs.write:/plugin/**".into())
-    }),
+    ("over-plugin", "a grant over the plugin's own folder", |_| Ok("fs.write:/plugin/**".into())),
 ];
 
 async fn grants(stage: &Stage, launcher: Launcher, walls: &Walls) -> Result<Vec<Row>> {

@@ -34,8 +34,7 @@ const DAEMONS: [&str; 3] = ["double-fork", "exec", "orphan"];
 /// Whether an attempt belongs here.
 #[must_use]
 pub fn takes(attempt: &Attempt) -> bool {
-    attempt.number == 48
-        || (attempt.number == 49 && DAEMONS.contains(&attempt.variant.as_str()))
+    attempt.number == 48 || (attempt.number == 49 && DAEMONS.contains(&attempt.variant.as_str()))
 }
 
 /// Runs the family.
@@ -48,7 +47,8 @@ pub async fn run(stage: &Arc<Stage>, task: &Task, attempts: &[Attempt]) -> Resul
     let controls = Controls::start(stage, attempts.iter().filter(|a| takes(a)));
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
-        let ways: &[&str] = if attempt.number == 48 { &["stop", "kill"] } else { &["kill", "drop"] };
+        let ways: &[&str] =
+            if attempt.number == 48 { &["stop", "kill"] } else { &["kill", "drop"] };
         for way in ways {
             rows.push(one(stage, task.launcher, &walls, attempt, way).await?);
         }
