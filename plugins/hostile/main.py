@@ -18,12 +18,15 @@ import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-lane = socket.socket(fileno=3).makefile("rw", encoding="utf-8", newline="\n")
+wire = socket.socket(fileno=3)
+# Two files: writing to a text file that is also read throws away what it had read ahead.
+lane = wire.makefile("r", encoding="utf-8", newline="\n")
+answers = wire.makefile("w", encoding="utf-8", newline="\n")
 
 
 def send(message):
-    lane.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-    lane.flush()
+    answers.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    answers.flush()
 
 
 def ask_host(method, params):

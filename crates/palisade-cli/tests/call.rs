@@ -90,7 +90,7 @@ fn the_exit_status_tells_what_went_wrong() {
     place.plugin(
         "garbage",
         &manifest("garbage", ""),
-        &program("lane.write('garbage\\n'); lane.flush()\ntime.sleep(60)"),
+        &program("answers.write('garbage\\n'); answers.flush()\ntime.sleep(60)"),
     );
     let memory = "reply(len(b'x' * (1 << 30)))";
     place.plugin("hungry", &manifest("hungry", "resources: { memory: 64MiB }"), &program(memory));

@@ -51,7 +51,7 @@ async fn a_thousand_both_ways() {
     one.await.unwrap();
     two.await.unwrap();
     assert_eq!((a_handler.requests(), b_handler.requests()), (1000, 1000));
-    for end in [a, b] {
+    for end in [&a, &b] {
         assert_eq!((end.stats(), end.close_reason()), (Default::default(), None));
     }
 }

@@ -63,11 +63,27 @@ impl Controls {
     }
 }
 
+/// How often a control that measures processor time may try: on a busy machine others take what it wants
+/// to use up.
+const MEASURED_TRIES: usize = 6;
+
 /// Runs the control of one attempt as the calling user, or as the table says.
 ///
 /// # Errors
 /// When the attacker cannot be started or prints no answer.
 pub fn run(stage: &Stage, attempt: &Attempt) -> Result<String> {
+    let tries = if attempt.number == 44 { MEASURED_TRIES } else { 1 };
+    let mut said = try_once(stage, attempt)?;
+    for _ in 1..tries {
+        if !said.starts_with("impossible: blocked outside too") {
+            break;
+        }
+        said = try_once(stage, attempt)?;
+    }
+    Ok(said)
+}
+
+fn try_once(stage: &Stage, attempt: &Attempt) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
     // It makes a pid namespace of its own first, and checks that it is there.
     let own_pids = (attempt.number, attempt.variant.as_str()) == (28, "kill-all");

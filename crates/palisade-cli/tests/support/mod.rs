@@ -131,10 +131,13 @@ pub(crate) fn program(body: &str) -> String {
     format!(
         r#"
 import json, os, signal, socket, sys, time
-lane = socket.socket(fileno=3).makefile("rw", encoding="utf-8", newline="\n")
+wire = socket.socket(fileno=3)
+# Two files: writing to a text file that is also read throws away what it had read ahead.
+lane = wire.makefile("r", encoding="utf-8", newline="\n")
+answers = wire.makefile("w", encoding="utf-8", newline="\n")
 def reply(value):
-    lane.write(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "result": value}}, ensure_ascii=False) + "\n")
-    lane.flush()
+    answers.write(json.dumps({{"jsonrpc": "2.0", "id": message["id"], "result": value}}, ensure_ascii=False) + "\n")
+    answers.flush()
 for line in lane:
     message = json.loads(line)
     if "id" not in message:
