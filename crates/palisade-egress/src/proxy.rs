@@ -1,0 +1,123 @@
+//! A way out for programs that make their own connections: an HTTP proxy (`CONNECT` and plain) and a
+//! SOCKS 5 proxy on one listener.
+//!
+//! The listener is the only thing that a plugin's empty network can reach, and it belongs to one plugin:
+//! what comes through it has that plugin's rights, whatever it says about itself. Variables that point
+//! programs to it are a convenience; unsetting them leads nowhere.
+//!
+//! What may pass:
+//! - a plain HTTP request, with a right `net.http`; each one is decided, looked up and checked anew;
+//! - a tunnel with a right `net.tcp`: any bytes;
+//! - a tunnel with a right `net.http`: TLS whose handshake names the host that was asked for, or HTTP
+//!   requests for it and for nobody else;
+//! - a tunnel to port 443: only TLS whose handshake names the host, whatever the right.
+//!
+//! Server names hidden from view (encrypted client hello) are refused, since they could be any.
+
+mod accept;
+mod forward;
+pub mod hello;
+mod pump;
+mod session;
+mod socks;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+pub use accept::{Accept, FromUid};
+pub use stream::{Client, Duplex};
+
+use crate::{Decide, Guard};
+
+/// The port on which nothing but TLS passes.
+pub const TLS_PORT: u16 = 443;
+/// How long the listener rests when it could not accept: out of handles, most often.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Bounds for the connections of one plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at one time, at least 1; more wait in the listener's queue.
+    pub connections: usize,
+    /// How long a client may take to say what it wants: a head, a SOCKS request, a TLS hello.
+    pub request: Duration,
+    /// How long no byte may pass on an open connection.
+    pub idle: Duration,
+    /// How long one connection may be open.
+    pub total: Duration,
+    /// Most bytes from the plugin to the server, a connection or plain request.
+    pub sent_bytes: u64,
+    /// Most bytes from the server to the plugin, a connection or plain request.
+    pub received_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 128 connections; 30 s to ask, 5 minutes idle, 12 hours in all; 16 GiB each way.
+    fn default() -> Self {
+        Self {
+            connections: 128,
+            request: Duration::from_secs(30),
+            idle: Duration::from_secs(300),
+            total: Duration::from_secs(12 * 3600),
+            sent_bytes: 16 << 30,
+            received_bytes: 16 << 30,
+        }
+    }
+}
+
+/// The proxy. Cloning shares the guard.
+#[derive(Clone)]
+pub struct Proxy {
+    guard: Guard,
+    limits: Arc<Limits>,
+}
+
+impl Proxy {
+    /// A proxy that goes out through `guard`.
+    #[must_use]
+    pub fn new(guard: Guard, limits: Limits) -> Self {
+        Self { guard, limits: Arc::new(limits) }
+    }
+
+    /// Serves one plugin's listener until it is closed. Dropping the future ends every connection that
+    /// came through it.
+    pub async fn serve(&self, mut listener: impl Accept, decide: Arc<dyn Decide>) {
+        let places = Arc::new(Semaphore::new(self.limits.connections.max(1)));
+        let mut open = JoinSet::new();
+        loop {
+            while open.try_join_next().is_some() {}
+            // The semaphore is never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok(Some(client)) => {
+                    let (proxy, decide) = (self.clone(), Arc::clone(&decide));
+                    open.spawn(async move {
+                        proxy.handle(client, &*decide).await;
+                        drop(place);
+                    });
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the egress listener could not accept");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+        while open.join_next().await.is_some() {}
+    }
+
+    /// Serves one connection of a plugin, to its end.
+    pub async fn handle(&self, client: impl Into<Client>, decide: &dyn Decide) {
+        let session = session::Session {
+            guard: &self.guard,
+            limits: &self.limits,
+            decide,
+            client: client.into().into(),
+        };
+        if let Err(error) = session.run().await {
+            tracing::debug!(%error, "a connection through the egress proxy ended");
+        }
+    }
+}
