@@ -11,14 +11,20 @@ mod launch;
 mod memory;
 mod plugin;
 mod report;
+mod storage;
 
 use std::process::ExitCode;
 
 use plugin::Result;
 use report::Row;
 
-const NAMES: [&str; 4] =
-    ["launch_vs_bwrap", "call_vs_socketpair", "gate_decision", "rss_per_idle_process_plugin"];
+const NAMES: [&str; 5] = [
+    "launch_vs_bwrap",
+    "call_vs_socketpair",
+    "gate_decision",
+    "rss_per_idle_process_plugin",
+    "storage_vs_sqlite",
+];
 
 fn bench(name: &str) -> Result<Vec<Row>> {
     match name {
@@ -26,6 +32,7 @@ fn bench(name: &str) -> Result<Vec<Row>> {
         "call_vs_socketpair" => call::run(),
         "gate_decision" => gate::run(),
         "rss_per_idle_process_plugin" => memory::run(),
+        "storage_vs_sqlite" => storage::run(),
         other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
     }
 }

@@ -86,6 +86,7 @@ impl Plugin {
                 file: "plugin".to_owned(),
                 args: Vec::new(),
             },
+            code: Vec::new(),
         }
     }
 
@@ -105,6 +106,8 @@ impl Plugin {
             data: self.data.clone(),
             slot: 65_000,
             env: BTreeMap::new(),
+            workdir: None,
+            observe: None,
         }
     }
 }

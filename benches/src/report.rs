@@ -40,6 +40,14 @@ impl Row {
         self.note = format!("{}; at most {at_most}: {word}", self.note);
         self
     }
+
+    /// As [`Row::aim`], where more is better.
+    pub(crate) fn aim_at_least(mut self, at_least: f64) -> Self {
+        let reached = self.ratio.unwrap_or(self.value);
+        let word = if reached >= at_least { "met" } else { "MISSED" };
+        self.note = format!("{}; at least {at_least}: {word}", self.note);
+        self
+    }
 }
 
 /// Samples of one thing, in its unit.

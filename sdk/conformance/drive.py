@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Drives a plugin through the conformance cases.
 
-    drive.py plugins/python                  all cases
+    drive.py plugins/python                  all cases, for a reference plugin
     drive.py plugins/python cancel shutdown  cases whose name holds one of these texts
+    drive.py --protocol FOLDER -- COMMAND…   the cases that every plugin passes, for any plugin
+    drive.py --lacks threads FOLDER …        without the cases that need threads
 
-A plugin is a folder with conformance.json: {"command": [...], "lacks": [...]}. Each case starts it
-afresh, with one end of a socket pair as descriptor 3. README.md describes the cases' form. Only
-Python's standard library is used.
+A reference plugin is a folder with conformance.json: {"command": [...], "lacks": [...]}; a command after
+`--` takes its place. Each case starts the plugin afresh, with one end of a socket pair as descriptor 3.
+README.md describes the cases' form. Only Python's standard library is used.
 """
 
 import glob
@@ -36,6 +38,9 @@ TYPES = {
     "string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list,
     "object": dict, "null": type(None),
 }
+
+if hasattr(sys, "set_int_max_str_digits"):
+    sys.set_int_max_str_digits(0)  # a plugin may give back more digits than Python reads by default
 
 
 class Mismatch(Exception):
@@ -306,9 +311,9 @@ class Run:
                 raise Mismatch(f"step {i + 1} ({next(iter(step))}): {e}") from None
 
 
-def load(words):
+def load(words, files):
     names = set()
-    for path in sorted(glob.glob(os.path.join(HERE, "cases", "*.json"))):
+    for path in sorted(glob.glob(os.path.join(HERE, "cases", files))):
         with open(path, encoding="utf-8") as file:
             for case in json.load(file):
                 if case["name"] in names:
@@ -319,13 +324,28 @@ def load(words):
 
 
 def main():
-    if len(sys.argv) < 2:
+    args, command = sys.argv[1:], None
+    if "--" in args:
+        at = args.index("--")
+        args, command = args[:at], args[at + 1 :]
+    words, lacks, protocol_only = [], [], False
+    while args:
+        arg = args.pop(0)
+        if arg == "--protocol":
+            protocol_only = True
+        elif arg == "--lacks" and args:
+            lacks.append(args.pop(0))
+        else:
+            words.append(arg)
+    if not words or command == []:
         raise SystemExit(__doc__)
-    folder = os.path.abspath(sys.argv[1])
-    with open(os.path.join(folder, "conformance.json"), encoding="utf-8") as file:
-        about = json.load(file)
+    folder = os.path.abspath(words.pop(0))
+    about = {"command": command, "lacks": lacks}
+    if command is None:
+        with open(os.path.join(folder, "conformance.json"), encoding="utf-8") as file:
+            about = json.load(file)
     passed = failed = lacking = 0
-    for case in load(sys.argv[2:]):
+    for case in load(words, "protocol.json" if protocol_only else "*.json"):
         missing = [need for need in case.get("needs", []) if need in about["lacks"]]
         if missing:
             lacking += 1

@@ -42,7 +42,8 @@ enum Command {
 
 #[derive(clap::Args)]
 struct BenchArgs {
-    /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`, or `all`
+    /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`,
+    /// `storage_vs_sqlite`, or `all`
     #[arg(required = true)]
     names: Vec<String>,
     /// An array of {name, value, unit, baseline, ratio} instead of a table

@@ -47,6 +47,10 @@ pub enum RecordKind {
     Registration,
     /// A secret is handed out.
     Secret,
+    /// A destination on the network is allowed or refused.
+    Egress,
+    /// A connection to the network has ended; how much went over it stands in the detail.
+    EgressClosed,
     /// A plugin broke the protocol.
     Breach,
     /// Output of a plugin was dropped because it wrote faster than it may.

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    Action, Bucket, Caller, Context, Gate, Reach, ServiceRegistry,
+    Action, Bucket, Caller, Context, Gate, Need, Reach, ServiceRegistry,
     registry::MAX_NAME,
     service::{Prepared, Registered},
 };
@@ -81,12 +81,31 @@ impl Broker {
         let (gate, caller, payload) = (self.gate.clone(), Arc::clone(caller), payload.clone());
         Box::pin(async move {
             let (registered, prepared) = found?;
-            let Prepared { need, run } = prepared;
-            let mut action =
-                Action::new(RecordKind::Request).payload(&payload).trace(trace.clone());
-            action = match &need {
-                Some(need) => action.access(need.access()),
-                None => action.name(&registered.info.name),
+            let Prepared { needs, run } = prepared;
+            // What takes a right on a secret hands it out, and is on disk before that happens.
+            let kind = match needs.iter().any(|need| need.kind == Kind::Secret) {
+                true => RecordKind::Secret,
+                false => RecordKind::Request,
+            };
+            let mut action = Action::new(kind).payload(&payload).trace(trace.clone());
+            // An action has one access; several, and those to all of a scope, are decided here.
+            let mut rule = None;
+            if needs.len() > 1 || needs.iter().any(Need::is_every) {
+                for need in &needs {
+                    match gate.decide_need(&caller, need) {
+                        Ok(right) => rule = rule.or(Some(right)),
+                        Err(failure) => {
+                            let action = action.access(need.access());
+                            return Err(gate.refuse(&caller, &action, failure));
+                        }
+                    }
+                }
+            }
+            let scope = needs.first().filter(|need| need.is_every()).map(ToString::to_string);
+            action = match (needs.first(), &scope, rule) {
+                (_, Some(scope), Some(rule)) => action.name(scope).decided(rule),
+                (Some(need), ..) => action.access(need.access()),
+                (None, ..) => action.name(&registered.info.name),
             };
             if let Some(bucket) = registered.rate {
                 action = action.rate(bucket);

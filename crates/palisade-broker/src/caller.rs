@@ -27,6 +27,7 @@ pub struct Caller {
     principal: Arc<Principal>,
     authority: Authority,
     rates: Option<RateGate>,
+    disk: Option<u64>,
     /// How many deliveries it is handling, by the hop count of the event.
     handling: [AtomicU32; MAX_HOPS as usize + 1],
 }
@@ -35,13 +36,13 @@ impl Caller {
     /// The application that embeds Palisade: full authority, no rates.
     #[must_use]
     pub fn application() -> Arc<Self> {
-        Self::make(Principal::Application, Authority::Owner, None)
+        Self::make(Principal::Application, Authority::Owner, None, None)
     }
 
     /// A person who controls this host: full authority, no rates.
     #[must_use]
     pub fn operator(user: impl Into<String>) -> Arc<Self> {
-        Self::make(Principal::Operator(user.into()), Authority::Owner, None)
+        Self::make(Principal::Operator(user.into()), Authority::Owner, None, None)
     }
 
     /// A running plugin, held to its rules and rates.
@@ -65,12 +66,17 @@ impl Caller {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let authority = Authority::Rules(RwLock::new(rules));
-        Self::make(principal, authority, Some(RateGate::new(limits, clock)))
+        Self::make(principal, authority, Some(RateGate::new(limits, clock)), Some(limits.disk))
     }
 
-    fn make(principal: Principal, authority: Authority, rates: Option<RateGate>) -> Arc<Self> {
+    fn make(
+        principal: Principal,
+        authority: Authority,
+        rates: Option<RateGate>,
+        disk: Option<u64>,
+    ) -> Arc<Self> {
         let handling = std::array::from_fn(|_| AtomicU32::new(0));
-        Arc::new(Self { principal: Arc::new(principal), authority, rates, handling })
+        Arc::new(Self { principal: Arc::new(principal), authority, rates, disk, handling })
     }
 
     /// Who it is.
@@ -126,6 +132,12 @@ impl Caller {
     #[must_use]
     pub fn rates(&self) -> Option<&RateGate> {
         self.rates.as_ref()
+    }
+
+    /// How many bytes a service may keep for it on disk ([`Limits::disk`]); an owner has no bound.
+    #[must_use]
+    pub fn disk(&self) -> Option<u64> {
+        self.disk
     }
 
     /// Notes that it handles a delivery of an event that was passed on `hops` times, until the guard

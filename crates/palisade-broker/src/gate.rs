@@ -12,7 +12,10 @@ use palisade_model::{
     Access, Capability, ErrorCode, Failure, Kind, Payload, PluginRef, capability::SubjectPattern,
 };
 
-use crate::{Bucket, Caller};
+use crate::{Bucket, Caller, Need};
+
+/// The rule by which an owner may do everything.
+const OWNER: &str = "owner";
 
 /// What is about to be done, and what must hold for it.
 #[derive(Clone)]
@@ -25,6 +28,7 @@ pub struct Action<'a> {
     target_rate: Option<Bucket>,
     about: Option<Arc<PluginRef>>,
     name: Option<&'a str>,
+    decided: Option<String>,
     payload: Option<&'a Payload>,
     trace: Option<Arc<str>>,
     detail: Option<&'a str>,
@@ -44,6 +48,7 @@ impl<'a> Action<'a> {
             target_rate: None,
             about: None,
             name: None,
+            decided: None,
             payload: None,
             trace: None,
             detail: None,
@@ -98,6 +103,12 @@ impl<'a> Action<'a> {
     #[must_use]
     pub fn name(mut self, name: &'a str) -> Self {
         self.name = Some(name);
+        self
+    }
+
+    /// The right that was found to allow it, where what is asked is no single access.
+    pub(crate) fn decided(mut self, rule: String) -> Self {
+        self.decided = Some(rule);
         self
     }
 
@@ -195,17 +206,19 @@ impl Gate {
     /// # Errors
     /// [`ErrorCode::Denied`] with the rule and what would allow it.
     pub fn decide_pattern(&self, caller: &Caller, pattern: &SubjectPattern) -> Result<(), Failure> {
-        let Some(rules) = caller.rules() else { return Ok(()) };
-        let wanted = Capability::new(Kind::EventSubscribe, pattern.as_str())
-            .map_err(|e| Failure::new(ErrorCode::InvalidParams, e.to_string()))?;
-        if rules.rights().iter().any(|right| wanted.is_subset_of(right)) {
-            return Ok(());
+        decide_every(caller, Kind::EventSubscribe, pattern.as_str()).map(|_| ())
+    }
+
+    /// Whether `caller` has the right that a request takes, and which right that is, in words. Takes no
+    /// token and records nothing.
+    ///
+    /// # Errors
+    /// As [`Gate::decide`]; for a need on everything that a scope covers as [`Gate::decide_pattern`].
+    pub fn decide_need(&self, caller: &Caller, need: &Need) -> Result<String, Failure> {
+        match need.is_every() {
+            true => decide_every(caller, need.kind, &need.target),
+            false => decide_one(caller, &need.access()),
         }
-        let option = palisade_policy::grant_option(&wanted)
-            .unwrap_or_else(|| format!("grant a capability that covers {wanted}"));
-        Err(Failure::new(ErrorCode::Denied, format!("{wanted} is not granted"))
-            .rule("no effective event.subscribe right covers the whole pattern")
-            .hint(option))
     }
 
     /// Decides, takes the tokens and records the intent. The effect may begin when this gives a
@@ -280,6 +293,31 @@ impl Gate {
     }
 }
 
+/// The right that allows one access.
+fn decide_one(who: &Caller, access: &Access<'_>) -> Result<String, Failure> {
+    who.with_rules(|rules| rules.decide(access).into_result().map(ToString::to_string))
+        .unwrap_or_else(|| Ok(OWNER.to_owned()))
+}
+
+/// The right that covers everything that `kind:scope` covers.
+fn decide_every(caller: &Caller, kind: Kind, scope: &str) -> Result<String, Failure> {
+    let Some(rules) = caller.rules() else { return Ok(OWNER.to_owned()) };
+    let wanted = Capability::new(kind, scope)
+        .map_err(|e| Failure::new(ErrorCode::InvalidParams, e.to_string()))?;
+    if let Some(right) = rules.rights().iter().find(|right| wanted.is_subset_of(right)) {
+        return Ok(right.to_string());
+    }
+    let option = palisade_policy::grant_option(&wanted)
+        .unwrap_or_else(|| format!("grant a capability that covers {wanted}"));
+    let what = match kind {
+        Kind::EventSubscribe => "pattern",
+        _ => "scope",
+    };
+    Err(Failure::new(ErrorCode::Denied, format!("{wanted} is not granted"))
+        .rule(format!("no effective {kind} right covers the whole {what}"))
+        .hint(option))
+}
+
 /// The rule that allows the action, or the denial.
 fn decide(caller: &Caller, action: &Action<'_>) -> Result<String, Failure> {
     if action.is_control() && !caller.is_owner() {
@@ -288,14 +326,13 @@ fn decide(caller: &Caller, action: &Action<'_>) -> Result<String, Failure> {
             .rule("only the application and its operators control plugins")
             .hint("ask the operator of this host"));
     }
-    let of = |who: &Caller, access: &Access<'_>| {
-        who.with_rules(|rules| rules.decide(access).into_result().map(ToString::to_string))
-            .unwrap_or_else(|| Ok("owner".to_owned()))
+    let own = match &action.access {
+        Some(access) => Some(decide_one(caller, access)?),
+        None => action.decided.clone(),
     };
-    let own = action.access.as_ref().map(|access| of(caller, access)).transpose()?;
     let target = match (&action.target_access, action.towards) {
         (None, _) => None,
-        (Some(access), Some(target)) => Some(of(target, access)?),
+        (Some(access), Some(target)) => Some(decide_one(target, access)?),
         (Some(access), None) => {
             let message = format!("{access} is asked of nobody");
             return Err(Failure::new(ErrorCode::Denied, message).rule("no target"));
@@ -304,7 +341,7 @@ fn decide(caller: &Caller, action: &Action<'_>) -> Result<String, Failure> {
     Ok(match (own, target) {
         (Some(own), Some(target)) => format!("{own}; target: {target}"),
         (Some(rule), None) | (None, Some(rule)) => rule,
-        (None, None) if caller.is_owner() => "owner".to_owned(),
+        (None, None) if caller.is_owner() => OWNER.to_owned(),
         (None, None) => "takes no right".to_owned(),
     })
 }

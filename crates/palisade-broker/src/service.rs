@@ -56,20 +56,40 @@ impl Context {
 pub struct Need {
     /// The kind of right.
     pub kind: Kind,
-    /// On what.
+    /// On what; a scope, where it is on everything that the scope covers.
     pub target: String,
+    every: bool,
 }
 
 impl Need {
     /// A right of `kind` on `target`.
     pub fn new(kind: Kind, target: impl Into<String>) -> Self {
-        Self { kind, target: target.into() }
+        Self { kind, target: target.into(), every: false }
+    }
+
+    /// A right of `kind` that covers everything which the scope covers: `storage.kv` on `notes/*`.
+    /// Forbids are no part of this, since a scope may lie partly within one; the service holds them
+    /// against each thing that it gives.
+    pub fn every(kind: Kind, scope: impl Into<String>) -> Self {
+        Self { kind, target: scope.into(), every: true }
+    }
+
+    /// Whether it is on everything that a scope covers.
+    #[must_use]
+    pub fn is_every(&self) -> bool {
+        self.every
     }
 
     /// The access to decide about.
     #[must_use]
     pub fn access(&self) -> Access<'_> {
         Access::new(self.kind, &self.target)
+    }
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.kind, self.target)
     }
 }
 
@@ -85,7 +105,7 @@ pub enum Reach {
 
 type Handler<P> =
     Arc<dyn Fn(Context, P) -> BoxFuture<'static, Result<Payload, Failure>> + Send + Sync>;
-type Needs<P> = Arc<dyn Fn(&P) -> Option<Need> + Send + Sync>;
+type Needs<P> = Arc<dyn Fn(&P) -> Vec<Need> + Send + Sync>;
 
 /// What a service is, for the reference and for reports.
 #[derive(Clone, Debug, Serialize)]
@@ -193,7 +213,7 @@ where
             result: schemars::schema_for!(R),
         };
         let same = fixed.clone();
-        let needs: Needs<P> = Arc::new(move |_| same.clone());
+        let needs: Needs<P> = Arc::new(move |_| same.iter().cloned().collect());
         Self { info, rate: None, coalesce: false, needs, fixed, handler }
     }
 
@@ -208,9 +228,20 @@ where
     /// the reference shows, `event.publish:SUBJECT` say.
     #[must_use]
     pub fn capability(
-        mut self,
+        self,
         in_words: impl Into<String>,
         needs: impl Fn(&P) -> Option<Need> + Send + Sync + 'static,
+    ) -> Self {
+        self.capabilities(in_words, move |params| needs(params).into_iter().collect())
+    }
+
+    /// As [`Service::capability`], for requests that take several rights: each must be allowed, and the
+    /// record names the first.
+    #[must_use]
+    pub fn capabilities(
+        mut self,
+        in_words: impl Into<String>,
+        needs: impl Fn(&P) -> Vec<Need> + Send + Sync + 'static,
     ) -> Self {
         self.info.capability = in_words.into();
         self.needs = Arc::new(needs);
@@ -266,9 +297,9 @@ where
         let (shape, max) = (Shape::of(&info.params), info.max_params);
         let read: Reader = Box::new(move |payload| {
             let params: P = read_params(payload, max, &shape)?;
-            let need = needs(&params);
+            let needs = needs(&params);
             let handler = Arc::clone(&handler);
-            Ok(Prepared { need, run: Box::new(move |cx| handler(cx, params)) })
+            Ok(Prepared { needs, run: Box::new(move |cx| handler(cx, params)) })
         });
         Registered { info, rate, coalesce, fixed, read }
     }
@@ -276,7 +307,7 @@ where
 
 /// A request whose parameters were read.
 pub(crate) struct Prepared {
-    pub(crate) need: Option<Need>,
+    pub(crate) needs: Vec<Need>,
     pub(crate) run: Box<dyn FnOnce(Context) -> BoxFuture<'static, Result<Payload, Failure>> + Send>,
 }
 

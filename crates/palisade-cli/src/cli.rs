@@ -39,6 +39,11 @@ pub(crate) enum Command {
     Run(Run),
     Call(Call),
     Check(Check),
+    Grants(crate::commands::grants::Grants),
+    Learn(crate::commands::learn::Learn),
+    Mcp(crate::commands::mcp::Mcp),
+    New(crate::commands::new::New),
+    Secret(crate::commands::secret::Secret),
     Doctor(Doctor),
     /// Print the JSON Schema of the manifest
     ///
@@ -90,6 +95,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
     #[command(flatten)]
+    pub(crate) explain: crate::commands::explain::Explain,
+    #[command(flatten)]
     pub(crate) remember: Remember,
     #[command(flatten)]
     pub(crate) audit: Audit,
@@ -98,20 +105,33 @@ pub(crate) struct Run {
 }
 
 /// Start a plugin, call one of its tools, print the result as JSON, stop it
+///
+/// With --command: run one of its commands and print its text. A command that ends with another status than 0 gives
+/// exit status 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade call plugins/checksum sha256 '{\"text\": \"abc\"}'
   palisade call plugins/word-counter count '{\"path\": \"/srv/texts\"}' --grant 'fs.read:/srv/texts/**'
-  echo '{\"words\": 12}' | palisade call plugins/markov-chatter say -")]
+  echo '{\"words\": 12}' | palisade call plugins/markov-chatter say -
+  palisade call plugins/spam-filter --command report -- --since monday")]
 pub(crate) struct Call {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
+    #[command(flatten)]
+    pub(crate) explain: crate::commands::explain::Explain,
     /// The tool
-    pub(crate) tool: String,
+    #[arg(required_unless_present = "command", conflicts_with = "command")]
+    pub(crate) tool: Option<String>,
     /// Its arguments, a JSON object; `-` reads them from stdin
     #[arg(value_name = "JSON", default_value = "{}")]
     pub(crate) arguments: String,
+    /// Run this command instead of a tool
+    #[arg(long, value_name = "NAME")]
+    pub(crate) command: Option<String>,
+    /// The command's arguments
+    #[arg(last = true, value_name = "ARGS", requires = "command", conflicts_with = "tool")]
+    pub(crate) command_args: Vec<String>,
     #[command(flatten)]
     pub(crate) remember: Remember,
     #[command(flatten)]

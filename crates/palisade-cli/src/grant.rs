@@ -10,12 +10,23 @@ use palisade_model::{
 
 use crate::{cli::PluginArgs, trouble::Trouble};
 
-/// Reads `kind:scope`. A path that does not begin with `/` is taken from `here`; one that begins with `~/`
-/// from `home`, since no shell expands that in the middle of a word.
+/// [`parse_option`] for `--grant`.
 pub(crate) fn parse(text: &str, here: &Path, home: Option<&Path>) -> Result<Capability, Trouble> {
+    parse_option("--grant", text, here, home)
+}
+
+/// Reads `kind:scope` as the value of `option`. A path that does not begin with `/` is taken from `here`; one
+/// that begins with `~/` from `home`, since no shell expands that in the middle of a word.
+pub(crate) fn parse_option(
+    option: &str,
+    text: &str,
+    here: &Path,
+    home: Option<&Path>,
+) -> Result<Capability, Trouble> {
     let bad = |why: String| {
-        Trouble::usage(format!("--grant {}: {why}", palisade_model::text::escape(text, 200)))
-            .hint("a capability is written kind:scope, as in --grant 'fs.read:/srv/texts/**'")
+        Trouble::usage(format!("{option} {}: {why}", palisade_model::text::escape(text, 200))).hint(
+            format!("a capability is written kind:scope, as in {option} 'fs.read:/srv/texts/**'"),
+        )
     };
     let absolute = absolute(text, here, home).map_err(bad)?;
     absolute.parse().map_err(|error: palisade_model::CapabilityError| bad(error.to_string()))

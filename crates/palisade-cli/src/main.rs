@@ -33,8 +33,12 @@ fn main() -> ExitCode {
         Command::Run(args) => args.output.json,
         Command::Call(args) => args.output.json,
         Command::Check(args) => args.output.json,
+        Command::Grants(args) => args.output.json,
+        Command::Mcp(args) => args.is_json(),
+        Command::New(args) => args.output.json,
+        Command::Secret(args) => args.json,
         Command::Doctor(args) => args.output.json,
-        Command::Schema | Command::Completions(_) | Command::Man(_) => false,
+        Command::Schema | Command::Learn(_) | Command::Completions(_) | Command::Man(_) => false,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -61,6 +65,11 @@ async fn execute(command: Command) -> Result<(), Trouble> {
         Command::Run(args) => commands::run::run(&args).await,
         Command::Call(args) => commands::call::call(&args).await,
         Command::Check(args) => commands::check::check(&args).await,
+        Command::Grants(args) => commands::grants::grants(&args).await,
+        Command::Learn(args) => commands::learn::learn(&args).await,
+        Command::Mcp(args) => commands::mcp::mcp(&args).await,
+        Command::New(args) => commands::new::new(&args),
+        Command::Secret(args) => commands::secret::secret(&args).await,
         Command::Doctor(args) => commands::doctor::doctor(&args).await,
         Command::Schema => {
             terminal::json(&palisade_manifest::schema());

@@ -21,7 +21,7 @@ pub(crate) struct Session {
 }
 
 /// Who runs the command, as records name it. By number: names can be chosen in the environment.
-fn operator() -> Arc<Caller> {
+pub(crate) fn operator() -> Arc<Caller> {
     Caller::operator(format!("uid {}", rustix::process::geteuid().as_raw()))
 }
 
@@ -76,7 +76,7 @@ impl Session {
     }
 }
 
-fn policy(path: &Path) -> Result<OperatorPolicy, Trouble> {
+pub(crate) fn policy(path: &Path) -> Result<OperatorPolicy, Trouble> {
     let bytes = read(path, palisade_policy::MAX_POLICY_LEN as u64 + 1)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Trouble::usage(format!("the policy {} is not UTF-8 text", shown(path))))?;
@@ -84,7 +84,7 @@ fn policy(path: &Path) -> Result<OperatorPolicy, Trouble> {
         .map_err(|error| Trouble::usage(format!("the policy {}: {error}", shown(path))))
 }
 
-fn config(path: &Path) -> Result<serde_json::Value, Trouble> {
+pub(crate) fn config(path: &Path) -> Result<serde_json::Value, Trouble> {
     let bytes = read(path, MAX_CONFIG + 1)?;
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(Trouble::usage(format!(
@@ -97,7 +97,7 @@ fn config(path: &Path) -> Result<serde_json::Value, Trouble> {
     })
 }
 
-fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     std::fs::File::open(path)

@@ -29,6 +29,7 @@ pub mod guard;
 pub mod host;
 pub mod http;
 pub mod message;
+pub mod names;
 pub mod proxy;
 pub mod resolve;
 pub mod target;
@@ -40,6 +41,7 @@ pub use decide::{Decide, Entry, Standing, Verdict};
 pub use error::EgressError;
 pub use guard::{Connection, Guard};
 pub use host::{Authority, Host};
+pub use names::Names;
 pub use resolve::{Resolve, SystemResolver};
 pub use target::{Scheme, Target};
 

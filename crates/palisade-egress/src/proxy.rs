@@ -21,6 +21,7 @@ mod pump;
 mod session;
 mod socks;
 mod stream;
+mod way_out;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,8 +29,9 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use accept::{Accept, FromUid};
 pub use stream::{Client, Duplex};
+pub use way_out::{Sockets, serve_way_out};
 
-use crate::{Decide, Guard};
+use crate::{Authority, Decide, Guard, Names};
 
 /// The port on which nothing but TLS passes.
 pub const TLS_PORT: u16 = 443;
@@ -72,29 +74,53 @@ impl Default for Limits {
 pub struct Proxy {
     guard: Guard,
     limits: Arc<Limits>,
+    names: Option<Arc<Names>>,
+    /// Shared by every listener of the plugin.
+    places: Arc<Semaphore>,
 }
 
 impl Proxy {
     /// A proxy that goes out through `guard`.
     #[must_use]
     pub fn new(guard: Guard, limits: Limits) -> Self {
-        Self { guard, limits: Arc::new(limits) }
+        let places = Arc::new(Semaphore::new(limits.connections.max(1)));
+        Self { guard, limits: Arc::new(limits), names: None, places }
+    }
+
+    /// With the name server that the plugin asks: an address that it gave stands for its name.
+    #[must_use]
+    pub fn names(mut self, names: Arc<Names>) -> Self {
+        self.names = Some(names);
+        self
     }
 
     /// Serves one plugin's listener until it is closed. Dropping the future ends every connection that
     /// came through it.
-    pub async fn serve(&self, mut listener: impl Accept, decide: Arc<dyn Decide>) {
-        let places = Arc::new(Semaphore::new(self.limits.connections.max(1)));
+    pub async fn serve(&self, listener: impl Accept, decide: Arc<dyn Decide>) {
+        self.serve_as(listener, decide, false).await;
+    }
+
+    /// As [`Proxy::serve`] for a listener whose clients do not ask: they connect to an address of
+    /// [`Names`], and are taken to the name that it stands for, at the port that they connected to.
+    /// Connections to other addresses are closed.
+    pub async fn serve_direct(&self, listener: tokio::net::TcpListener, decide: Arc<dyn Decide>) {
+        self.serve_as(listener, decide, true).await;
+    }
+
+    async fn serve_as(&self, mut listener: impl Accept, decide: Arc<dyn Decide>, direct: bool) {
         let mut open = JoinSet::new();
         loop {
             while open.try_join_next().is_some() {}
             // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(Some(client)) => {
                     let (proxy, decide) = (self.clone(), Arc::clone(&decide));
                     open.spawn(async move {
-                        proxy.handle(client, &*decide).await;
+                        match direct {
+                            true => proxy.handle_direct(client, &*decide).await,
+                            false => proxy.handle(client, &*decide).await,
+                        }
                         drop(place);
                     });
                 }
@@ -110,14 +136,37 @@ impl Proxy {
 
     /// Serves one connection of a plugin, to its end.
     pub async fn handle(&self, client: impl Into<Client>, decide: &dyn Decide) {
-        let session = session::Session {
-            guard: &self.guard,
-            limits: &self.limits,
-            decide,
-            client: client.into().into(),
-        };
-        if let Err(error) = session.run().await {
+        if let Err(error) = self.session(client.into(), decide).run().await {
             tracing::debug!(%error, "a connection through the egress proxy ended");
         }
+    }
+
+    /// Serves one connection to an address that stands for a name.
+    async fn handle_direct(&self, client: Client, decide: &dyn Decide) {
+        let Some(asked) = self.meant_by(&client) else {
+            tracing::debug!("a connection to an address that stands for no name was closed");
+            return;
+        };
+        if let Err(error) = self.session(client, decide).run_direct(&asked).await {
+            tracing::debug!(%error, "a direct connection ended");
+        }
+    }
+
+    fn session<'a>(&'a self, client: Client, decide: &'a dyn Decide) -> session::Session<'a> {
+        session::Session {
+            guard: &self.guard,
+            limits: &self.limits,
+            names: self.names.as_deref(),
+            decide,
+            client: client.into(),
+        }
+    }
+
+    /// The name and port that a client connected to.
+    fn meant_by(&self, client: &Client) -> Option<Authority> {
+        let Client::Tcp(stream) = client else { return None };
+        let local = stream.local_addr().ok()?;
+        let host = self.names.as_ref()?.name_of(local.ip())?;
+        Authority::new(host, local.port()).ok()
     }
 }

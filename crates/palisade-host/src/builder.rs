@@ -4,18 +4,27 @@ use std::{path::PathBuf, sync::Arc};
 
 use palisade_audit::{Clock, MemoryRecorder, Recorder, SystemClock};
 use palisade_broker::{
-    Broker, BrokerError, Caller, EventBus, Gate, LocalBus, Service, ServiceRegistry,
+    Broker, BrokerError, Caller, Context, EventBus, Gate, LocalBus, Service, ServiceRegistry,
 };
-use palisade_model::NodeId;
+use palisade_egress::{AddressPolicy, Guard, http::Tls};
+use palisade_model::{ErrorCode, Failure, NodeId};
 use palisade_policy::OperatorPolicy;
 use palisade_sandbox::Backend;
-use palisade_services::log::{LogSink, TracingSink};
+use palisade_services::{
+    Builtin,
+    desktop::Data,
+    http::Fetcher,
+    log::{LogSink, TracingSink},
+    storage::Storage,
+};
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     Host, HostError,
     host::{HostInner, blocking},
+    secrets::SecretStore,
     state_dir,
     store::Store,
 };
@@ -33,8 +42,10 @@ pub struct HostBuilder {
     recorder: Option<Arc<dyn Recorder>>,
     services: ServiceRegistry,
     service_error: Option<BrokerError>,
+    data: Arc<Data>,
     sink: Option<Arc<dyn LogSink>>,
     bus: Option<Arc<dyn EventBus>>,
+    guard: Option<Guard>,
     clock: Option<Arc<dyn Clock>>,
     node: Option<NodeId>,
 }
@@ -84,6 +95,21 @@ impl HostBuilder {
         self
     }
 
+    /// Adds a named piece of data, which plugins ask for by `data_request` and need the right
+    /// `host.call:data.NAME` for: what `provider` makes of who asks and of the request's `params`. A
+    /// name that is taken or is none fails [`HostBuilder::build`].
+    pub fn data<R, F, Fut>(mut self, name: &str, provider: F) -> Self
+    where
+        R: Serialize,
+        F: Fn(Context, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, Failure>> + Send + 'static,
+    {
+        if let Err(error) = self.data.provide(name, provider) {
+            self.service_error.get_or_insert(error);
+        }
+        self
+    }
+
     /// Where plugins' log lines go. Default: the `tracing` subscriber of the application.
     pub fn log_sink(mut self, sink: Arc<dyn LogSink>) -> Self {
         self.sink = Some(sink);
@@ -93,6 +119,13 @@ impl HostBuilder {
     /// What carries events. Default: a [`LocalBus`], within this process.
     pub fn event_bus(mut self, bus: Arc<dyn EventBus>) -> Self {
         self.bus = Some(bus);
+        self
+    }
+
+    /// What leads to the network. Default: one that uses the system's resolver and lets nobody reach
+    /// private, link-local or loopback addresses that no right names.
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
         self
     }
 
@@ -120,26 +153,41 @@ impl HostBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let bus = self.bus.unwrap_or_else(|| LocalBus::new());
         let sink = self.sink.unwrap_or_else(|| Arc::new(TracingSink));
-        palisade_services::register_builtin(&self.services, Arc::clone(&sink), Arc::clone(&bus))?;
+        let guard = self.guard.unwrap_or_else(|| Guard::new(AddressPolicy::new()));
         let path = match self.state_dir {
             Some(path) => path,
             None => state_dir::default_state_dir()?,
         };
         let state_dir = blocking(move || state_dir::open(&path)).await??;
+        let secrets = SecretStore::new(&state_dir);
         let store = Store::open(&state_dir.join("host.db")).await?;
         let recorder = self.recorder.unwrap_or_else(|| {
             Arc::new(MemoryRecorder::with_clock(MEMORY_RECORDS, Arc::clone(&clock)))
         });
+        let gate = Gate::new(recorder);
+        let storage = Storage::open(state_dir.join("storage"), Arc::clone(&clock));
+        let tls = Tls::new().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+        Builtin {
+            sink: Arc::clone(&sink),
+            bus: Arc::clone(&bus),
+            storage: storage.map_err(Failure::from)?,
+            http: Fetcher::new(gate.clone(), guard.clone(), tls),
+            data: self.data,
+            secrets: Arc::new(secrets.clone()),
+        }
+        .register(&self.services)?;
         Ok(Host::new(HostInner {
             node: self.node.unwrap_or_else(NodeId::local),
             policy: Arc::new(self.policy),
             backends: self.backends,
-            broker: Broker::new(Gate::new(recorder), Arc::new(self.services)),
+            broker: Broker::new(gate, Arc::new(self.services)),
             bus,
             sink,
+            guard,
             clock,
             state_dir,
             store,
+            secrets,
             application: Caller::application(),
             plugins: Default::default(),
             loading: Default::default(),

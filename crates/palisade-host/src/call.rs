@@ -12,7 +12,7 @@ use palisade_protocol::methods;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Plugin, loaded::Tool, running::Running, status::count};
+use crate::{Plugin, hops, loaded::Tool, running::Running, status::count};
 
 /// Room for arguments before the buffer has to grow, in bytes.
 const USUAL_ARGUMENTS: usize = 256;
@@ -94,16 +94,15 @@ impl Plugin {
             action = action.access(Access::new(Kind::PluginCall, id));
         }
         let found = match running.offer.tools.get(tool) {
-            Some(found) => params(found, args).and_then(|params| match &options.trace {
-                Some(trace) if !is_traceparent(trace) => {
-                    Err(Failure::new(ErrorCode::InvalidParams, "the trace is not a traceparent"))
-                }
-                _ => Ok(params),
+            Some(found) => params(found, args).and_then(|params| {
+                check_trace(options.trace.as_deref())?;
+                Ok(params)
             }),
             None => Err(no_such_tool(&running, tool)),
         };
-        let params = match found {
-            Ok(params) => params,
+        let entered = found.and_then(|params| Ok((params, hops::enter(&running.caller)?)));
+        let (params, _handling) = match entered {
+            Ok(entered) => entered,
             Err(failure) => return Err(host.gate().refuse(caller, &action, failure)),
         };
         count(&running.counters.calls);
@@ -167,6 +166,14 @@ fn no_such_tool(running: &Running, tool: &str) -> Failure {
         None if running.offer.tools.is_empty() => failure.hint("it offers no tools"),
         None => failure.hint(format!("it offers: {}", names().collect::<Vec<_>>().join(", "))),
     }
+}
+
+/// Refuses a trace that is none.
+pub(crate) fn check_trace(trace: Option<&str>) -> Result<(), Failure> {
+    if trace.is_none_or(is_traceparent) {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::InvalidParams, "the trace is not a traceparent"))
 }
 
 /// `version "-" trace-id "-" parent-id "-" flags`, as version 00 has it

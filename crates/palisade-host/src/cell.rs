@@ -52,6 +52,8 @@ pub(crate) struct PluginCell {
     pub(crate) data: PathBuf,
     loaded: RwLock<Arc<Loaded>>,
     pub(crate) session_grants: Mutex<Vec<StoredGrant>>,
+    /// Told about the system calls of every instance that is started from now on.
+    pub(crate) observer: Mutex<Option<Arc<dyn palisade_sandbox::Observer>>>,
     pub(crate) prepared: tokio::sync::Mutex<Option<Ready>>,
     life: watch::Sender<Life>,
     running: RwLock<Option<Arc<Running>>>,
@@ -74,6 +76,7 @@ impl PluginCell {
             data,
             loaded: RwLock::new(Arc::new(loaded)),
             session_grants: Mutex::default(),
+            observer: Mutex::default(),
             prepared: tokio::sync::Mutex::default(),
             life: watch::Sender::new(Life::default()),
             running: RwLock::default(),
@@ -114,6 +117,10 @@ impl PluginCell {
 
     pub(crate) fn life(&self) -> Life {
         self.life.borrow().clone()
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.life.borrow().state
     }
 
     /// What runs, if it takes calls.

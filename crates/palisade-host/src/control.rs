@@ -5,12 +5,13 @@
 //! command line, a socket and a server are transports of this and have no checks of their own.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
 
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Bucket, Caller, Event, Published};
+use palisade_manifest::Manifest;
 use palisade_model::{
     Access, ErrorCode, Failure, Generation, Kind, Origin, Payload, PluginId, PluginRef,
     text::{escape, nearest},
@@ -21,6 +22,7 @@ use crate::{
     HostError, LoadOptions, Plugin,
     cell::PluginCell,
     error::StoreError,
+    hops,
     host::{HostInner, blocking},
     loaded::{self, Loaded},
     state_dir,
@@ -85,7 +87,39 @@ impl Control {
         })
         .await??;
         let reference =
-            Arc::new(PluginRef { id: manifest.id.clone(), origin: Origin::Folder { path, owner } });
+            PluginRef { id: manifest.id.clone(), origin: Origin::Folder { path, owner } };
+        self.admit(manifest, reference, root, options).await
+    }
+
+    /// Loads a plugin whose manifest was made here and not by its author: a command that stands for one
+    /// ([`Origin::Command`]). `root` is the folder that it sees as its own; what else it needs is in
+    /// `options`. For the rest as [`Control::load`].
+    ///
+    /// # Errors
+    /// As [`Control::load`].
+    pub async fn load_manifest(
+        &self,
+        manifest: Manifest,
+        origin: Origin,
+        root: impl AsRef<Path>,
+        options: LoadOptions,
+    ) -> Result<Plugin, HostError> {
+        self.owner()?;
+        let _one_at_a_time = self.host.loading.lock().await;
+        let dir = root.as_ref().to_owned();
+        let (root, _, _) = blocking(move || loaded::folder(&dir)).await??;
+        let reference = PluginRef { id: manifest.id.clone(), origin };
+        self.admit(manifest, reference, root, options).await
+    }
+
+    async fn admit(
+        &self,
+        manifest: Manifest,
+        reference: PluginRef,
+        root: PathBuf,
+        options: LoadOptions,
+    ) -> Result<Plugin, HostError> {
+        let reference = Arc::new(reference);
         let digest = manifest.digest().0;
         let make = |generation: u64| {
             let generation = Generation(generation);
@@ -111,7 +145,11 @@ impl Control {
                 let old = cell.loaded();
                 let same = old.digest == new.digest
                     && old.config.get() == new.config.get()
-                    && old.backend == new.backend;
+                    && old.backend == new.backend
+                    && old.code == new.code
+                    && old.env == new.env
+                    && old.workdir == new.workdir
+                    && old.secret_env == new.secret_env;
                 if !same && !cell.replace(new) {
                     return Err(HostError::ChangedWhileRunning(reference.id.clone()));
                 }
@@ -202,7 +240,8 @@ impl Control {
             .await
     }
 
-    /// Publishes an event in the caller's name to everybody who may receive its subject.
+    /// Publishes an event in the caller's name to everybody who may receive its subject. Inside a
+    /// service's handler it follows from what the asking plugin handles, and counts on from there.
     ///
     /// # Errors
     /// [`ErrorCode::InvalidParams`] for a subject that is none or data that cannot be written as JSON,
@@ -221,7 +260,8 @@ impl Control {
             .access(Access::new(Kind::EventPublish, subject))
             .rate(Bucket::Events)
             .payload(&data);
-        let event = Event::new(subject, data.clone(), Arc::clone(self.caller.principal()));
+        let mut event = Event::new(subject, data.clone(), Arc::clone(self.caller.principal()));
+        event.hops = hops::current().unwrap_or(0);
         self.host
             .gate()
             .run(&self.caller, action, || async { Ok(self.host.bus.publish(event).await?) })

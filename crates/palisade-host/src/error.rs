@@ -64,6 +64,22 @@ pub enum HostError {
         /// The first findings.
         what: String,
     },
+    /// The manifest declares what the entry's dialect has no message for.
+    #[error(
+        "plugin {id} declares {what} ({name} in {place}), and the dialect {dialect} of its entry has none"
+    )]
+    Unsupported {
+        /// The plugin.
+        id: PluginId,
+        /// The dialect: `jsonl` or `mcp`.
+        dialect: &'static str,
+        /// What it lacks: hooks, commands or events.
+        what: &'static str,
+        /// Where the manifest declares it.
+        place: &'static str,
+        /// The first of them, escaped.
+        name: String,
+    },
     /// The gate refused, or the host is gone.
     #[error(transparent)]
     Failure(#[from] Failure),
@@ -81,6 +97,7 @@ impl HostError {
             }
             Self::Manifest(error) => error.code(),
             Self::Config { .. } => ErrorCode::InvalidParams,
+            Self::Unsupported { .. } => ErrorCode::ManifestInvalid,
             Self::Failure(failure) => failure.code,
         }
     }
@@ -101,6 +118,9 @@ impl HostError {
             ),
             Self::ChangedWhileRunning(_) => Some("stop the plugin first".into()),
             Self::Config { .. } => Some("the manifest's config.schema says what fits".into()),
+            Self::Unsupported { place, .. } => Some(format!(
+                "take it out of {place}, or let the plugin speak the plugin protocol (entry kinds python, node, exec)"
+            )),
             Self::Failure(failure) => failure.hint.clone(),
         }
     }

@@ -90,6 +90,8 @@ pub struct Granted {
     pub until: Option<u64>,
     /// Whether it is stored; if not, it ends with this host.
     pub stored: bool,
+    /// For which manifest it was given: its digest, `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
     /// Whether it counts now: it was given for the manifest that is loaded, and its time is not over.
     pub counts: bool,
 }
@@ -210,6 +212,33 @@ impl Plugin {
             .await
     }
 
+    /// Takes back everything that is granted. Gives what was taken. Holds at once, see [`Effect`].
+    ///
+    /// # Errors
+    /// What the gate refuses; errors of the database.
+    pub async fn revoke_all(&self) -> Result<(Vec<Capability>, Effect), Failure> {
+        let (host, cell) = (self.control().host(), self.cell());
+        host.check_open()?;
+        let action = Action::new(RecordKind::Grant)
+            .about(Arc::clone(&cell.reference))
+            .name("everything")
+            .detail("revoke");
+        host.gate()
+            .run(self.control().caller(), action, || async {
+                let session = std::mem::take(
+                    &mut *cell.session_grants.lock().unwrap_or_else(PoisonError::into_inner),
+                );
+                let mut taken: Vec<Capability> =
+                    session.into_iter().map(|g| g.grant.capability).collect();
+                let stored = host.store.revoke_all(cell.key).await;
+                // What is gone holds no longer, whatever became of the rest.
+                let effect = reapply(host, cell, true).await;
+                taken.extend(stored?);
+                Ok((taken, effect?))
+            })
+            .await
+    }
+
     /// Stores somebody's answer to what the plugin asks for, and grants what was agreed to.
     ///
     /// # Errors
@@ -258,6 +287,7 @@ impl Plugin {
         let (now, digest) = (host.now(), cell.loaded().digest);
         let show = |g: StoredGrant, stored| Granted {
             counts: g.grant.counts(now, &digest).is_ok(),
+            digest: palisade_manifest::Digest(g.grant.manifest_digest).to_string(),
             capability: g.grant.capability,
             resolved: g.resolved,
             by: g.grant.by,

@@ -11,6 +11,7 @@ use std::{
 
 use palisade_audit::{Clock, Recorder};
 use palisade_broker::{Broker, Caller, EventBus, Gate, Published, ServiceRegistry};
+use palisade_egress::Guard;
 use palisade_model::{CapabilitySet, ErrorCode, Failure, NodeId, PluginId};
 use palisade_policy::OperatorPolicy;
 use palisade_sandbox::Backend;
@@ -18,11 +19,12 @@ use palisade_services::log::LogSink;
 use serde::Serialize;
 
 use crate::{
-    HostBuilder, HostError, LoadOptions, Plugin,
+    HookOptions, HookOutcome, HostBuilder, HostError, LoadOptions, Plugin,
     cell::PluginCell,
     control::Control,
     loaded::Loaded,
     rights::Held,
+    secrets::SecretStore,
     store::{Store, StoredGrant},
 };
 
@@ -34,9 +36,12 @@ pub(crate) struct HostInner {
     pub(crate) broker: Broker,
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) sink: Arc<dyn LogSink>,
+    /// The one way out to the network.
+    pub(crate) guard: Guard,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state_dir: PathBuf,
     pub(crate) store: Store,
+    pub(crate) secrets: SecretStore,
     pub(crate) application: Arc<Caller>,
     pub(crate) plugins: RwLock<BTreeMap<PluginId, Arc<PluginCell>>>,
     /// Loading and forgetting, one at a time.
@@ -169,6 +174,32 @@ impl Host {
         data: &T,
     ) -> Result<Published, Failure> {
         self.control.emit(subject, data).await
+    }
+
+    /// Runs a hook. See [`Control::hook`].
+    ///
+    /// # Errors
+    /// As [`Control::hook`].
+    pub async fn hook<T: Serialize + ?Sized>(
+        &self,
+        hook: &str,
+        data: &T,
+    ) -> Result<HookOutcome, Failure> {
+        self.control.hook(hook, data).await
+    }
+
+    /// Runs a hook with a failure policy, deadlines, or plugins that must take part. See
+    /// [`Control::hook_with`].
+    ///
+    /// # Errors
+    /// As [`Control::hook`].
+    pub async fn hook_with<T: Serialize + ?Sized>(
+        &self,
+        hook: &str,
+        data: &T,
+        options: HookOptions,
+    ) -> Result<HookOutcome, Failure> {
+        self.control.hook_with(hook, data, options).await
     }
 
     /// The loaded plugin with this id.

@@ -6,16 +6,27 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use palisade_broker::{Broker, Caller};
+use palisade_egress::{
+    Guard,
+    proxy::{Limits, Sockets, serve_way_out},
+};
 use palisade_model::{Failure, Payload};
-use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream};
-use palisade_services::log::{LogSink, LogStream, output_line};
+use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, WayOut};
+use palisade_services::{
+    egress::Rights,
+    log::{LogSink, LogStream, output_line},
+};
 
-use crate::status::{Counters, count};
+use crate::{
+    hops,
+    status::{Counters, count},
+};
 
 /// See the module.
 pub(crate) struct InstanceCalls {
     pub(crate) caller: Arc<Caller>,
     pub(crate) broker: Broker,
+    pub(crate) guard: Guard,
     pub(crate) sink: Arc<dyn LogSink>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -25,6 +36,7 @@ impl HostCalls for InstanceCalls {
         count(&self.counters.requests);
         let HostRequest { method, payload, trace } = request;
         let answer = self.broker.request(&self.caller, &method, &payload, trace.0);
+        let answer = hops::following(&self.caller, answer);
         let counters = Arc::clone(&self.counters);
         Box::pin(async move {
             let result = answer.await;
@@ -48,5 +60,13 @@ impl HostCalls for InstanceCalls {
         self.counters.output_dropped.fetch_add(bytes, Ordering::Relaxed);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sink.dropped(self.caller.principal(), bytes);
+    }
+
+    fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {
+        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+        let WayOut { proxy, names, direct } = way;
+        let sockets = Sockets { proxy, names, direct };
+        let guard = self.guard.clone();
+        Box::pin(serve_way_out(guard, Limits::default(), sockets, Arc::new(rights)))
     }
 }

@@ -118,7 +118,10 @@ pub(crate) fn spec(
             generation: loaded.generation,
             serial,
         },
-        env: rights::environment(&rights),
+        // What the rights give goes before what the loader chose.
+        env: loaded.env.clone().into_iter().chain(rights::environment(&rights)).collect(),
+        workdir: loaded.workdir.clone(),
+        observe: cell.observer.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         rights: Arc::new(rights),
         limits: loaded.limits.clone(),
         demand: loaded.demand.clone(),
@@ -161,8 +164,18 @@ pub(crate) async fn plan(
     Ok(Plan { held, spec, backend: backend.name(), prepared })
 }
 
-/// Launches what was planned. `launched` is told as soon as there is an instance, `ended` when it has
-/// ended.
+/// An instance whose walls stand and cover the demand, and that has not been spoken with.
+struct Raised {
+    watched: Watched,
+    caller: Arc<Caller>,
+    held: Held,
+    wire: Wire,
+    deadline: Instant,
+    guard: KillOnDrop,
+}
+
+/// Launches what was planned and has it answer `initialize`. `launched` is told as soon as there is an
+/// instance, `ended` when it has ended.
 pub(crate) async fn launch(
     host: &HostInner,
     loaded: &Loaded,
@@ -171,7 +184,44 @@ pub(crate) async fn launch(
     launched: impl FnOnce(&Watched),
     ended: impl FnOnce(&Exit) + Send + 'static,
 ) -> Result<Launched, Failure> {
-    let Plan { held, spec, prepared, .. } = plan;
+    let raised = raise(host, loaded, plan, counters, launched, ended).await?;
+    let Raised { watched, caller, held, wire, deadline, guard } = raised;
+    let lane = watched.instance.lane();
+    let announced =
+        initialize(loaded, &held.rights, &wire, &watched, lane.as_ref(), deadline).await?;
+    let offer = register(host, loaded, &caller, announced);
+    caller.set_rules(Arc::new(held.rules(loaded, &offer.registered, &host.policy)));
+    Ok(Launched { watched, lane, caller, offer, guard })
+}
+
+/// Launches what was planned for a conversation that somebody else leads. What the manifest declares and
+/// `offered` are registered; nobody asks the plugin.
+pub(crate) async fn launch_unspoken(
+    host: &HostInner,
+    loaded: &Loaded,
+    plan: Plan,
+    offered: &CapabilitySet,
+    counters: &Arc<Counters>,
+    launched: impl FnOnce(&Watched),
+    ended: impl FnOnce(&Exit) + Send + 'static,
+) -> Result<Launched, Failure> {
+    let raised = raise(host, loaded, plan, counters, launched, ended).await?;
+    let Raised { watched, caller, held, guard, .. } = raised;
+    let mut offer = register(host, loaded, &caller, None);
+    offer.registered.extend(offered.iter().cloned());
+    caller.set_rules(Arc::new(held.rules(loaded, &offer.registered, &host.policy)));
+    Ok(Launched { lane: watched.instance.lane(), watched, caller, offer, guard })
+}
+
+async fn raise(
+    host: &HostInner,
+    loaded: &Loaded,
+    plan: Plan,
+    counters: &Arc<Counters>,
+    launched: impl FnOnce(&Watched),
+    ended: impl FnOnce(&Exit) + Send + 'static,
+) -> Result<Raised, Failure> {
+    let Plan { held, mut spec, prepared, .. } = plan;
     let deadline = Instant::now() + spec.limits.start_timeout;
     let (limits, wire) = (spec.limits.clone(), spec.wire.clone());
     let demand = spec.demand.clone();
@@ -179,9 +229,12 @@ pub(crate) async fn launch(
     let rules = held.rules(loaded, &CapabilitySet::new(), &host.policy);
     let clock = Arc::clone(&host.clock);
     let caller = Caller::plugin(spec.instance.clone(), Arc::new(rules), &limits, clock);
+    let secrets = host.secret_environment(&caller, &spec.rights, &loaded.secret_env).await?;
+    spec.env.extend(secrets);
     let calls = InstanceCalls {
         caller: Arc::clone(&caller),
         broker: host.broker.clone(),
+        guard: host.guard.for_plugin(),
         sink: Arc::clone(&host.sink),
         counters: Arc::clone(counters),
     };
@@ -206,12 +259,7 @@ pub(crate) async fn launch(
         instance.kill(KillReason::WallTooWeak).await;
         return Err(SandboxError::WallTooWeak(list.join(", ")).into());
     }
-    let lane = instance.lane();
-    let announced =
-        initialize(loaded, &held.rights, &wire, &watched, lane.as_ref(), deadline).await?;
-    let offer = register(host, loaded, &caller, announced);
-    caller.set_rules(Arc::new(held.rules(loaded, &offer.registered, &host.policy)));
-    Ok(Launched { watched, lane, caller, offer, guard })
+    Ok(Raised { watched, caller, held, wire, deadline, guard })
 }
 
 /// The first request. Gives the tools that the plugin announced, if it did.

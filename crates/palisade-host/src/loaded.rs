@@ -15,7 +15,7 @@ use palisade_policy::{OperatorPolicy, Requested};
 use palisade_sandbox::{Artifact, Content, Program, Runtime, Wire};
 use serde_json::{Value, value::RawValue};
 
-use crate::error::HostError;
+use crate::{error::HostError, secrets, unsupported};
 
 /// How a plugin is to be loaded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +26,18 @@ pub struct LoadOptions {
     pub config: Option<Value>,
     /// Takes this backend or none. `None`: the cheapest that covers the demand.
     pub backend: Option<String>,
+    /// Installed software that the program is part of: folders and files of this machine, shown read-only
+    /// and executable under their own, real paths.
+    pub code: Vec<PathBuf>,
+    /// Environment variables for the program, besides those that `env:` rights give.
+    pub env: BTreeMap<String, String>,
+    /// Working directory inside, an absolute path. `None`: the plugin's folder.
+    pub workdir: Option<String>,
+    /// Environment variables for the program that are read from the operator's secrets at each start:
+    /// variable to name of the secret. Only those on whose secret the plugin has a right are set. For
+    /// programs that cannot ask with `secret.get`: what is in the environment is passed on to whatever
+    /// the program starts.
+    pub secret_env: BTreeMap<String, String>,
 }
 
 impl LoadOptions {
@@ -46,6 +58,34 @@ impl LoadOptions {
     #[must_use]
     pub fn backend(mut self, name: impl Into<String>) -> Self {
         self.backend = Some(name.into());
+        self
+    }
+
+    /// With this installed software in sight.
+    #[must_use]
+    pub fn code(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.code.extend(paths);
+        self
+    }
+
+    /// With this environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// With this environment variable, whose value is the secret of this name.
+    #[must_use]
+    pub fn secret_env(mut self, variable: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.secret_env.insert(variable.into(), secret.into());
+        self
+    }
+
+    /// In this working directory.
+    #[must_use]
+    pub fn workdir(mut self, path: impl Into<String>) -> Self {
+        self.workdir = Some(path.into());
         self
     }
 }
@@ -70,6 +110,10 @@ pub(crate) struct Loaded {
     pub(crate) demand: GuaranteeSet,
     pub(crate) config: Box<RawValue>,
     pub(crate) backend: Option<String>,
+    pub(crate) code: Vec<PathBuf>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) secret_env: BTreeMap<String, String>,
     pub(crate) tools: BTreeMap<String, Arc<Tool>>,
 }
 
@@ -82,6 +126,10 @@ impl Loaded {
         options: &LoadOptions,
         policy: &OperatorPolicy,
     ) -> Result<Self, HostError> {
+        unsupported::check(&manifest)?;
+        for (variable, secret) in &options.secret_env {
+            secrets::check_variable(variable, secret)?;
+        }
         let config = manifest
             .effective_config(options.config.as_ref().unwrap_or(&Value::Null))
             .map_err(|errors| HostError::Config {
@@ -109,6 +157,10 @@ impl Loaded {
             demand: palisade_policy::demand(policy, &manifest.guarantees),
             config,
             backend: options.backend.clone(),
+            code: options.code.clone(),
+            env: options.env.clone(),
+            workdir: options.workdir.clone(),
+            secret_env: options.secret_env.clone(),
             tools: tools.collect(),
             manifest,
         })
@@ -132,7 +184,7 @@ impl Loaded {
             .hint("entry kinds that run here: python, node, exec, mcp, jsonl")
         })?;
         let content = Content { root: self.root.clone(), digest: self.digest };
-        Ok(Artifact { content, program })
+        Ok(Artifact { content, program, code: self.code.clone() })
     }
 
     /// How it talks.

@@ -1,12 +1,15 @@
 //! A loaded plugin, through the eyes of whoever controls it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Caller};
 use palisade_manifest::Manifest;
 use palisade_model::{CapabilitySet, ErrorCode, Failure, PluginId, PluginRef};
-use palisade_sandbox::{Assessment, Exit, Usage};
+use palisade_sandbox::{Assessment, Exit, Usage, Wire, stream::ByteWire};
 
 use crate::{
     Control, Status,
@@ -72,6 +75,17 @@ impl Plugin {
         }
     }
 
+    /// Has an observer told about the system calls of every instance that is started from now on: for
+    /// people who want to know what the walls refused. It slows the plugin down and decides nothing.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Denied`] for callers that are not owners.
+    pub fn observe(&self, observer: Arc<dyn palisade_sandbox::Observer>) -> Result<(), Failure> {
+        self.control.owner()?;
+        *self.cell.observer.lock().unwrap_or_else(PoisonError::into_inner) = Some(observer);
+        Ok(())
+    }
+
     /// What it uses now; `None` where no instance runs.
     pub async fn usage(&self) -> Option<Usage> {
         match &self.cell.running()?.way {
@@ -101,6 +115,11 @@ impl Plugin {
     /// [`ErrorCode::Conflict`] where it runs already, the cause of its end where it ended, and what
     /// the gate refuses.
     pub async fn start(&self) -> Result<(), Failure> {
+        self.start_as(Talk::Own).await
+    }
+
+    /// Starts it to be spoken with in this way.
+    pub(crate) async fn start_as(&self, talk: Talk) -> Result<(), Failure> {
         let (host, cell) = (self.control.host(), &self.cell);
         host.check_open()?;
         let action = Action::new(RecordKind::Launch).about(Arc::clone(&cell.reference));
@@ -110,7 +129,7 @@ impl Plugin {
                 let started = tokio::select! {
                     biased;
                     () = attempt.given_up() => Err(cell::stopped()),
-                    started = start(host, cell, &attempt) => started,
+                    started = start(host, cell, &attempt, talk) => started,
                 };
                 match started {
                     Ok(running) => attempt.ready(running).await?,
@@ -197,18 +216,43 @@ pub(crate) fn end(cell: &Arc<PluginCell>, kill: bool) {
     });
 }
 
+/// Who speaks with a plugin that is started.
+pub(crate) enum Talk {
+    /// This host, as its manifest says.
+    Own,
+    /// Somebody else, in whatever language.
+    Bytes {
+        /// Where its ends go.
+        wire: ByteWire,
+        /// What is registered for it besides what it declares.
+        offered: CapabilitySet,
+    },
+}
+
 /// Everything between the decision to start and a plugin that takes calls.
 async fn start(
     host: &Arc<HostInner>,
     cell: &Arc<PluginCell>,
     attempt: &Attempt,
+    talk: Talk,
 ) -> Result<Arc<Running>, Failure> {
     let loaded = cell.loaded();
-    let plan = launch::plan(host, cell, &loaded).await?;
+    let mut plan = launch::plan(host, cell, &loaded).await?;
     let (number, backend) = (attempt.number(), plan.backend);
     let (rights, until) = (plan.held.rights.clone(), plan.held.until);
     let counters = Arc::new(Counters::default());
-    let parts = if loaded.is_per_call() {
+    let is_led_here = matches!(talk, Talk::Own);
+    let parts = if let Talk::Bytes { wire, offered } = talk {
+        plan.spec.wire = Wire::Bytes(wire);
+        let watching = Arc::clone(cell);
+        let ended = move |exit: &Exit| watching.ended(number, exit);
+        let launched = |watched: &crate::watch::Watched| attempt.launched(watched.clone());
+        let launched =
+            launch::launch_unspoken(host, &loaded, plan, &offered, &counters, launched, ended)
+                .await?;
+        let (watched, lane, caller, offer) = launched.keep();
+        (caller, offer, Way::Resident { watched, lane })
+    } else if loaded.is_per_call() {
         let rules = plan.held.rules(&loaded, &CapabilitySet::new(), &host.policy);
         let (instance, clock) = (plan.spec.instance.clone(), Arc::clone(&host.clock));
         let caller = Caller::plugin(instance, Arc::new(rules), &loaded.limits, clock);
@@ -225,7 +269,9 @@ async fn start(
         (caller, offer, Way::Resident { watched, lane })
     };
     let running = Arc::new(Running::new(number, loaded, backend, counters, rights.clone(), parts));
-    deliver::subscribe(host, &running, &rights).await?;
+    if is_led_here {
+        deliver::subscribe(host, &running, &rights).await?;
+    }
     grants::watch_expiry(host, cell, &running, until);
     Ok(running)
 }

@@ -78,7 +78,7 @@ fn check_owner(_: &Path) -> Result<(), HostError> {
 }
 
 /// Creates a folder that only its owner may enter; one that exists stays as it is.
-fn create_private(path: &Path, parents: bool) -> std::io::Result<()> {
+pub(crate) fn create_private(path: &Path, parents: bool) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(parents);
     #[cfg(unix)]

@@ -222,6 +222,16 @@ impl Store {
         .await
     }
 
+    /// Takes back every grant, for whichever manifest; gives those that were taken.
+    pub(crate) async fn revoke_all(&self, key: i64) -> Result<Vec<Capability>, StoreError> {
+        self.with(Mode::Durable, move |tx| {
+            let taken = grants(tx, key)?.into_iter().map(|g| g.grant.capability).collect();
+            tx.execute("DELETE FROM grants WHERE plugin = ?1", [key])?;
+            Ok(taken)
+        })
+        .await
+    }
+
     /// Stores an answer, and the grants that it gave, together.
     pub(crate) async fn consent(
         &self,

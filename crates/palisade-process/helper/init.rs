@@ -18,6 +18,14 @@ fn send_report(status: Fd, kind: u32, a: i32, b: u64) {
     sys::send(status, &bytes, -1);
 }
 
+/// Gives the host a handle, with a report of this kind; `a` says more about it.
+pub fn send_handle(status: Fd, kind: u32, a: u32, given: Fd) -> isize {
+    let mut bytes = [0u8; 16];
+    bytes[..4].copy_from_slice(&kind.to_le_bytes());
+    bytes[4..8].copy_from_slice(&a.to_le_bytes());
+    sys::send(status, &bytes, given)
+}
+
 pub fn report_failure(launch: &Launch<'_>, failure: &Failure) {
     let place = u64::from(failure.step) | (u64::from(failure.index) << 32);
     send_report(launch.handles[handle::STATUS], report::FAILED, (-failure.errno) as i32, place);

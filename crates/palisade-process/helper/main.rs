@@ -16,6 +16,8 @@ mod plan;
 mod sys;
 
 mod init;
+mod network;
+mod observe;
 mod police;
 mod program;
 mod spawner;

@@ -53,6 +53,12 @@ pub const TAG_HOSTNAME: u16 = 16;
 /// A value written to a namespaced sysctl before the host's /proc goes out of sight: path, value.
 pub const TAG_SYSCTL: u16 = 17;
 
+/// One socket of the way out: what for (u32, see [`egress`]), port u32. With the first, the loopback
+/// interface is brought up.
+pub const TAG_EGRESS: u16 = 18;
+/// A TCP port that Landlock lets the program connect to: u64.
+pub const TAG_LANDLOCK_PORT: u16 = 19;
+
 /// Words of the config record.
 pub mod word {
     /// Flags for clone3: the namespaces.
@@ -92,6 +98,20 @@ pub mod switch {
     pub const ONLY_WALLS: u64 = 32;
     /// The handles from [`super::handle::CGROUP`] on are `tasks` files of version 1 groups to join.
     pub const JOIN_GROUPS: u64 = 64;
+    /// Load the filter with a listener, and give it to the host ([`super::report::LISTENER`]).
+    pub const OBSERVE: u64 = 128;
+}
+
+/// What the sockets of the way out are for.
+pub mod egress {
+    /// TCP on 127.0.0.1: clients say whom they want.
+    pub const PROXY: u32 = 0;
+    /// UDP on 127.0.0.1: a name server.
+    pub const NAMES: u32 = 1;
+    /// TCP on every address that leads to the loopback interface: clients mean the address.
+    pub const DIRECT: u32 = 2;
+    /// These lead to the loopback interface besides its own: address and length of the prefix.
+    pub const PREFIX: ([u8; 4], u8) = ([198, 18, 0, 0], 15);
 }
 
 /// Flags of a bind.
@@ -141,6 +161,11 @@ pub mod report {
     pub const EXCEEDED: u32 = 5;
     /// Answer to [`super::command::USAGE`]: a: processes and threads. b: bytes of memory.
     pub const USAGE: u32 = 6;
+    /// A socket of the way out, as the one handle that comes with the message. a: what for.
+    pub const EGRESS: u32 = 7;
+    /// The filter's listener, as the one handle that comes with the message; sent by the process that is
+    /// about to become the program.
+    pub const LISTENER: u32 = 8;
 }
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.
@@ -192,6 +217,7 @@ pub mod step {
     pub const KEYRING: u32 = 31;
     pub const SUBREAPER: u32 = 32;
     pub const JOIN_GROUP: u32 = 33;
+    pub const EGRESS: u32 = 34;
 }
 
 /// Walks the records of a plan. Stops at the first malformed one; `complete` tells whether all was read.

@@ -3,6 +3,7 @@
 // The order matters: the filter comes last, because it forbids what the other steps use; Landlock needs
 // no_new_privs; limits come before the drop of capabilities that could raise them.
 
+use crate::observe;
 use crate::plan::{self, Body, Records, handle, step};
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, new, nr, pr, sys};
@@ -58,6 +59,10 @@ pub fn prepare<'a>(launch: &'a Launch<'a>) -> Result<Prepared<'a>, Failure> {
                 }
                 prepared.ruleset = fd as Fd;
             }
+            plan::TAG_LANDLOCK_PORT => {
+                let port = body.u64().ok_or_else(bad)?;
+                landlock_port(prepared.ruleset, port, index)?;
+            }
             plan::TAG_LANDLOCK_RULE => {
                 let rights = body.u64().ok_or_else(bad)?;
                 let path = body.text().ok_or_else(bad)?;
@@ -97,6 +102,15 @@ fn landlock_rule(ruleset: Fd, rights: u64, path: &[u8], index: u32) -> Result<()
     let rule = PathBeneath { rights, parent: fd as Fd };
     let added = sys!(new::LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, &raw const rule, 0);
     sys::close(fd as Fd);
+    if added < 0 { Err(failed(step::LANDLOCK, index, added)) } else { Ok(()) }
+}
+
+/// Lets the program connect to `port`, of whatever host there is.
+fn landlock_port(ruleset: Fd, port: u64, index: u32) -> Result<(), Failure> {
+    const RULE_NET_PORT: usize = 2;
+    const CONNECT_TCP: u64 = 2;
+    let rule = [CONNECT_TCP, port];
+    let added = sys!(new::LANDLOCK_ADD_RULE, ruleset, RULE_NET_PORT, rule.as_ptr(), 0);
     if added < 0 { Err(failed(step::LANDLOCK, index, added)) } else { Ok(()) }
 }
 
@@ -218,7 +232,7 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
         }
     }
     if !prepared.seccomp.is_empty() {
-        load_filter(prepared.seccomp)?;
+        load_filter(prepared.seccomp, observe::is_wanted(launch))?;
     }
     Ok(())
 }
@@ -254,6 +268,14 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
         ruleset,
     ];
     let count = if ruleset >= 0 { 5 } else { 4 };
+    let observed = observe::is_wanted(launch);
+    if observed {
+        // Its number, the highest that stays, may be taken by another handle until all are parked.
+        let parked = sys!(nr::DUP3, launch.handles[handle::STATUS], PARKED + 5, sys::O_CLOEXEC);
+        if parked < 0 {
+            return Err(failed(step::HANDLES, 5, parked));
+        }
+    }
     // First out of the way, then into place: the numbers may overlap.
     for (i, fd) in wanted[..count].iter().enumerate() {
         let parked = sys!(nr::DUP3, *fd, PARKED + i as Fd, sys::O_CLOEXEC);
@@ -268,6 +290,15 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
             return Err(failed(step::HANDLES, 8 + i as u32, placed));
         }
     }
+    if observed {
+        let placed = sys!(nr::DUP3, PARKED + 5, observe::STATUS, sys::O_CLOEXEC);
+        if placed < 0 {
+            return Err(failed(step::HANDLES, 13, placed));
+        }
+        if ruleset < 0 {
+            sys::close(RULESET);
+        }
+    }
     // The lane is a copy of stdin where the dialect has none of its own; then handle 3 is closed.
     let first = if launch.handles[handle::LANE] == launch.handles[handle::STDIN] {
         sys::close(3);
@@ -275,6 +306,7 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
     } else {
         count
     };
+    let first = if observed { observe::STATUS + 1 } else { first as Fd };
     let closed = sys!(new::CLOSE_RANGE, first, u32::MAX as usize, 0);
     if closed < 0 { Err(failed(step::HANDLES, 16, closed)) } else { Ok(()) }
 }
@@ -298,7 +330,7 @@ pub fn drop_capabilities() -> bool {
     sys!(nr::CAPSET, header.as_ptr(), sets.as_ptr()) == 0
 }
 
-fn load_filter(program: &[u8]) -> Result<(), Failure> {
+fn load_filter(program: &[u8], observed: bool) -> Result<(), Failure> {
     const SET_MODE_FILTER: usize = 1;
     #[repr(C)]
     struct SockFprog {
@@ -307,6 +339,9 @@ fn load_filter(program: &[u8]) -> Result<(), Failure> {
     }
     let count = program.len() / 8;
     let fprog = SockFprog { len: count as u16, filter: program.as_ptr() };
+    if observed {
+        return observe::load(&raw const fprog as usize);
+    }
     let loaded = sys!(nr::SECCOMP, SET_MODE_FILTER, 0, &raw const fprog);
     if loaded < 0 { Err(failed(step::SECCOMP, 0, loaded)) } else { Ok(()) }
 }

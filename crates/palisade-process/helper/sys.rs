@@ -52,6 +52,10 @@ pub mod nr {
     pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
     pub const GETEUID: usize = 107;
+    pub const IOCTL: usize = 16;
+    pub const SOCKET: usize = 41;
+    pub const BIND: usize = 49;
+    pub const LISTEN: usize = 50;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -99,6 +103,10 @@ pub mod nr {
     pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
     pub const GETEUID: usize = 175;
+    pub const IOCTL: usize = 29;
+    pub const SOCKET: usize = 198;
+    pub const BIND: usize = 200;
+    pub const LISTEN: usize = 201;
 }
 
 /// Calls added since Linux 5.0 have the same number on every architecture.

@@ -6,6 +6,7 @@
 // we build.
 
 use crate::init;
+use crate::network;
 use crate::plan::{self, Body, Records, bind, handle, step, switch, word};
 use crate::spawner::{self, Failure, Launch, failed};
 use crate::support::Text;
@@ -82,6 +83,7 @@ fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
         // Orphans come to us instead of escaping to the machine's pid 1.
         check(step::SUBREAPER, 0, sys::prctl(pr::SET_CHILD_SUBREAPER, 1, 0, 0))?;
     }
+    network::open_way_out(launch)?;
     // A session keyring of its own: the launcher's would be possessed by the plugin too.
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
     let joined = sys!(nr::KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, 0);

@@ -22,7 +22,7 @@ pub(crate) fn assess(
         a.unsupported = spec
             .rights
             .iter()
-            .filter_map(|r| layout::unsupported(r).map(|why| (r.clone(), why)))
+            .filter_map(|r| layout::unsupported(r, namespaces).map(|why| (r.clone(), why)))
             .collect();
     }
     use Guarantee as G;
@@ -30,7 +30,12 @@ pub(crate) fn assess(
     if namespaces {
         let landlock = if machine.landlock > 0 { "; Landlock behind it" } else { "" };
         a.hold(G::FsIsolated, Kernel, format!("a mount namespace with a new root{landlock}"));
-        a.hold(G::NetIsolated, Kernel, "a network namespace without interfaces");
+        let way_out = if spec.is_some_and(LaunchSpec::has_way_out) {
+            "a network namespace in which nothing but the egress guard's port can be reached"
+        } else {
+            "a network namespace without interfaces"
+        };
+        a.hold(G::NetIsolated, Kernel, way_out);
         a.hold(
             G::IpcIsolated,
             Kernel,

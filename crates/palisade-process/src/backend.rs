@@ -8,7 +8,7 @@ use std::{
 
 use palisade_sandbox::{
     Artifact, Assessment, Backend, BoxFuture, Facts, HostCalls, Instance, LaunchSpec, OutputStream,
-    Prepared, SandboxError, Unavailable, Wire, stream,
+    Prepared, SandboxError, Unavailable, WayOut, Wire, stream,
 };
 use rustix::fs::{Mode, OFlags, open};
 use tokio::sync::OnceCell;
@@ -19,6 +19,7 @@ use crate::{
     ends::{Ends, dev_null},
     instance::{self, ProcessInstance, Shared},
     layout::{self, Inputs},
+    observe::{self, Observing},
     output,
     plan::{Plan, PlanBuilder},
     probe::Machine,
@@ -26,6 +27,7 @@ use crate::{
     spawner::Spawner,
     status::{Report, Status},
     watched::watched,
+    way_out,
 };
 
 /// Choices of the operator that every launch shares.
@@ -335,6 +337,7 @@ impl PreparedProcess {
             spec: &spec,
             needs: &needs,
             content: &self.artifact.content.root,
+            code: &self.artifact.code,
             machine,
             options: &core.options,
             cgroups: cgroups.as_ref().map_or(&default_hierarchy, |c| c.hierarchy()),
@@ -376,7 +379,12 @@ impl PreparedProcess {
             spec.limits.disk,
             spawner,
         ));
-        started_up(&shared, &plan, spec.limits.start_timeout).await?;
+        let observing = observe::of(&inputs, core.namespaces)?
+            .map(|o| Observing { policy_kill: Arc::clone(&shared.policy_kill), ..o });
+        let way_out = started_up(&shared, &plan, spec.limits.start_timeout, observing).await?;
+        if let Some(way) = way_out {
+            serve_way_out(&shared, way, &host);
+        }
         let rate = spec.limits.log_bytes_per_second;
         if let Some(stdout) = stdout {
             tokio::spawn(output::forward(stdout, OutputStream::Stdout, rate, Arc::clone(&host)));
@@ -386,6 +394,9 @@ impl PreparedProcess {
         let stream = match (&spec.wire, ours) {
             (Wire::Jsonl(config), (to_plugin, Some(from_plugin))) => {
                 stream::jsonl(to_plugin, from_plugin, config.clone(), host).map_err(watching)?
+            }
+            (Wire::Bytes(wire), (to_plugin, Some(from_plugin))) => {
+                stream::bytes(to_plugin, from_plugin, wire).map_err(watching)?
             }
             (Wire::Mcp(config), (to_plugin, Some(from_plugin))) => {
                 stream::mcp(to_plugin, from_plugin, config, host).map_err(watching)?
@@ -426,12 +437,26 @@ fn group_handles(group: &Group) -> Result<Vec<OwnedFd>, SandboxError> {
     }
 }
 
-/// Waits until the walls stand and the program runs.
+/// Has the host serve the way out for as long as the instance lives.
+fn serve_way_out(shared: &Arc<Shared>, way: WayOut, host: &Arc<dyn HostCalls>) {
+    let serving = host.egress(way);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = serving => {}
+            _ = shared.ended() => {}
+        }
+    });
+}
+
+/// Waits until the walls stand and the program runs. Gives the way out, if there is one.
 async fn started_up(
     shared: &Shared,
     plan: &Plan,
     timeout: std::time::Duration,
-) -> Result<(), SandboxError> {
+    mut observing: Option<Observing>,
+) -> Result<Option<WayOut>, SandboxError> {
+    let mut way_out = way_out::Arriving::default();
     let steps = async {
         loop {
             match shared
@@ -440,7 +465,22 @@ async fn started_up(
                 .await
                 .map_err(|e| SandboxError::step("reading pid 1's report", e))?
             {
-                Report::Running => return Ok(()),
+                // The program's exec waited for the observer, so it is there if it was asked for.
+                Report::Running if observing.is_none() => {
+                    return way_out
+                        .complete()
+                        .map_err(|e| SandboxError::step("preparing the way out", e));
+                }
+                Report::Running => {
+                    return Err(SandboxError::Helper("started a program unobserved".into()));
+                }
+                Report::Listener(listener) => {
+                    if let Some(observing) = observing.take() {
+                        let step = |e| SandboxError::step("starting the observer", e);
+                        observing.serve(listener).map_err(step)?;
+                    }
+                }
+                Report::Egress { socket, purpose } => way_out.take(purpose, socket),
                 Report::Failed { errno, place } => return Err(plan.failure(place, errno)),
                 Report::Gone => {
                     return Err(SandboxError::Helper("ended while building the walls".into()));

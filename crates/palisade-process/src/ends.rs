@@ -41,7 +41,7 @@ impl Ends {
                 let theirs = vec![their_status, dev_null()?, their_stdout, their_stderr, lane];
                 Ok(Self { status, stdout: Some(stdout), stderr, ours: (ours, None), theirs })
             }
-            Wire::Jsonl(_) | Wire::Mcp(_) => {
+            Wire::Jsonl(_) | Wire::Mcp(_) | Wire::Bytes(_) => {
                 let (stdin, to_plugin) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
                 let (from_plugin, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(step)?;
                 let theirs = vec![their_status, stdin, their_stdout, their_stderr];

@@ -74,15 +74,32 @@ pub(crate) fn filter(
     Ok(program)
 }
 
-fn compile_filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
-    let broken =
-        |e: palisade_seccomp::Error| SandboxError::Helper(format!("cannot be given a filter: {e}"));
-    let arch = Arch::native()
-        .ok_or_else(|| SandboxError::Helper("has no filter for this processor".into()))?;
-    let mut policy =
-        merged(&guard_of_init().map_err(broken)?, &profile.with_floor().map_err(broken)?);
+fn broken(error: palisade_seccomp::Error) -> SandboxError {
+    SandboxError::Helper(format!("cannot be given a filter: {error}"))
+}
+
+pub(crate) fn arch() -> Result<Arch, SandboxError> {
+    Arch::native().ok_or_else(|| SandboxError::Helper("has no filter for this processor".into()))
+}
+
+/// What the filter of a launch says.
+pub(crate) fn policy(profile: Profile, memory_is_policed: bool) -> Result<Policy, SandboxError> {
+    let policy = merged(&guard_of_init().map_err(broken)?, &profile.with_floor().map_err(broken)?);
     if memory_is_policed {
-        policy = merged(&policed_memory().map_err(broken)?, &policy);
+        return Ok(merged(&policed_memory().map_err(broken)?, &policy));
     }
-    Ok(compile(&policy, arch).map_err(broken)?.to_bytes())
+    Ok(policy)
+}
+
+fn compile_filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
+    let policy = policy(profile, memory_is_policed)?;
+    Ok(compile(&policy, arch()?).map_err(broken)?.to_bytes())
+}
+
+/// The filter of an observed launch: it asks the listener about what `policy` refuses and about what is
+/// watched.
+pub(crate) fn observed(policy: &Policy) -> Result<Vec<u8>, SandboxError> {
+    let watched = crate::observe::watched().map_err(broken)?;
+    let both = palisade_seccomp::observed(policy, &watched);
+    Ok(compile(&both, arch()?).map_err(broken)?.to_bytes())
 }

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     /// Why we killed it, if we did; the first reason stands.
     reason: Mutex<Option<KillReason>>,
     usage: watch::Sender<(u64, Option<(u32, u64)>)>,
+    /// The observer ended the program for a call; without one the kernel does, and says so itself.
+    pub(crate) policy_kill: Arc<AtomicBool>,
     /// Keeps the spawner, pid 1's parent, alive as long as the instance.
     _spawner: Arc<Spawner>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
             usage: watch::Sender::new((0, None)),
+            policy_kill: Arc::default(),
             _spawner: spawner,
         }
     }
@@ -98,7 +101,7 @@ impl Shared {
         }
     }
 
-    async fn ended(&self) -> Exit {
+    pub(crate) async fn ended(&self) -> Exit {
         let mut exit = self.exit.subscribe();
         let result = match exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.clone(),
@@ -245,6 +248,7 @@ fn cause(shared: &Shared, seen: &Seen, memory_limit: u64) -> ExitCause {
             _ => ExitCause::Exited((status >> 8) & 0xff),
         },
         Some(status) => match status & 0x7f {
+            SIGKILL if shared.policy_kill.load(Ordering::SeqCst) => ExitCause::PolicyKill,
             SIGKILL if oom => ExitCause::OutOfMemory,
             SIGSYS => ExitCause::PolicyKill,
             signal => reason.map_or(ExitCause::Signalled(signal), ExitCause::Killed),

@@ -3,7 +3,12 @@
 //! One description gives both the mounts and the Landlock rules, so that the second wall cannot drift
 //! from the first. Nothing here touches the kernel except to look at the granted paths.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use palisade_model::{Capability, Kind};
 use palisade_sandbox::{LaunchSpec, SandboxError};
@@ -12,11 +17,11 @@ use palisade_seccomp::profiles::Profile;
 use crate::{
     backend::Options,
     cgroup::Hierarchy,
-    filter::filter,
-    landlock,
+    filter, landlock,
     plan::{Bind, Plan, PlanBuilder, format},
     probe::Machine,
     runtime::{Needs, PLUGIN},
+    way_out,
 };
 
 /// What the plugin keeps.
@@ -30,7 +35,8 @@ const MIB: u64 = 1 << 20;
 const TMP_INODES: u64 = 16_384;
 /// Folders that cannot be granted: they are the wall's own, or the kernel's.
 const RESERVED: [&str; 9] = ["/", "/proc", "/sys", "/dev", "/tmp", "/run", PLUGIN, DATA, "/etc"];
-const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+pub(crate) const DEVICES: [&str; 5] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 mod attr {
     pub(super) const RDONLY: u64 = 1;
@@ -44,6 +50,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) spec: &'a LaunchSpec,
     pub(crate) needs: &'a Needs,
     pub(crate) content: &'a Path,
+    /// Installed software, shown under its own paths.
+    pub(crate) code: &'a [PathBuf],
     pub(crate) machine: &'a Machine,
     pub(crate) options: &'a Options,
     pub(crate) cgroups: &'a Hierarchy,
@@ -71,7 +79,12 @@ impl Inputs<'_> {
         }
     }
 
-    fn memory_is_policed(&self) -> bool {
+    /// Whether somebody is told about the system calls.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.spec.observe.is_some() && self.options.has_seccomp()
+    }
+
+    pub(crate) fn memory_is_policed(&self) -> bool {
         !(self.grouped && self.cgroups.has_memory())
     }
 
@@ -86,12 +99,14 @@ impl Inputs<'_> {
 }
 
 /// Why a right cannot be made true by these walls; `None` if it can.
-pub(crate) fn unsupported(right: &Capability) -> Option<String> {
+pub(crate) fn unsupported(right: &Capability, namespaces: bool) -> Option<String> {
     use palisade_model::Enforcement;
     match right.kind().enforcement() {
+        Enforcement::Egress if namespaces => return None,
         Enforcement::Egress => {
             return Some(
-                "there is no egress guard in this version, and the walls have no network".into(),
+                "without a network namespace there is no way out that only this plugin can take"
+                    .into(),
             );
         }
         Enforcement::Link => return Some("only WebAssembly backends link imports".into()),
@@ -103,15 +118,19 @@ pub(crate) fn unsupported(right: &Capability) -> Option<String> {
         Kind::FsRead | Kind::FsWrite | Kind::Exec | Kind::Device => {
             let path = right.path().map(|p| p.path())?;
             let device = right.kind() == Kind::Device;
-            let reserved = RESERVED.contains(&path)
-                || ["/proc", "/sys", PLUGIN, DATA].iter().any(|r| Path::new(path).starts_with(r))
-                || (Path::new(path).starts_with("/dev") && !device);
+            let reserved = is_reserved(path) && !(device && path.starts_with("/dev/"));
             reserved.then(|| {
                 format!("{path} is part of the wall itself (or all of the machine); grant the folders that are needed")
             })
         }
         _ => None,
     }
+}
+
+/// Whether a path is the wall's own, the kernel's, or all of the machine.
+fn is_reserved(path: &str) -> bool {
+    RESERVED.contains(&path)
+        || ["/proc", "/sys", "/dev", PLUGIN, DATA].iter().any(|r| Path::new(path).starts_with(r))
 }
 
 /// A place of the new root.
@@ -212,6 +231,25 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Shows installed software under its own paths.
+    fn code(&mut self) -> Result<(), SandboxError> {
+        for path in self.inputs.code {
+            let text = path.to_str().unwrap_or_default();
+            if text.is_empty() || is_reserved(text) {
+                return Err(SandboxError::Path {
+                    path: palisade_model::text::escape(&path.to_string_lossy(), 300),
+                    what: "is part of the wall itself, or all of the machine, and cannot be shown as software".into(),
+                });
+            }
+            let shown = matches!(self.nodes.get(text), Some(Node::Bind(_)));
+            if !shown && !self.below_bind(text) {
+                const ATTRIBUTES: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV;
+                self.bind_checked(text, text, ATTRIBUTES, landlock::READ_EXECUTE, false)?;
+            }
+        }
+        Ok(())
+    }
+
     fn grants(&mut self) -> Result<(), SandboxError> {
         const RO: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
         const RW: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
@@ -222,7 +260,7 @@ impl Tree<'_> {
         for right in rights {
             let Some(scope) = right.path() else { continue };
             let path = scope.path();
-            if let Some(why) = unsupported(right) {
+            if let Some(why) = unsupported(right, true) {
                 return Err(SandboxError::Unsupported { capability: right.to_string(), why });
             }
             let is_dir = fs::metadata(path).is_ok_and(|m| m.is_dir());
@@ -297,6 +335,9 @@ impl Tree<'_> {
             for (rights, path, is_file) in &self.rules {
                 plan.landlock_rule(abi.fit(*rights, *is_file), path);
             }
+            if abi.handled_net() != 0 {
+                way_out::landlock(plan, self.inputs.spec);
+            }
         }
         Ok(())
     }
@@ -306,7 +347,7 @@ impl Tree<'_> {
 pub(crate) fn programs(needs: &mut Needs, spec: &LaunchSpec) -> Result<(), SandboxError> {
     for right in spec.rights.of_kind(Kind::Exec) {
         if let Some(scope) = right.path() {
-            if let Some(why) = unsupported(right) {
+            if let Some(why) = unsupported(right, true) {
                 return Err(SandboxError::Unsupported { capability: right.to_string(), why });
             }
             needs.add_granted_program(scope.path())?;
@@ -371,6 +412,10 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     ] {
         tree.put(link, Node::Link(target.into()));
     }
+    let hosts = if spec.has_way_out() { "files dns" } else { "files" };
+    if spec.has_way_out() {
+        tree.put("/etc/resolv.conf", Node::File(way_out::RESOLVER.to_owned()));
+    }
     for (path, content) in [
         (
             "/etc/passwd",
@@ -378,7 +423,7 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
         ),
         ("/etc/group", format!("plugin:x:{INSIDE_ID}:\n")),
         ("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
-        ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        ("/etc/nsswitch.conf", format!("passwd: files\ngroup: files\nhosts: {hosts}\n")),
     ] {
         tree.put(path, Node::File(content));
     }
@@ -386,6 +431,10 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     for (path, folder) in inputs.needs.minimal() {
         tree.show(path, folder);
     }
+    for (path, folder) in way_out::certificates(spec) {
+        tree.show(path, folder);
+    }
+    tree.code()?;
     let content = inputs.content.to_str().unwrap_or_default();
     tree.bind_checked(
         content,
@@ -405,6 +454,7 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     }
     tree.emit(&mut plan)?;
     plan.hostname("palisade");
+    way_out::plan(&mut plan, spec);
     // Asked of the host's /proc from inside the new user namespace: no further namespaces for the plugin,
     // whatever it finds to ask for them with.
     for (file, value) in [
@@ -451,7 +501,7 @@ pub(crate) fn landlocked(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     rule(landlock::READ_WRITE, data, false);
     for right in spec.rights.iter() {
         let Some(scope) = right.path() else { continue };
-        if let Some(why) = unsupported(right) {
+        if let Some(why) = unsupported(right, false) {
             return Err(SandboxError::Unsupported { capability: right.to_string(), why });
         }
         let path = scope.path();
@@ -479,6 +529,8 @@ fn config_words(
     let limits = &inputs.spec.limits;
     let memory = if inputs.memory_is_policed() { limits.memory } else { 0 };
     let cpu = if inputs.cpu_is_policed() && clone != 0 { (limits.cpu * 1000.0) as u64 } else { 0 };
+    let observe = if inputs.is_observed() { format::switch::OBSERVE } else { 0 };
+    let switches = switches | observe;
     [clone, switches, uid.into(), gid.into(), INSIDE_ID.into(), INSIDE_ID.into(), memory, cpu]
 }
 
@@ -512,14 +564,19 @@ fn common(
         }
     }
     if inputs.options.has_seccomp() {
-        plan.seccomp(&filter(profile, inputs.memory_is_policed())?);
+        let policed = inputs.memory_is_policed();
+        if inputs.is_observed() {
+            plan.seccomp(&filter::observed(&filter::policy(profile, policed)?)?);
+        } else {
+            plan.seccomp(&filter::filter(profile, policed)?);
+        }
     }
     let here = |path: &str| match path.strip_prefix(PLUGIN) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{plugin}{rest}"),
         _ => path.to_owned(),
     };
     plan.exe(&here(&inputs.needs.exe));
-    plan.cwd(plugin);
+    plan.cwd(inputs.spec.workdir.as_deref().unwrap_or(plugin));
     for arg in &inputs.needs.argv {
         plan.arg(&here(arg));
     }
@@ -533,6 +590,9 @@ fn common(
         inputs.spec.env.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
     env.extend(inputs.needs.env.iter().map(|(k, v)| (k.as_str(), v.clone())));
     env.entry("LANG").or_insert_with(|| "C.UTF-8".into());
+    if inputs.spec.has_way_out() {
+        env.extend(way_out::environment());
+    }
     for (name, value) in [
         ("PATH", path.join(":")),
         ("HOME", data.to_owned()),

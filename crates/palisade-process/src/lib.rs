@@ -26,11 +26,14 @@ mod landlock;
 #[cfg(palisade_helper)]
 mod layout;
 #[cfg(palisade_helper)]
+mod observe;
+#[cfg(palisade_helper)]
 mod output;
 #[cfg(palisade_helper)]
 mod plan;
 #[cfg(palisade_helper)]
 mod probe;
+pub mod programs;
 #[cfg(palisade_helper)]
 mod runtime;
 #[cfg(palisade_helper)]
@@ -39,6 +42,8 @@ mod spawner;
 mod status;
 #[cfg(palisade_helper)]
 mod watched;
+#[cfg(palisade_helper)]
+mod way_out;
 
 #[cfg(palisade_helper)]
 pub use assess::POLICED_MEMORY_OVERSHOOT;
@@ -64,6 +69,15 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     }
     #[cfg(not(palisade_helper))]
     Vec::new()
+}
+
+/// Why no wall of this crate can make a right true; `None` where one can.
+#[must_use]
+pub fn refuses(right: &palisade_model::Capability) -> Option<String> {
+    #[cfg(palisade_helper)]
+    return layout::unsupported(right, true);
+    #[cfg(not(palisade_helper))]
+    return Some(format!("there are no walls for {right} on this platform"));
 }
 
 /// Writes the embedded helper into a new folder that only this user may enter, and gives its path. For

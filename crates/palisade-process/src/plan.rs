@@ -161,6 +161,17 @@ impl PlanBuilder {
         });
     }
 
+    pub(crate) fn egress(&mut self, purpose: u32, port: u16) {
+        self.record(format::TAG_EGRESS, "the way out to the network", |p| {
+            p.u32(purpose);
+            p.u32(port.into());
+        });
+    }
+
+    pub(crate) fn landlock_port(&mut self, port: u16) {
+        self.record(format::TAG_LANDLOCK_PORT, "the port of the way out", |p| p.u64(port.into()));
+    }
+
     pub(crate) fn hostname(&mut self, name: &str) {
         self.record(format::TAG_HOSTNAME, name, |p| p.text(name));
     }
@@ -278,6 +289,7 @@ fn step_in_words(number: u32) -> &'static str {
         step::SECCOMP => "loading the system call filter",
         step::KEYRING => "joining a new session keyring",
         step::JOIN_GROUP => "entering its cgroups",
+        step::EGRESS => "opening",
         step::SUBREAPER => "becoming the reaper of orphans",
         _ => "an unknown step",
     }

@@ -4,7 +4,8 @@ use std::{io, os::fd::OwnedFd};
 
 use palisade_sandbox::SandboxError;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
+    SocketType, recvmsg, send, socketpair,
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What pid 1 reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Report {
     /// The walls stand.
     WallsUp,
@@ -28,6 +29,10 @@ pub(crate) enum Report {
     MemoryExceeded { bytes: u64 },
     /// What is used now.
     Usage { pids: u32, memory: u64 },
+    /// A socket of the way out, and what it is for.
+    Egress { socket: OwnedFd, purpose: u32 },
+    /// The listener of an observed launch's filter.
+    Listener(OwnedFd),
     /// The socket is closed: pid 1 has ended.
     Gone,
 }
@@ -57,12 +62,22 @@ impl Status {
     /// The next report. Cancel-safe.
     pub(crate) async fn next(&self) -> io::Result<Report> {
         let mut bytes = [0u8; 16];
-        let n = self
+        let (n, given) = self
             .socket
             .async_io(Interest::READABLE, |socket| {
-                match recv(socket, &mut bytes[..], RecvFlags::empty()) {
-                    Ok((n, _)) => Ok(n),
-                    Err(rustix::io::Errno::CONNRESET) => Ok(0),
+                let mut space =
+                    [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = RecvAncillaryBuffer::new(&mut space);
+                let mut slices = [io::IoSliceMut::new(&mut bytes)];
+                match recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                    Ok(message) => {
+                        let given = control.drain().find_map(|part| match part {
+                            RecvAncillaryMessage::ScmRights(mut handles) => handles.next(),
+                            _ => None,
+                        });
+                        Ok((message.bytes, given))
+                    }
+                    Err(rustix::io::Errno::CONNRESET) => Ok((0, None)),
                     Err(e) => Err(e.into()),
                 }
             })
@@ -81,6 +96,10 @@ impl Status {
             report::ENDED => Report::Ended { wait_status: a.cast_signed(), cpu_micros: b },
             report::EXCEEDED => Report::MemoryExceeded { bytes: b },
             report::USAGE => Report::Usage { pids: a, memory: b },
+            report::EGRESS => {
+                Report::Egress { socket: given.ok_or(io::ErrorKind::InvalidData)?, purpose: a }
+            }
+            report::LISTENER => Report::Listener(given.ok_or(io::ErrorKind::InvalidData)?),
             _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
         })
     }

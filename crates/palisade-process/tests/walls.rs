@@ -120,9 +120,7 @@ async fn granted_folders_are_there_with_just_their_rights() {
 
 #[tokio::test]
 async fn what_cannot_be_held_is_refused_with_words() {
-    for right in
-        ["fs.read:/**", "fs.write:/tmp/**", "fs.read:/proc/**", "net.http:example.org:443", "gpu:*"]
-    {
+    for right in ["fs.read:/**", "fs.write:/tmp/**", "fs.read:/proc/**", "gpu:*"] {
         let mut bench = python();
         bench.grant(right);
         match bench.launch(&process()).await {

@@ -70,4 +70,24 @@ pub trait HostCalls: Send + Sync + 'static {
 
     /// Says that `bytes` of output were dropped because the instance wrote faster than its log rate.
     fn output_dropped(&self, bytes: u64);
+
+    /// Serves the instance's way out to the network. Called once, for an instance whose rights lead to
+    /// the network, before its program runs; dropped when the instance has ended. The default closes it,
+    /// and the program reaches nothing.
+    fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {
+        drop(way);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Sockets in an instance's own, otherwise empty network, which nothing else can reach. Not blocking.
+#[derive(Debug)]
+pub struct WayOut {
+    /// For programs that know of a proxy: one for HTTP and SOCKS 5.
+    pub proxy: std::net::TcpListener,
+    /// For programs that do not: the name server that they ask. Every address that it gives them must
+    /// be one of 198.18.0.0/15 (RFC 2544), which lead to `direct`.
+    pub names: Option<std::net::UdpSocket>,
+    /// Where connections to those addresses arrive, a listener for each port.
+    pub direct: Vec<std::net::TcpListener>,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use palisade_model::{CapabilitySet, GuaranteeSet, InstanceId, Limits};
+use palisade_model::{CapabilitySet, Enforcement, GuaranteeSet, InstanceId, Limits};
 
 /// What runs the plugin's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub enum Wire {
     Jsonl(palisade_dialect::jsonl::Jsonl),
     /// A server of the Model Context Protocol on stdin and stdout; stderr is a log stream.
     Mcp(palisade_dialect::mcp::Mcp),
+    /// Bytes on stdin and stdout, handed as they are to whoever made the wire; stderr is a log stream.
+    #[cfg(unix)]
+    Bytes(crate::stream::ByteWire),
 }
 
 /// What a backend prepares once and launches many times.
@@ -65,10 +68,14 @@ pub struct Artifact {
     pub content: Content,
     /// The program among them.
     pub program: Program,
+    /// Software of this machine that the program is part of or needs (an installed package, a virtual
+    /// environment): folders and files, every symlink resolved, shown read-only and executable under
+    /// their own paths.
+    pub code: Vec<PathBuf>,
 }
 
 /// One launch.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LaunchSpec {
     /// Which instance this is.
     pub instance: InstanceId,
@@ -87,4 +94,35 @@ pub struct LaunchSpec {
     pub slot: u32,
     /// Environment variables that the rights allow, with their values.
     pub env: BTreeMap<String, String>,
+    /// Working directory inside, an absolute path. `None`: the plugin's own folder.
+    pub workdir: Option<String>,
+    /// Told about the program's system calls. `None`, as in every normal launch: nothing is observed, and
+    /// the filter is the ordinary one.
+    pub observe: Option<Arc<dyn crate::Observer>>,
+}
+
+impl std::fmt::Debug for LaunchSpec {
+    /// Of the environment only the names: values may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaunchSpec")
+            .field("instance", &self.instance)
+            .field("rights", &self.rights)
+            .field("limits", &self.limits)
+            .field("demand", &self.demand)
+            .field("wire", &self.wire)
+            .field("data", &self.data)
+            .field("slot", &self.slot)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LaunchSpec {
+    /// Whether any right leads to the network. Only then does the plugin get a way out at all, and all
+    /// that takes it is decided by the host: see [`crate::HostCalls::egress`].
+    #[must_use]
+    pub fn has_way_out(&self) -> bool {
+        self.rights.iter().any(|right| right.kind().enforcement() == Enforcement::Egress)
+    }
 }

@@ -13,14 +13,16 @@ pub mod error;
 pub mod instance;
 pub mod lane;
 pub mod launch;
+pub mod observe;
 pub mod resolver;
 pub mod stream;
 
 pub use backend::{Assessment, Backend, Facts, Finding, Prepared, Unavailable};
 pub use error::SandboxError;
 pub use instance::{Deadline, Exit, ExitCause, Instance, KillReason, RightsChange, Usage};
-pub use lane::{HostCalls, HostRequest, Invocation, Lane, OutputStream, Trace};
+pub use lane::{HostCalls, HostRequest, Invocation, Lane, OutputStream, Trace, WayOut};
 pub use launch::{Artifact, Content, LaunchSpec, Program, Runtime, Wire};
+pub use observe::{Observation, Observer};
 pub use resolver::{Candidate, NoBackend, Resolved, Resolver};
 
 /// A boxed future: what object-safe asynchronous methods return here.

@@ -4,6 +4,7 @@
 //! [`HostCalls`](crate::HostCalls) in the other, by Palisade's own protocol or by a dialect.
 #![cfg(unix)]
 
+mod bytes;
 mod exchange;
 mod jsonl;
 mod mcp;
@@ -15,6 +16,7 @@ use palisade_model::Failure;
 
 use crate::{BoxFuture, Lane};
 
+pub use bytes::{ByteEnds, ByteWire, bytes};
 pub use jsonl::jsonl;
 pub use mcp::mcp;
 pub use native::native;

@@ -15,13 +15,46 @@ pub fn merged(floor: &Policy, profile: &Policy) -> Policy {
     let syscalls: BTreeSet<Syscall> = floor.syscalls().chain(profile.syscalls()).collect();
     let rules = syscalls
         .into_iter()
-        .map(|syscall| (syscall, product(&complete(floor, syscall), &complete(profile, syscall))))
+        .map(|syscall| {
+            let rules =
+                product(&complete(floor, syscall), &complete(profile, syscall), Action::stacked);
+            (syscall, rules)
+        })
         .collect();
     Policy {
         name: format!("{}+{}", floor.name, profile.name),
         version: profile.version,
         label: format!("{}+{}", floor.label, profile.label),
         default: Action::stacked(floor.default, profile.default),
+        rules,
+    }
+}
+
+/// The policy of an observed process: a listener (seccomp_unotify(2)) is asked about every call that
+/// `policy` refuses, and about those that it allows and for which `watched` says
+/// [`Action::UserNotify`]. Everything else is answered as before.
+///
+/// Nothing is loosened: the listener must answer with what [`Policy::decide`] of `policy` says about the
+/// call, and where there is no listener any more the kernel answers with `ENOSYS`.
+#[must_use]
+pub fn observed(policy: &Policy, watched: &Policy) -> Policy {
+    let answer = |answer: Action, watched: Action| match answer {
+        Action::Errno(_) | Action::KillProcess => Action::UserNotify,
+        Action::Allow | Action::Log if watched == Action::UserNotify => Action::UserNotify,
+        other => other,
+    };
+    let syscalls: BTreeSet<Syscall> = policy.syscalls().chain(watched.syscalls()).collect();
+    let rules = syscalls
+        .into_iter()
+        .map(|syscall| {
+            (syscall, product(&complete(policy, syscall), &complete(watched, syscall), answer))
+        })
+        .collect();
+    Policy {
+        name: format!("{}+{}", policy.name, watched.name),
+        version: policy.version,
+        label: format!("{}+{}", policy.label, watched.label),
+        default: answer(policy.default, watched.default),
         rules,
     }
 }
@@ -37,11 +70,15 @@ fn complete(policy: &Policy, syscall: Syscall) -> Vec<Rule> {
 
 /// Every pair of rules in lexicographic order. The first pair whose conditions all hold consists of
 /// the first matching rule on each side, which is what stacking means.
-fn product(floor: &[Rule], profile: &[Rule]) -> Vec<Rule> {
+fn product(
+    floor: &[Rule],
+    profile: &[Rule],
+    answer: impl Fn(Action, Action) -> Action,
+) -> Vec<Rule> {
     let mut out = Vec::new();
     for older in floor {
         let answers: Vec<Action> =
-            profile.iter().map(|newer| Action::stacked(older.action, newer.action)).collect();
+            profile.iter().map(|newer| answer(older.action, newer.action)).collect();
         // Where the profile cannot change the answer its conditions need not be asked.
         if let Some(&first) = answers.first()
             && answers.iter().all(|&answer| answer == first)
@@ -76,6 +113,38 @@ fn product(floor: &[Rule], profile: &[Rule]) -> Vec<Rule> {
 mod tests {
     use super::*;
     use crate::condition::Op;
+
+    #[test]
+    fn an_observed_policy_asks_about_refusals_and_what_is_watched_and_nothing_else() {
+        use crate::{Arch, SeccompData, compile, evaluate, profiles::Profile};
+        let watched = Policy::builder("watched", 1, Action::Allow)
+            .on(Action::UserNotify, &["openat"])
+            .on_when(Action::UserNotify, &["sendto"], &[("addr", Op::Ne(0))])
+            .build()
+            .unwrap();
+        for profile in Profile::ALL {
+            let policy = profile.with_floor().unwrap();
+            let both = observed(&policy, &watched);
+            let program = compile(&both, Arch::X86_64).unwrap();
+            for &(_, name) in Arch::X86_64.syscalls() {
+                for args in [[0; 6], [1; 6], [2, 3, 4, 5, 6, 7], [u64::MAX; 6]] {
+                    let data = SeccompData::call(Arch::X86_64, name, args).unwrap();
+                    let is_watched = watched.decide(&data, Arch::X86_64) == Action::UserNotify;
+                    let expected = match policy.decide(&data, Arch::X86_64) {
+                        Action::Allow if !is_watched => Action::Allow,
+                        _ => Action::UserNotify,
+                    };
+                    let got = evaluate(&program, &data).unwrap();
+                    assert_eq!(got, expected, "{profile} {name} {args:x?}");
+                }
+            }
+            let unknown = SeccompData { nr: 999, arch: Arch::X86_64.audit_arch(), ..Default::default() };
+            assert_eq!(evaluate(&program, &unknown).unwrap(), Action::UserNotify);
+            // Through another interface there is no question: the process ends.
+            let foreign = SeccompData { nr: 0, arch: 0x4000_0003, ..Default::default() };
+            assert_eq!(evaluate(&program, &foreign).unwrap(), Action::KillProcess);
+        }
+    }
 
     #[test]
     fn rules_that_cannot_change_the_answer_are_not_multiplied() {

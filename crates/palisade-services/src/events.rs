@@ -43,7 +43,7 @@ pub fn publish(bus: Arc<dyn EventBus>) -> Service<PublishParams> {
     .coalesce()
 }
 
-async fn publish_as(
+pub(crate) async fn publish_as(
     cx: &Context,
     bus: &dyn EventBus,
     params: PublishParams,

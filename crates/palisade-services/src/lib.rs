@@ -6,21 +6,45 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use palisade_broker::{LocalBus, ServiceRegistry};
-//! use palisade_services::{log::Tail, register_builtin};
+//! use palisade_audit::{MemoryRecorder, SystemClock};
+//! use palisade_broker::{Gate, LocalBus, ServiceRegistry};
+//! use palisade_egress::{AddressPolicy, Guard, http::Tls};
+//! use palisade_services::{Builtin, desktop::Data, http::Fetcher, log::Tail, storage::Storage};
+//! # struct NoSecrets;
+//! # impl palisade_services::secret::Secrets for NoSecrets {
+//! #     fn read<'a>(&'a self, _: &'a str) -> palisade_audit::BoxFuture<'a,
+//! #         Result<Option<palisade_services::secret::SecretValue>, palisade_model::Failure>> {
+//! #         Box::pin(async { Ok(None) })
+//! #     }
+//! # }
+//! # let folder = tempfile::tempdir()?;
 //!
+//! let gate = Gate::new(Arc::new(MemoryRecorder::new(1000)));
+//! let builtin = Builtin {
+//!     sink: Arc::new(Tail::new(1000, 1 << 20)),
+//!     bus: LocalBus::new(),
+//!     storage: Storage::open(folder.path().join("storage"), Arc::new(SystemClock))?,
+//!     http: Fetcher::new(gate, Guard::new(AddressPolicy::new()), Tls::new()?),
+//!     data: Arc::new(Data::new()),
+//!     secrets: Arc::new(NoSecrets),
+//! };
 //! let services = ServiceRegistry::new();
-//! let tail = Arc::new(Tail::new(1000, 1 << 20));
-//! register_builtin(&services, tail, LocalBus::new())?;
-//! let names: Vec<String> = services.list().into_iter().map(|s| s.name).collect();
-//! assert_eq!(names, ["event.publish", "log"]);
-//! # Ok::<(), palisade_broker::BrokerError>(())
+//! builtin.register(&services)?;
+//! assert!(services.list().iter().any(|service| service.name == "storage.get"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod desktop;
+pub mod egress;
 pub mod events;
+pub mod http;
 pub mod log;
 pub mod reference;
+pub mod secret;
+pub mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::sync::Arc;
 
@@ -29,15 +53,33 @@ use palisade_broker::{BrokerError, EventBus, ServiceRegistry};
 pub use log::{LogLevel, LogLine, LogSink, LogStream};
 pub use reference::reference_markdown;
 
-/// Registers every built-in service.
-///
-/// # Errors
-/// [`BrokerError::DuplicateService`] where one of the names is taken.
-pub fn register_builtin(
-    services: &ServiceRegistry,
-    sink: Arc<dyn LogSink>,
-    bus: Arc<dyn EventBus>,
-) -> Result<(), BrokerError> {
-    services.register(log::service(sink))?;
-    services.register(events::publish(bus))
+/// What the built-in services work with.
+pub struct Builtin {
+    /// Where lines of `log` go.
+    pub sink: Arc<dyn LogSink>,
+    /// What carries events.
+    pub bus: Arc<dyn EventBus>,
+    /// What plugins keep.
+    pub storage: storage::Storage,
+    /// What makes requests.
+    pub http: http::Fetcher,
+    /// What the application gives to plugins by name.
+    pub data: Arc<desktop::Data>,
+    /// Where secrets are kept.
+    pub secrets: Arc<dyn secret::Secrets>,
+}
+
+impl Builtin {
+    /// Registers every built-in service.
+    ///
+    /// # Errors
+    /// [`BrokerError::DuplicateService`] where one of the names is taken.
+    pub fn register(self, services: &ServiceRegistry) -> Result<(), BrokerError> {
+        services.register(log::service(self.sink))?;
+        services.register(events::publish(Arc::clone(&self.bus)))?;
+        storage::register(services, &self.storage)?;
+        services.register(http::service(self.http))?;
+        services.register(secret::get(self.secrets))?;
+        desktop::register(services, self.data, self.bus, &self.storage)
+    }
 }

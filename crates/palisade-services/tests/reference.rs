@@ -4,13 +4,41 @@
 
 use std::{path::Path, sync::Arc};
 
-use palisade_broker::{LocalBus, Service, ServiceRegistry};
+use palisade_audit::{BoxFuture, MemoryRecorder, SystemClock};
+use palisade_broker::{Gate, LocalBus, Service, ServiceRegistry};
+use palisade_egress::{AddressPolicy, Guard, http::Tls};
 use palisade_model::Failure;
-use palisade_services::{log::TracingSink, reference_markdown, register_builtin};
+use palisade_services::{
+    Builtin,
+    desktop::Data,
+    http::Fetcher,
+    log::TracingSink,
+    reference_markdown,
+    secret::{SecretValue, Secrets},
+    storage::Storage,
+};
+
+struct NoSecrets;
+
+impl Secrets for NoSecrets {
+    fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<SecretValue>, Failure>> {
+        Box::pin(async { Ok(None) })
+    }
+}
 
 fn builtin() -> ServiceRegistry {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::new(Arc::new(MemoryRecorder::new(1)));
+    let builtin = Builtin {
+        sink: Arc::new(TracingSink),
+        bus: LocalBus::new(),
+        storage: Storage::open(folder.path(), Arc::new(SystemClock)).unwrap(),
+        http: Fetcher::new(gate, Guard::new(AddressPolicy::new()), Tls::new().unwrap()),
+        data: Arc::new(Data::new()),
+        secrets: Arc::new(NoSecrets),
+    };
     let services = ServiceRegistry::new();
-    register_builtin(&services, Arc::new(TracingSink), LocalBus::new()).unwrap();
+    builtin.register(&services).unwrap();
     services
 }
 

@@ -66,6 +66,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Hooks
+//!
+//! A hook is a place in the application's work where plugins are asked, one after the other, and may
+//! change what it works on or refuse it:
+//!
+//! ```
+//! # use palisade::prelude::*;
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! # let folder = tempfile::tempdir()?;
+//! # let host = Host::builder().state_dir(folder.path()).build().await?;
+//! let text = serde_json::json!({ "text": "hello" });
+//! let options = HookOptions::new().on_failure(FailurePolicy::Veto);
+//! let outcome = host.hook_with("message.received", &text, options).await?;
+//! let text: serde_json::Value = outcome.parse()?; // an error that says who refused and why
+//! assert_eq!(text["text"], "hello", "nobody is there yet");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //!
 //! `process` (default): Linux walls made of namespaces, seccomp, Landlock and cgroups. On other systems
@@ -77,9 +97,10 @@ mod nowhere;
 use std::sync::Arc;
 
 pub use palisade_host::{
-    CallOptions, Consent, ConsentRecord, Contribution, Control, Counts, Effect, GrantOptions,
-    Granted, Host, HostBuilder, HostError, LaunchPlan, LoadOptions, PlannedRight, PlannedWall,
-    Plugin, RightState, State, Status, StoreError, default_state_dir,
+    CallOptions, CommandOutput, Consent, ConsentRecord, Contribution, Control, Conversation,
+    ConverseOptions, Counts, Effect, FailurePolicy, GrantOptions, Granted, HookAnswer, HookOptions,
+    HookOutcome, HookStep, Host, HostBuilder, HostError, LaunchPlan, LoadOptions, PlannedRight,
+    PlannedWall, Plugin, RightState, State, Status, StoreError, Veto, default_state_dir,
 };
 pub use palisade_model::{
     Access, Capability, CapabilitySet, ErrorCode, Failure, Guarantee, GuaranteeSet, InstanceId,
@@ -93,13 +114,14 @@ pub mod broker {
         Published, Redelivery, Service, ServiceInfo, ServiceRegistry, SubscribeOptions,
         Subscription,
     };
+    pub use palisade_model::capability::SubjectPattern;
 }
 
 /// The record of everything that was asked.
 pub mod audit {
     pub use palisade_audit::{
-        Clock, JsonLinesRecorder, MemoryRecorder, Options, Record, RecordError, RecordKind,
-        Recorder, SystemClock,
+        Clock, Decision, JsonLinesRecorder, MemoryRecorder, Options, Record, RecordError,
+        RecordKind, Recorder, SystemClock,
     };
 }
 
@@ -108,6 +130,13 @@ pub mod log {
     pub use palisade_services::log::{
         Fanout, LogLevel, LogLine, LogSink, LogStream, Tail, TailLine, TracingSink,
     };
+}
+
+/// The operator's secrets: set with [`Control`], got by plugins with `secret.get` or as variables
+/// ([`LoadOptions::secret_env`]).
+pub mod secret {
+    pub use palisade_host::{MAX_SECRETS, SecretInfo};
+    pub use palisade_services::secret::{MAX_SECRET, SecretValue, check_name};
 }
 
 /// What a plugin says about itself.
@@ -124,17 +153,24 @@ pub mod policy {
 
 /// Walls: what a backend is, what it found on this machine and how instances end.
 pub mod sandbox {
+    #[cfg(unix)]
+    pub use palisade_sandbox::stream::{ByteEnds, End};
     pub use palisade_sandbox::{
         Assessment, Backend, Candidate, Exit, ExitCause, Facts, Finding, KillReason, NoBackend,
         Unavailable, Usage,
     };
 }
 
+/// The one way out to the network.
+pub mod egress {
+    pub use palisade_egress::{AddressPolicy, BoxFuture, Guard, Network, Resolve};
+}
+
 /// What most applications need.
 pub mod prelude {
     pub use crate::{
-        CallOptions, Capability, ErrorCode, Failure, GrantOptions, Host, HostError, LoadOptions,
-        Payload, Plugin, State,
+        CallOptions, Capability, ErrorCode, Failure, FailurePolicy, GrantOptions, HookOptions,
+        HookOutcome, Host, HostError, LoadOptions, Payload, Plugin, State,
         broker::{Context, Service},
         policy::OperatorPolicy,
     };
@@ -155,3 +191,8 @@ pub fn backends() -> Vec<Arc<dyn sandbox::Backend>> {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+// So are those of the page on hooks.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/how-to/use-hooks.md")]
+struct UseHooks;

@@ -22,6 +22,7 @@ from ._parts import (
     first_paragraph,
     published,
 )
+from ._services import Http, Storage, secret
 from ._session import VERSION, Handler, Session
 from ._wire import Wire
 
@@ -45,6 +46,8 @@ class Plugin:
             raise ValueError("threads: at least 1")
         self.log = Log(self)
         self.host = Host(self)
+        self.storage = Storage(self)
+        self.http = Http(self)
         self.state = State(self)
         self.config: Dict[str, Any] = {}
         """The configuration; `configure` replaces it."""
@@ -183,6 +186,18 @@ class Plugin:
         """As `publish`, for functions that are not async."""
         params = {"subject": subject, "data": data}
         return published(self._live().request_sync("event.publish", params, timeout))
+
+    async def secret(self, name: str, *, timeout: Optional[float] = 30.0) -> str:
+        """The value of a secret that the operator has set. Needs the capability ``secret:NAME``."""
+        method, params, read = secret(name)
+        value: str = read(await self._live().request(method, params, timeout))
+        return value
+
+    def secret_sync(self, name: str, *, timeout: Optional[float] = 30.0) -> str:
+        """As `secret`, for functions that are not async."""
+        method, params, read = secret(name)
+        value: str = read(self._live().request_sync(method, params, timeout))
+        return value
 
     def current(self) -> Call:
         """The request that the running handler works on. RuntimeError outside a handler."""

@@ -41,4 +41,17 @@ export {
   type Shape,
   type Values,
 } from "./schema.js";
+export {
+  Http,
+  Operation,
+  Response,
+  Storage,
+  type Compared,
+  type Entry,
+  type FetchOptions,
+  type ListOptions,
+  type Listing,
+  type SetOptions,
+  type Transaction,
+} from "./services.js";
 export { Call, type RequestOptions } from "./session.js";

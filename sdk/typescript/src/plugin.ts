@@ -5,6 +5,7 @@ import { Socket } from "node:net";
 
 import { PalisadeError, Veto } from "./errors.js";
 import { isObject, object, type Fields, type JsonSchema, type Shape, type Values } from "./schema.js";
+import { Http, Storage } from "./services.js";
 import { Call, Session, type RequestOptions } from "./session.js";
 
 const VERSION = 1;
@@ -109,6 +110,8 @@ export class Plugin {
   readonly log: Log;
   readonly host: Host;
   readonly state: State;
+  readonly storage: Storage;
+  readonly http: Http;
   /** The configuration; the host may replace it, see `configure`. */
   config: { [name: string]: any } = {};
   /** The plugin's id from the manifest, once the host has told it. */
@@ -134,6 +137,8 @@ export class Plugin {
     this.host = {
       call: (method, params = null, options) => this.#live().request("host.call", { method, params }, options),
     };
+    this.storage = new Storage((method, params, options) => this.#live().request(method, params, options));
+    this.http = new Http((method, params, options) => this.#live().request(method, params, options));
     this.state = {
       save: (schema, handler) => {
         this.#save = { schema, handler };
@@ -212,6 +217,13 @@ export class Plugin {
     const result = await this.#live().request("event.publish", { subject, data }, options);
     const count = (name: string): number => Number((isObject(result) && result[name]) || 0);
     return { queued: count("queued"), dropped: count("dropped"), blocked: count("blocked") };
+  }
+
+  /** The value of a secret that the operator has set. Needs the capability `secret:NAME`. */
+  async secret(name: string, options?: RequestOptions): Promise<string> {
+    const result = await this.#live().request("secret.get", { name }, options);
+    if (isObject(result) && isString(result["value"])) return result["value"];
+    throw new PalisadeError("PAL-INTERNAL", "the answer to secret.get has no value");
   }
 
   /** What the manifest's `contributes` has to say. */

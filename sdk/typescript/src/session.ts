@@ -69,9 +69,9 @@ export class Call {
 /** How a request to the host is made. */
 export interface RequestOptions {
   /** Deadline in seconds, 30 if not given; Infinity for none. */
-  timeout?: number;
+  timeout?: number | undefined;
   /** Cancels the request; a call's `signal`, say. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** What a session asks of the plugin. */

@@ -3,5 +3,6 @@
 pub mod channel;
 pub mod general;
 pub mod limits;
+pub mod network;
 pub mod paths;
 pub mod survive;

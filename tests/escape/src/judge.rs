@@ -29,6 +29,9 @@ pub const CONTAINED: &[(u16, &str, &str)] = &[
     (27, "open-init", "a handle on its own pid 1 can only be waited for"),
     (32, "bind", "a name in its own network namespace; the host cannot connect to it"),
     (35, "netlink-route", "it shows the plugin's own, empty network namespace"),
+    (39, "after-hello", INSIDE),
+    (39, "hello-again", INSIDE),
+    (39, "inside", INSIDE),
     (43, "raise-as", "memory is held by cgroup or samples, not by RLIMIT_AS"),
     (49, "clear-pdeathsig", "the pid namespace ends with its init, whatever its processes wish"),
     (49, "subreaper", "the pid namespace ends with its init, whoever reaps"),
@@ -49,6 +52,8 @@ pub const CONTAINED: &[(u16, &str, &str)] = &[
     (68, "symlink-shadow", LEFT),
     (68, "symlink-up", LEFT),
 ];
+
+const INSIDE: &str = "the handshake names the granted server, and the connection leads to its address; what that server does within the encryption for another name is not seen, and SECURITY.md says so";
 
 const LEFT: &str = "it lies in the granted folder, belongs to the folder's owner, has no set-id bit, and its name is shown escaped";
 

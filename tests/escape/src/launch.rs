@@ -16,7 +16,7 @@ use palisade_model::{
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Exit, ExitCause, HostCalls, HostRequest, Instance,
-    Invocation, KillReason, LaunchSpec, OutputStream, Prepared, Program, Runtime, Trace, Wire,
+    Invocation, KillReason, LaunchSpec, OutputStream, Prepared, Program, Runtime, Trace, WayOut, Wire,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -24,6 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     scene::{Ground, Stage},
     trouble::{Result, Trouble},
+    way_out::{Network, Way},
 };
 
 /// What the suite's host does for an attacker: nothing but count.
@@ -39,6 +40,15 @@ pub struct Host {
     pub longest: AtomicU64,
     /// The last lines, for messages about trouble.
     lines: Mutex<Vec<String>>,
+    way: Option<Way>,
+}
+
+impl Host {
+    /// The way out, where the attacker has one.
+    #[must_use]
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
+    }
 }
 
 impl HostCalls for Host {
@@ -61,6 +71,13 @@ impl HostCalls for Host {
     fn output_dropped(&self, bytes: u64) {
         self.dropped.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    fn egress(&self, sockets: WayOut) -> BoxFuture<'static, ()> {
+        match &self.way {
+            Some(way) => way.serve(sockets),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
 }
 
 type Served = std::result::Result<Payload, Failure>;
@@ -75,6 +92,9 @@ pub struct Answer {
     /// Name of the signal that ended the child which made the attempt.
     #[serde(default)]
     pub killed: Option<String>,
+    /// What somebody who was asked answered, in a word.
+    #[serde(default)]
+    pub said: Option<String>,
     /// In words.
     pub detail: String,
 }
@@ -88,6 +108,8 @@ pub struct Terms {
     pub grants: Vec<String>,
     /// Grant the ground's folders.
     pub folders: bool,
+    /// What the operator says about the network, where some of it is granted.
+    pub network: Option<Network>,
     /// How long the attacker may take for its answer.
     pub deadline: Duration,
 }
@@ -105,6 +127,7 @@ impl Default for Terms {
             },
             grants: Vec::new(),
             folders: true,
+            network: None,
             deadline: Duration::from_secs(20),
         }
     }
@@ -155,6 +178,7 @@ impl Walls {
                 file: "attacker".into(),
                 args: vec!["plugin".into()],
             },
+            code: Vec::new(),
         };
         let prepared = backend.prepare(&artifact).await?;
         Ok(Self { options, backend, prepared, serial: AtomicU64::new(1) })
@@ -203,8 +227,20 @@ impl Walls {
             data: ground.data.clone(),
             slot: ground.slot,
             env: BTreeMap::new(),
+            workdir: None,
+            observe: None,
         };
-        let host = Arc::new(Host::default());
+        let way = match &terms.network {
+            None => None,
+            Some(network) => Some(
+                Way::new(spec.instance.clone(), (*spec.rights).clone(), &spec.limits, network)
+                    .map_err(|what| palisade_sandbox::SandboxError::Artifact {
+                        what,
+                        hint: String::new(),
+                    })?,
+            ),
+        };
+        let host = Arc::new(Host { way, ..Host::default() });
         let calls: Arc<dyn HostCalls> = Arc::clone(&host) as _;
         let instance = self.prepared.launch(spec, calls).await?;
         Ok(Boxed { instance, host })
@@ -292,6 +328,7 @@ impl Answer {
         match (self.outcome.as_str(), &self.errno, self.killed.as_deref()) {
             ("succeeded", ..) => "SUCCEEDED".into(),
             ("impossible", ..) => format!("impossible:{}", self.detail),
+            _ if self.said.is_some() => format!("blocked:{}", self.said.as_deref().unwrap_or_default()),
             (_, _, Some("SIGSYS")) => "killed:policy".into(),
             (_, _, Some(signal)) => format!("killed:{signal}"),
             (_, Some(errno), _) => format!("blocked:{errno}"),

@@ -32,6 +32,13 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (23, "openat") => &["mount namespace"],
         (26..=28 | 70, _) => &["pid namespace"],
         (29, _) => &["no terminal"],
+        (41, v) if v.starts_with("inherited") => &["handle list"],
+        (41, v) if v.starts_with("abstract") => &["network namespace", "landlock"],
+        (37, "dns-udp" | "dns-tcp" | "dns-servers") => &["network namespace"],
+        (37..=39, _) => &["egress guard"],
+        (40 | 41, v) if v.ends_with("@way-out") && !row.outcome.starts_with("blocked:E") => {
+            &["egress guard"]
+        }
         (32 | 36 | 40 | 41, _) => &["network namespace"],
         (34 | 47 | 58 | 59, _) => &["framing"],
         (35, "netlink-route") => &["network namespace"],

@@ -24,5 +24,6 @@ pub mod scene;
 pub mod services;
 pub mod suite;
 pub mod trouble;
+pub mod way_out;
 
 pub use suite::matrix;

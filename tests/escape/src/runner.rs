@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{channel, general, limits, paths, survive},
+    families::{channel, general, limits, network, paths, survive},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -52,6 +52,9 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
         }
         if wants("general") {
             rows.extend(general::run(&stage, launcher, &attempts).await?);
+        }
+        if wants("network") {
+            rows.extend(network::run(&stage, launcher, &attempts).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts).await?);

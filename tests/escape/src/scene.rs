@@ -122,6 +122,13 @@ impl Stage {
             open("/", OFlags::RDONLY | OFlags::DIRECTORY, none)?,
             open(&secret, OFlags::RDWR, none)?,
         ];
+        // A listener, as a careless proxy would have it.
+        let listener = rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            None,
+        )?;
+        leaks.push(listener);
         // A session of our own, and a terminal that becomes its controlling one by being opened
         // (tty_ioctl(4)). Fails only for the leader of a process group, which a runner never is.
         if rustix::process::setsid().is_ok() {

@@ -14,12 +14,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
 };
 
 use serde_json::{Map, Value, json};
 
 use crate::trouble::{Result, While};
+
+pub mod naive;
+pub mod web;
 
 /// Running services. They live in detached threads and end with the process.
 pub struct Services {
@@ -27,6 +29,28 @@ pub struct Services {
     pub params: Map<String, Value>,
     /// Connections and datagrams that arrived at any of them.
     pub visits: Arc<AtomicUsize>,
+    /// What only a neighbour of the attacker is granted.
+    pub neighbours: Neighbours,
+}
+
+/// A service with a count of its own.
+pub struct Neighbours {
+    /// Where it is, on 127.0.0.1.
+    pub port: u16,
+    visits: Arc<AtomicUsize>,
+}
+
+impl Neighbours {
+    fn start() -> Result<Self> {
+        let visits = Arc::new(AtomicUsize::new(0));
+        Ok(Self { port: web::neighbours(&visits)?, visits })
+    }
+
+    /// How many came so far.
+    #[must_use]
+    pub fn visits(&self) -> usize {
+        self.visits.load(Ordering::Relaxed)
+    }
 }
 
 fn echo(mut stream: impl Read + Write) {
@@ -112,33 +136,16 @@ fn serve_seqpacket(path: &Path, visits: &Arc<AtomicUsize>) -> Result<()> {
     Ok(())
 }
 
-/// A proxy that lets everything through: what a host may have running, and what attempt 40 looks for.
-fn open_proxy(client: &mut TcpStream) -> Option<()> {
-    let mut buffer = [0u8; 4096];
-    client.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let n = client.read(&mut buffer).ok()?;
-    let request = buffer.get(..n)?.to_vec();
-    let port = if request.first() == Some(&5) {
-        client.write_all(&[5, 0]).ok()?;
-        let n = client.read(&mut buffer).ok()?;
-        let port = buffer.get(n.checked_sub(2)?..n)?;
-        u16::from_be_bytes([*port.first()?, *port.get(1)?])
-    } else {
-        let text = String::from_utf8_lossy(&request);
-        text.split(' ').nth(1)?.rsplit(':').next()?.parse().ok()?
-    };
-    let mut upstream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    let yes: &[u8] = if request.first() == Some(&5) {
-        &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    } else {
-        b"HTTP/1.1 200 OK\r\n\r\n"
-    };
-    client.write_all(yes).ok()?;
-    // One question and one answer are all that the attempts need.
-    let n = client.read(&mut buffer).ok()?;
-    upstream.write_all(buffer.get(..n)?).ok()?;
-    let n = upstream.read(&mut buffer).ok()?;
-    client.write_all(buffer.get(..n)?).ok()
+/// The name servers of this machine; where it has none, an address that belongs to nobody (RFC 5737). They
+/// are only looked for, never asked.
+fn resolvers() -> Vec<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let mut found: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
+    if found.is_empty() {
+        found.push("192.0.2.53".into());
+    }
+    found
 }
 
 impl Services {
@@ -164,15 +171,21 @@ impl Services {
             }
         }
         params.insert("host_address".into(), json!("127.0.0.1"));
-        let proxy = TcpListener::bind(v4).doing("starting the proxy")?;
-        params.insert("proxy_port".into(), json!(proxy.local_addr()?.port()));
-        let proxy_visits = Arc::clone(&visits);
-        thread::spawn(move || {
-            for mut client in proxy.incoming().flatten() {
-                proxy_visits.fetch_add(1, Ordering::Relaxed);
-                thread::spawn(move || open_proxy(&mut client));
-            }
-        });
+        for (name, by_host, by_length) in [
+            ("proxy_port", false, false),
+            ("proxy_by_host", true, false),
+            ("proxy_by_length", false, true),
+        ] {
+            let port = naive::start(naive::Reading { by_host, by_length }, &visits)?;
+            params.insert(name.into(), json!(port));
+        }
+        let own = params.get("proxy_port").cloned().unwrap_or_default();
+        params.insert("proxy_own".into(), own);
+        params.insert("names_port".into(), json!(naive::name_server(&visits)?));
+        params.insert("resolvers".into(), json!(resolvers()));
+        params.extend(web::start(&visits)?);
+        let neighbours = Neighbours::start()?;
+        params.insert("neighbour_port".into(), json!(neighbours.port));
         let proxy_path = folder.join("proxy");
         let proxy_unix = UnixListener::bind(&proxy_path).doing("starting the proxy's socket")?;
         let relay = params.get("proxy_port").and_then(Value::as_u64).unwrap_or(0);
@@ -214,7 +227,7 @@ impl Services {
         serve_datagrams(socket, &visits);
         params.insert("abstract_dgram".into(), json!(name));
         params.insert("abstract_free".into(), json!(format!("palisade-escape-{tag}-free")));
-        Ok(Self { params, visits })
+        Ok(Self { params, visits, neighbours })
     }
 
     /// How many came so far.

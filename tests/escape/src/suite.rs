@@ -11,6 +11,7 @@ use std::{
 use crate::{
     attacker,
     expected::Matrix,
+    families::network,
     meter::Meter,
     record::{Launcher, Row},
     runner::Task,
@@ -28,6 +29,8 @@ const FORBIDDEN: &str = "forbidden-word-of-the-launcher";
 pub enum Family {
     /// Most of them, several at a time.
     General,
+    /// With a way out to the network.
+    Network,
     /// Granted paths.
     Paths,
     /// The conversation and the log.
@@ -40,14 +43,21 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::General, Self::Paths, Self::Channel, Self::Survive, Self::Limits];
+    pub const ALL: [Self; 6] = [
+        Self::General,
+        Self::Network,
+        Self::Paths,
+        Self::Channel,
+        Self::Survive,
+        Self::Limits,
+    ];
 
     /// The name in a [`Task`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::General => "general",
+            Self::Network => "network",
             Self::Paths => "paths",
             Self::Channel => "channel",
             Self::Survive => "survive",
@@ -69,6 +79,7 @@ impl Family {
             || (number == 49 && matches!(variant, "clear-pdeathsig" | "subreaper"));
         let family = match number {
             _ if asks_only => Self::General,
+            _ if network::only_with(number) || variant.ends_with(network::WITH) => Self::Network,
             3 | 66 => Self::Paths,
             34 | 47 | 58 | 59 => Self::Channel,
             48 | 49 => Self::Survive,

@@ -12,6 +12,11 @@ fn most_attempts() {
 }
 
 #[test]
+fn the_way_out_to_the_network() {
+    assert_family(Family::Network, Launcher::User);
+}
+
+#[test]
 fn granted_paths() {
     assert_family(Family::Paths, Launcher::User);
 }

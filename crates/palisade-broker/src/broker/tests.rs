@@ -266,3 +266,49 @@ async fn a_dropped_request_is_recorded_as_cancelled() {
     let last = recorder.records().pop().unwrap();
     assert_eq!((last.phase, last.code), (Phase::Outcome, Some(ErrorCode::Cancelled)));
 }
+
+#[tokio::test]
+async fn a_request_that_takes_several_rights_needs_each() {
+    let (broker, recorder) = broker();
+    let copy = Service::new("copy", |_cx, ids: Vec<String>| async move { Ok(ids.len()) })
+        .capabilities("storage.kv:ID of each", |ids: &Vec<String>| {
+            ids.iter().map(|id| Need::new(Kind::StorageKv, id.as_str())).collect()
+        });
+    broker.services().register(copy).unwrap();
+    let caller = plugin("a", &["storage.kv:a", "storage.kv:b"]);
+    let ask = |ids: &str| format!(r#"{{"method":"copy","params":{ids}}}"#);
+    assert_eq!(host_call(&broker, &caller, &ask(r#"["a","b"]"#)).await.unwrap(), "2");
+    assert_eq!(recorder.records().pop().unwrap().target.as_deref(), Some("a"));
+    for ids in [r#"["c"]"#, r#"["c","a"]"#, r#"["a","c"]"#, r#"["a","b","c"]"#] {
+        let failure = host_call(&broker, &caller, &ask(ids)).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Denied, "{ids}");
+        let record = recorder.records().pop().unwrap();
+        assert_eq!((record.target.as_deref(), record.code), (Some("c"), Some(ErrorCode::Denied)));
+    }
+}
+
+#[tokio::test]
+async fn a_right_to_all_of_a_scope_is_no_right_to_its_name() {
+    let (broker, recorder) = broker();
+    let list = Service::new("list", |_cx, prefix: String| async move { Ok(prefix) })
+        .capability("storage.kv:PREFIX*", |prefix: &String| {
+            Some(Need::every(Kind::StorageKv, format!("{prefix}*")))
+        });
+    broker.services().register(list).unwrap();
+    let ask = |prefix: &str| format!(r#"{{"method":"list","params":"{prefix}"}}"#);
+    let caller = plugin("a", &["storage.kv:notes/*", "storage.kv:one"]);
+    for prefix in ["notes/", "notes/2026"] {
+        host_call(&broker, &caller, &ask(prefix)).await.unwrap();
+        let record = recorder.records().pop().unwrap();
+        assert_eq!(record.target, Some(format!("storage.kv:{prefix}*")));
+        assert_eq!(record.rule.as_deref(), Some("storage.kv:notes/*"));
+    }
+    for prefix in ["", "one", "notes", "other"] {
+        let failure = host_call(&broker, &caller, &ask(prefix)).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Denied, "{prefix}");
+        assert!(failure.rule.unwrap().contains("covers the whole scope"));
+        assert_eq!(failure.hint, Some(format!("--grant 'storage.kv:{prefix}*'")), "{prefix}");
+    }
+    let invalid = host_call(&broker, &caller, &ask("a b")).await.unwrap_err();
+    assert_eq!(invalid.code, ErrorCode::InvalidParams);
+}

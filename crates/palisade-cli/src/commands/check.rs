@@ -1,6 +1,7 @@
 //! `palisade check`: is it valid, what does it ask for, what can this machine enforce, what is missing?
 
 use palisade_host::{LaunchPlan, RightState};
+use palisade_learn::is_todo;
 use palisade_model::{ErrorCode, Failure, Level};
 use serde_json::json;
 
@@ -128,6 +129,14 @@ fn report(
             }
             _ => String::new(),
         });
+    }
+    let drafted = plan.requested.iter().filter(|r| r.reason.as_deref().is_some_and(is_todo)).count();
+    if drafted > 0 {
+        lines.push(format!(
+            "  {} {drafted} of its reasons {} still to be written by the author; do not hand it out like this",
+            paint.warn("a draft:"),
+            if drafted == 1 { "is" } else { "are" },
+        ));
     }
     for unused in &plan.unused_grants {
         lines.push(format!(

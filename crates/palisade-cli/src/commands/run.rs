@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use palisade_host::Plugin;
-use palisade_model::{ErrorCode, Failure, Guarantee, Level};
+use palisade_model::{Capability, ErrorCode, Failure, Guarantee, Level};
 use palisade_sandbox::Exit;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::Run,
+    commands::explain::Explaining,
     consent, grant,
     logs::Printer,
     session::Session,
@@ -63,6 +64,18 @@ async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exi
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, false).await?;
+    let explaining = Explaining::of(&args.explain, &plugin)?;
+    let exit = to_its_end(args, &session, &plugin, granted).await;
+    explaining.tell(args.output.json);
+    exit.map(|exit| (plugin, exit))
+}
+
+async fn to_its_end(
+    args: &Run,
+    session: &Session,
+    plugin: &Plugin,
+    granted: Vec<Capability>,
+) -> Result<Exit, Trouble> {
     // From here on; at the prompt, Ctrl-C ends the command at once.
     let mut interrupts = Interrupts::new();
     tokio::select! {
@@ -70,19 +83,19 @@ async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exi
         () = interrupts.next() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
     }
     if args.remember.remember {
-        grant::remember(&plugin, granted).await?;
+        grant::remember(plugin, granted).await?;
     }
-    announce(&plugin, args.output.json);
+    announce(plugin, args.output.json);
     let exit = tokio::select! {
         exit = plugin.wait() => Some(exit?),
         () = interrupts.next() => None,
     };
     let exit = match exit {
         Some(exit) => exit,
-        None => stop(&plugin, args.output.json, &mut interrupts).await?,
+        None => stop(plugin, args.output.json, &mut interrupts).await?,
     };
     session.host.shutdown().await?;
-    Ok((plugin, exit))
+    Ok(exit)
 }
 
 /// Ends it in order; a second interruption kills it.

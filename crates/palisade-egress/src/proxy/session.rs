@@ -15,7 +15,7 @@ use super::{
     stream::ReadSide,
 };
 use crate::{
-    Authority, Decide, EgressError, Entry, Guard, Verdict,
+    Authority, Decide, EgressError, Entry, Guard, Names, Verdict,
     guard::{failure_of, refused},
     message::{self, Framing, RequestHead},
 };
@@ -29,6 +29,7 @@ const LINGER_BYTES: u64 = 256 * 1024;
 pub(super) struct Session<'a> {
     pub(super) guard: &'a Guard,
     pub(super) limits: &'a Limits,
+    pub(super) names: Option<&'a Names>,
     pub(super) decide: &'a dyn Decide,
     pub(super) client: Side,
 }
@@ -44,6 +45,21 @@ impl Session<'_> {
             }
             b'A'..=b'Z' | b'a'..=b'z' => self.requests(None).await,
             _ => Err(EgressError::BadRequest("it is neither HTTP nor SOCKS 5")),
+        }
+    }
+
+    /// Serves a client that has connected to `asked` without saying so.
+    pub(super) async fn run_direct(self, asked: &Authority) -> Result<(), EgressError> {
+        self.open(asked, Asked::Direct).await
+    }
+
+    /// What is meant by `asked`: the name, where an address stands for one.
+    fn meant(&self, asked: &Authority) -> Authority {
+        let name =
+            asked.host().address().and_then(|address| self.names.and_then(|n| n.name_of(address)));
+        match name.map(|name| Authority::new(name, asked.port())) {
+            Some(Ok(named)) => named,
+            _ => asked.clone(),
         }
     }
 
@@ -80,6 +96,7 @@ impl Session<'_> {
 
     /// Connects to `authority` and lets through what the right allows.
     async fn open(mut self, authority: &Authority, asked: Asked) -> Result<(), EgressError> {
+        let authority = &self.meant(authority);
         let mut made = None;
         let kinds = kinds(self.decide, authority);
         for (i, kind) in kinds.iter().enumerate() {
@@ -91,6 +108,7 @@ impl Session<'_> {
                 // A right of the other kind may name the very address.
                 Err(EgressError::AddressRefused { .. }) if i + 1 < kinds.len() => {}
                 Err(error) if asked == Asked::Connect => return self.refuse(error).await,
+                Err(error) if asked == Asked::Direct => return self.turn_away(error).await,
                 Err(error) => {
                     socks::reply(&mut self.client, Reply::to(&error)).await?;
                     return Err(error);
@@ -100,6 +118,7 @@ impl Session<'_> {
         // There is at least one kind, and the last one does not go round again.
         let Some((kind, server)) = made else { return Ok(()) };
         match asked {
+            Asked::Direct => {}
             Asked::Socks => socks::reply(&mut self.client, Reply::Succeeded).await?,
             Asked::Connect => {
                 let answer = b"HTTP/1.1 200 Connection established\r\n\r\n";
@@ -168,6 +187,18 @@ impl Session<'_> {
         ended
     }
 
+    /// Refuses a client that has not asked: in the words of the protocol that it begins to speak.
+    async fn turn_away(mut self, error: EgressError) -> Result<(), EgressError> {
+        match self.first_byte().await {
+            Ok(Some(hello::HANDSHAKE)) => {
+                farewell(&mut self.client, &hello::UNRECOGNIZED_NAME).await;
+                Err(error)
+            }
+            Ok(Some(b'A'..=b'Z' | b'a'..=b'z')) => self.refuse(error).await,
+            _ => Err(error),
+        }
+    }
+
     /// Answers a request with a refusal and ends the connection.
     pub(super) async fn refuse(&mut self, error: EgressError) -> Result<(), EgressError> {
         farewell(&mut self.client, &refusal(&error)).await;
@@ -180,6 +211,8 @@ impl Session<'_> {
 enum Asked {
     Connect,
     Socks,
+    /// Not at all: by the address that it connected to.
+    Direct,
 }
 
 /// The kinds of right to ask for: `net.tcp` first where that is allowed, since it lets any bytes

@@ -6,7 +6,10 @@ mod echo;
 mod support;
 
 mod calls;
+mod commands;
+mod dialects;
 mod events;
+mod hooks;
 mod identity;
 mod lifecycle;
 mod per_call;

@@ -272,3 +272,23 @@ async fn granted_environment_variables_are_handed_over_and_no_others() {
     assert_eq!(env.keys().collect::<Vec<_>>(), ["PATH"]);
     assert_eq!(env["PATH"], std::env::var("PATH").unwrap());
 }
+
+#[tokio::test]
+async fn everything_can_be_taken_back_at_once_and_each_grant_names_its_manifest() {
+    let stage = Stage::new().await;
+    let more = "capabilities:\n  optional:\n    - 'event.subscribe:mail.>'\n    - 'event.subscribe:news.>'\n    - 'storage.kv:*'\n";
+    let plugin = stage.started("a", more).await;
+    plugin.grant_with(cap("storage.kv:*"), GrantOptions::new().for_this_host()).await.unwrap();
+    let grants = plugin.grants().await.unwrap();
+    assert_eq!(grants.len(), 4);
+    let digest = plugin.manifest().digest().to_string();
+    assert!(grants.iter().all(|g| g.digest == digest && g.counts), "{grants:?}");
+    let (taken, effect) = plugin.revoke_all().await.unwrap();
+    assert_eq!((taken.len(), effect), (4, Effect::InForce));
+    assert_eq!(plugin.grants().await.unwrap(), []);
+    stage.host.emit("mail.new", &1).await.unwrap();
+    assert_eq!(stage.host.emit("mail.new", &1).await.unwrap().queued, 0, "it holds at once");
+    let record = stage.recorder.of(RecordKind::Grant).pop().unwrap();
+    assert_eq!(record.target.as_deref(), Some("everything"));
+    assert_eq!(plugin.revoke_all().await.unwrap().0, []);
+}

@@ -81,3 +81,50 @@ async fn what_a_plugin_prints_and_logs_is_escaped_and_ends_up_in_the_sink() {
     assert!(!shown.contains('\x1b') && shown.contains("print"), "{shown}");
     assert_eq!(plugin.status().counts.output_lines, 1);
 }
+
+#[tokio::test]
+async fn what_a_plugin_stores_is_there_after_a_restart_and_for_nobody_else() {
+    let stage = Stage::with(|b| b).await;
+    const KEEPER: &str = "capabilities:\n  required:\n    - { capability: 'storage.kv:notes/*', reason: keeps notes }\nresources: { disk: 4KiB }\n";
+    let plugin = stage.started("a", KEEPER).await;
+    let ask = |method: &str, params: serde_json::Value| json!({"method": method, "params": params});
+    let set = ask("storage.set", json!({"key": "notes/1", "value": "mine"}));
+    plugin.call("ask", &set).await.unwrap();
+    plugin.stop().await.unwrap();
+    plugin.start().await.unwrap();
+    let get = ask("storage.get", json!({"key": "notes/1"}));
+    let found: serde_json::Value = plugin.call("ask", &get).await.unwrap().parse().unwrap();
+    assert_eq!(found["value"], "mine");
+    let other = stage.started("b", KEEPER).await;
+    let found: serde_json::Value = other.call("ask", &get).await.unwrap().parse().unwrap();
+    assert_eq!(found["found"], false);
+    // The manifest's disk limit is the quota.
+    let large = ask("storage.set", json!({"key": "notes/2", "value": "x".repeat(4096)}));
+    assert_eq!(plugin.call("ask", &large).await.unwrap_err().code, ErrorCode::LimitExceeded);
+}
+
+#[tokio::test]
+async fn named_data_of_the_application_is_asked_for_by_data_request() {
+    let stage = Stage::with(|b| {
+        b.data("profile", |cx, params| async move {
+            let plugin = cx.instance().map(|i| i.plugin.id.to_string());
+            Ok(json!({"to": plugin, "about": params}))
+        })
+    })
+    .await;
+    const ASKER: &str =
+        "capabilities:\n  required:\n    - { capability: 'host.call:data.profile', reason: greets }\n";
+    let plugin = stage.started("a", ASKER).await;
+    let ask = json!({"method": "data_request", "params": {"name": "profile", "params": 7}});
+    let found: serde_json::Value = plugin.call("ask", &ask).await.unwrap().parse().unwrap();
+    assert_eq!(found, json!({"to": "a", "about": 7}));
+    let without = stage.started("b", "").await;
+    assert_eq!(without.call("ask", &ask).await.unwrap_err().code, ErrorCode::Denied);
+
+    let tmp = tempfile::tempdir().unwrap();
+    let twice = Host::builder()
+        .state_dir(tmp.path())
+        .data("a", |_, _| async { Ok(1) })
+        .data("a", |_, _| async { Ok(2) });
+    assert!(matches!(twice.build().await, Err(HostError::Service(_))));
+}

@@ -3,7 +3,7 @@
 //! guarantees is set by each test.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -33,6 +33,20 @@ pub(crate) enum Init {
     Die(ExitCause),
 }
 
+/// What a plugin does with a hook or a command.
+#[derive(Clone, Debug)]
+pub(crate) enum Does {
+    /// Answers this.
+    Answer(String),
+    /// Answers `{data: [DATA, NAME]}`.
+    Wrap(&'static str),
+    Fail,
+    Hang,
+    Die(ExitCause),
+    /// Asks the host for this and answers `{data: ITS ANSWER}`; where that fails, with the failure.
+    Ask(&'static str, Value),
+}
+
 /// What a test decides and what it looks at afterwards.
 pub(crate) struct Knobs {
     pub(crate) init: Mutex<Init>,
@@ -44,6 +58,10 @@ pub(crate) struct Knobs {
     pub(crate) launch_delay: Mutex<Duration>,
     pub(crate) specs: Mutex<Vec<LaunchSpec>>,
     pub(crate) events: Mutex<VecDeque<Value>>,
+    /// By plugin id; `{}` where nothing is said.
+    pub(crate) hooks: Mutex<BTreeMap<&'static str, Does>>,
+    /// Plugin id and parameters of each hook and command, as they came.
+    pub(crate) hooked: Mutex<Vec<(String, Value)>>,
     pub(crate) initialized: Mutex<Vec<Value>>,
     pub(crate) prepared: AtomicU32,
     pub(crate) alive: AtomicU32,
@@ -73,6 +91,8 @@ impl Echo {
                 launch_delay: Mutex::default(),
                 specs: Mutex::default(),
                 events: Mutex::default(),
+                hooks: Mutex::default(),
+                hooked: Mutex::default(),
                 initialized: Mutex::default(),
                 prepared: AtomicU32::new(0),
                 alive: AtomicU32::new(0),
@@ -322,11 +342,44 @@ impl EchoLane {
                 }
                 Ok(Payload::null())
             }
+            "hook" | "run_command" => {
+                let params: Value = invocation.payload.parse().unwrap();
+                let id = self.0.id.plugin.id.to_string();
+                let does = knobs.hooks.lock().unwrap().get(id.as_str()).cloned();
+                knobs.hooked.lock().unwrap().push((id, params.clone()));
+                self.does(does, &params["data"], host).await
+            }
             "call" => {
                 let Call { tool, args } = invocation.payload.parse().unwrap();
                 self.tool(&tool, &args, host).await
             }
             other => Err(Failure::new(ErrorCode::NotFound, format!("no method {other}"))),
+        }
+    }
+
+    async fn does(
+        &self,
+        does: Option<Does>,
+        data: &Value,
+        host: &Arc<dyn HostCalls>,
+    ) -> Result<Payload, Failure> {
+        match does {
+            None => Ok(Payload::from_json_text("{}")),
+            Some(Does::Answer(text)) => Ok(Payload::from_json_text(text)),
+            Some(Does::Wrap(name)) => Ok(Payload::json(&json!({"data": [data, name]})).unwrap()),
+            Some(Does::Fail) => Err(Failure::new(ErrorCode::PluginError, "it went wrong")),
+            Some(Does::Hang) => std::future::pending().await,
+            Some(Does::Die(cause)) => {
+                self.0.end(cause);
+                Err(closed())
+            }
+            Some(Does::Ask(method, params)) => {
+                let payload = Payload::json(&params).unwrap();
+                let (method, trace) = (method.to_owned(), Trace(None));
+                let answer = host.request(HostRequest { method, payload, trace }).await?;
+                let answer: Value = answer.parse().unwrap();
+                Ok(Payload::json(&json!({ "data": answer })).unwrap())
+            }
         }
     }
 

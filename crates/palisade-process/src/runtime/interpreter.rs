@@ -1,100 +1,19 @@
 //! Finding CPython and Node.js, and what belongs to them, without running what a plugin names.
 //!
 //! A manifest and a `#!` line are the author's words. An interpreter that they name by path is only
-//! read: its folder tells where its library lies. What is run here is one thing alone: a shim (pyenv,
-//! asdf, volta) that the user's own PATH finds under the plain name of an interpreter, exactly as the
-//! user would run it.
+//! read: its folder tells where its library lies. Plain names are looked up by [`crate::programs`].
 
 use std::{
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use palisade_sandbox::SandboxError;
 use semver::{Version, VersionReq};
 
-use super::{Needs, PLUGIN, artifact_error, find_in_path, in_content, utf8};
-
-/// How long an interpreter may take to describe itself.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-const ASK_PYTHON: [&str; 3] = ["-I", "-c", "import sys; print(sys.executable)"];
-const ASK_NODE: [&str; 2] = ["-p", "process.execPath"];
-
-/// Whether `name` is a plain name of an interpreter: `python`, `python3`, `python3.12`.
-pub(super) fn is_python(name: &str) -> bool {
-    name.strip_prefix("python").is_some_and(|v| v.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
-}
-
-/// Whether `name` is a plain name of Node.js.
-pub(super) fn is_node(name: &str) -> bool {
-    matches!(name, "node" | "nodejs")
-}
-
-fn is_script(path: &Path) -> bool {
-    let mut head = [0u8; 2];
-    File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok() && head == *b"#!"
-}
-
-/// The interpreter that the user's PATH finds under a plain name: the file itself, or what the shim that
-/// stands there says.
-fn in_path(name: &str, question: &[&str]) -> Result<PathBuf, SandboxError> {
-    let found = find_in_path(name)?;
-    if !is_script(&found) {
-        return Ok(found);
-    }
-    let answer = PathBuf::from(ask(&found, question)?);
-    if !answer.is_absolute() || is_script(&answer) {
-        return Err(artifact_error(
-            format!("{} is a script that does not say which {name} it stands for", found.display()),
-            "put the interpreter itself first in PATH",
-        ));
-    }
-    Ok(answer)
-}
-
-/// Runs a shim and gives the first line of its answer.
-fn ask(program: &Path, args: &[&str]) -> Result<String, SandboxError> {
-    let shown = program.display();
-    let fail = |what: String| {
-        artifact_error(
-            format!("{shown} {what}"),
-            "check that it runs, or put the interpreter itself first in PATH",
-        )
-    };
-    let mut child = Command::new(program)
-        .args(args)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| fail(format!("cannot be started: {e}")))?;
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait().map_err(|e| fail(format!("cannot be waited for: {e}")))? {
-            Some(status) => break status,
-            None if started.elapsed() > DEADLINE => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(fail(format!("did not answer within {DEADLINE:?}")));
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
-        }
-    };
-    if !status.success() {
-        return Err(fail(format!("ended with {status}")));
-    }
-    let mut output = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        let read = stdout.take(64 * 1024).read_to_string(&mut output);
-        read.map_err(|e| fail(format!("wrote nonsense: {e}")))?;
-    }
-    output.lines().next().map(str::to_owned).ok_or_else(|| fail("said nothing".into()))
-}
+use super::{Needs, PLUGIN, artifact_error, in_content, utf8};
+use crate::programs::{Programs, is_node, is_python};
 
 /// Folders that are too wide to be shown for an interpreter's sake.
 fn too_wide(path: &Path) -> bool {
@@ -165,7 +84,7 @@ pub(super) fn host_python(
     let program = if wanted.starts_with('/') {
         outside_plugin(root, Path::new(wanted))?
     } else if is_python(wanted) {
-        in_path(wanted, &ASK_PYTHON)?
+        Programs::of_process().python(wanted)?
     } else {
         return Err(artifact_error(
             format!("{} is no name of a Python", palisade_model::text::escape(wanted, 100)),
@@ -303,7 +222,7 @@ pub(super) fn node(
     let program = if wanted.starts_with('/') {
         outside_plugin(root, Path::new(wanted))?
     } else if is_node(wanted) {
-        in_path(wanted, &ASK_NODE)?
+        Programs::of_process().node(wanted)?
     } else {
         let shown = palisade_model::text::escape(wanted, 100);
         return Err(artifact_error(
@@ -318,20 +237,4 @@ pub(super) fn node(
         needs.show(shared, true)?;
     }
     Ok(utf8(&program)?.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{is_node, is_python};
-
-    #[test]
-    fn only_plain_names_are_looked_up() {
-        for name in ["python", "python3", "python3.12"] {
-            assert!(is_python(name), "{name}");
-        }
-        for name in ["", "python-config", "pythonx", "ipython", "python3 ", "../python"] {
-            assert!(!is_python(name), "{name}");
-        }
-        assert!(is_node("node") && !is_node("node-gyp"));
-    }
 }

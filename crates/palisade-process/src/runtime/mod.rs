@@ -11,12 +11,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Read,
-    os::unix::fs::PermissionsExt,
     path::{Component, Path, PathBuf},
 };
 
 use palisade_sandbox::{Artifact, Runtime, SandboxError};
 use palisade_seccomp::profiles::Profile;
+
+use crate::programs::{Programs, is_node, is_python};
 
 /// Where the plugin's folder appears inside.
 pub(crate) const PLUGIN: &str = "/plugin";
@@ -112,7 +113,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
 /// name in PATH may be a version manager's shim, which cannot run inside.
 fn is_interpreter(root: &Path, file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or_default();
-    !is_in_content(root, file) && (interpreter::is_python(name) || interpreter::is_node(name))
+    !is_in_content(root, file) && (is_python(name) || is_node(name))
 }
 
 /// The virtual environment of the plugin whose Python a program is, as `venv:FOLDER`: its file is a link
@@ -120,7 +121,7 @@ fn is_interpreter(root: &Path, file: &str) -> bool {
 fn venv_of(root: &Path, file: &str) -> Option<String> {
     let (bin, name) = file.strip_prefix("./").unwrap_or(file).rsplit_once('/')?;
     let folder = bin.strip_suffix("/bin")?;
-    let is_venv = interpreter::is_python(name) && root.join(folder).join("pyvenv.cfg").is_file();
+    let is_venv = is_python(name) && root.join(folder).join("pyvenv.cfg").is_file();
     (!file.starts_with('/') && is_venv).then(|| format!("venv:{folder}"))
 }
 
@@ -190,21 +191,9 @@ fn utf8(path: &Path) -> Result<&str, SandboxError> {
         .ok_or_else(|| artifact_error(format!("{} is not UTF-8", path.display()), "rename it"))
 }
 
-/// Looks `name` up in this process's PATH. Empty and relative entries are skipped: they would depend on
-/// the working directory.
-pub(crate) fn find_in_path(name: &str) -> Result<PathBuf, SandboxError> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|p| fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
-        .ok_or_else(|| {
-            let name = palisade_model::text::escape(name, 100);
-            artifact_error(
-                format!("{name} is not found in PATH"),
-                format!("install {name}, or name its path in the manifest"),
-            )
-        })
+/// Looks `name` up in this process's PATH.
+fn find_in_path(name: &str) -> Result<PathBuf, SandboxError> {
+    Programs::of_process().any(name)
 }
 
 impl Needs {
@@ -315,7 +304,7 @@ impl Needs {
         }
         // A path is only read, never run here: see `interpreter`.
         let name = interpreter.rsplit('/').next().unwrap_or_default();
-        if interpreter::is_python(name) || interpreter::is_node(name) {
+        if is_python(name) || is_node(name) {
             return self.add_named_interpreter(interpreter, depth).map(drop);
         }
         Ok(())
@@ -326,10 +315,10 @@ impl Needs {
     fn add_named_interpreter(&mut self, name: &str, depth: usize) -> Result<String, SandboxError> {
         let base = name.rsplit('/').next().unwrap_or_default();
         let root = self.root.clone();
-        let exe = if interpreter::is_python(base) {
+        let exe = if is_python(base) {
             self.profile = Profile::Python;
             interpreter::host_python(self, &root, name)?
-        } else if interpreter::is_node(base) {
+        } else if is_node(base) {
             self.profile = Profile::Node;
             interpreter::node(self, &root, Some(name))?
         } else {
@@ -426,7 +415,12 @@ impl Needs {
     /// Shows a program that an `exec:` right names, with what it needs.
     pub(crate) fn add_granted_program(&mut self, path: &str) -> Result<(), SandboxError> {
         let profile = self.profile;
-        self.add_program(Path::new(path), false, 0)?;
+        let root = self.root.clone();
+        match path.rsplit('/').next().unwrap_or_default() {
+            name if is_python(name) => drop(interpreter::host_python(self, &root, path)?),
+            name if is_node(name) => drop(interpreter::node(self, &root, Some(path))?),
+            _ => self.add_program(Path::new(path), false, 0)?,
+        }
         // The filter is the plugin's own; a program that it runs does not loosen it.
         self.profile = profile;
         Ok(())

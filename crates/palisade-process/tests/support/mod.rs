@@ -38,6 +38,17 @@ impl HostCalls for Host {
     fn output_dropped(&self, bytes: u64) {
         *self.dropped.lock().unwrap() += bytes;
     }
+    /// Says to each connection how many came before it.
+    fn egress(&self, way: palisade_sandbox::WayOut) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            use tokio::io::AsyncWriteExt as _;
+            let listener = tokio::net::TcpListener::from_std(way.proxy).unwrap();
+            for number in 0u32.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(format!("connection {number}\n").as_bytes()).await.unwrap();
+            }
+        })
+    }
 }
 
 /// A plugin's folders in a place that the test made.
@@ -77,10 +88,13 @@ pub(crate) fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
         data,
         slot: 7,
         env: BTreeMap::new(),
+        workdir: None,
+        observe: None,
     };
     let artifact = Artifact {
         content: Content { root, digest: [0; 32] },
         program: Program { runtime, file: file.to_owned(), args: Vec::new() },
+        code: Vec::new(),
     };
     Bench { dir, spec, artifact, host: Arc::new(Host::default()) }
 }

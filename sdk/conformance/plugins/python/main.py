@@ -11,7 +11,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 from typing import Literal
 
-from palisade_plugin import Call, CommandResult, Event, PalisadeError, Plugin, Veto
+from palisade_plugin import (
+    Call,
+    CommandResult,
+    Event,
+    Operation,
+    PalisadeError,
+    Plugin,
+    Response,
+    Veto,
+)
 
 plugin = Plugin(name="conformance", version="1.0.0")
 cancelled = 0
@@ -139,6 +148,85 @@ def host_blocking(method: str, params: Any = None, timeout_ms: int = 30000) -> A
         return plugin.host.call_sync(method, params, timeout=timeout_ms / 1000)
     except PalisadeError as e:
         return told(e)
+
+
+def operations(key: str, value: Any) -> List[Operation]:
+    return [
+        Operation.set(key, value, version=0, ttl=1.0),
+        Operation.delete("old"),
+        Operation.check("c", 4),
+    ]
+
+
+def shown(value: Any) -> Any:
+    """Named tuples as objects."""
+    if hasattr(value, "_asdict"):
+        return {name: shown(field) for name, field in value._asdict().items()}
+    return [shown(item) for item in value] if isinstance(value, list) else value
+
+
+METHODS = ("get", "entry", "set", "compare_and_set", "delete", "list")
+
+
+@plugin.tool(input_schema={"type": "object"})
+async def storage(**args: Any) -> Any:
+    """Keeps something."""
+    does, given = args["does"], args["with"]
+    try:
+        if does == "transaction":
+            return shown(await plugin.storage.transaction(operations(**given)))
+        assert does in METHODS
+        return shown(await getattr(plugin.storage, does)(**given))
+    except PalisadeError as e:
+        return told(e)
+
+
+@plugin.tool(input_schema={"type": "object"})
+def storage_blocking(**args: Any) -> Any:
+    """Keeps something, from a thread."""
+    does, given = args["does"], args["with"]
+    try:
+        if does == "transaction":
+            return shown(plugin.storage.transaction_sync(operations(**given)))
+        assert does in METHODS
+        return shown(getattr(plugin.storage, does + "_sync")(**given))
+    except PalisadeError as e:
+        return told(e)
+
+
+@plugin.tool
+async def fetch(
+    url: str,
+    method: Optional[str] = None,
+    headers: Optional[Dict[str, str]] = None,
+    body: Optional[str] = None,
+    bytes: Optional[List[int]] = None,
+    timeout_ms: int = 30000,
+    redirect: bool = True,
+) -> Any:
+    """Requests something of the web."""
+    answer: Response = await plugin.http.fetch(
+        url,
+        method=method,
+        headers=headers,
+        body=body if bytes is None else bytearray(bytes),
+        timeout=timeout_ms / 1000,
+        redirect=redirect,
+    )
+    return {
+        "status": answer.status,
+        "header": answer.header("X"),
+        "text": answer.text(),
+        "length": len(answer.body),
+        "url": answer.url,
+        "redirects": answer.redirects,
+    }
+
+
+@plugin.tool
+async def secret(name: str) -> str:
+    """Gives a secret away."""
+    return await plugin.secret(name)
 
 
 @plugin.tool

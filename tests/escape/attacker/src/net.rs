@@ -4,7 +4,7 @@
 //! For every other address a UDP socket is connected, which looks the route up and sends nothing;
 //! with `"connect": true` inside the walls a TCP connection is tried as well.
 
-use crate::outcome::{At, Attempted, Errno, Sys, blocked, impossible, succeeded};
+use crate::outcome::{At, Attempted, Errno, Sys, blocked, impossible, refused, succeeded};
 use crate::sockets::echo;
 use crate::sys::{self, close};
 use crate::table::{Attempt, Control, Ctx, Tally, contains};
@@ -25,6 +25,7 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(36, "fastopen", "TCP to 127.0.0.1 by sendto(MSG_FASTOPEN), without connect", Control::Params, &["tcp_port!"], fastopen),
     Attempt::new(36, "udp4", "UDP to 127.0.0.1", Control::Params, &["udp_port!"], |x| udp(x, LOCAL4, "udp_port")),
     Attempt::new(36, "udp6", "UDP to ::1", Control::Params, &["udp6_port!"], |x| udp(x, LOCAL6, "udp6_port")),
+    Attempt::new(36, "icmp", "an ICMP echo to 127.0.0.1, by a raw socket or a ping socket", Control::Root, &[], |_| icmp()),
     Attempt::new(36, "host-address", "TCP to an address of the host", Control::Params, &["host_address!", "tcp_port!"], host_address),
     Attempt::new(36, "metadata", "route to 169.254.169.254", Control::Route, &["connect"], |x| route(x, IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80)),
     Attempt::new(36, "internet", "route to the internet (192.0.2.1, TEST-NET-1)", Control::Route, &["connect"], |x| route(x, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 443)),
@@ -69,7 +70,7 @@ fn socket(to: SocketAddr, kind: i32, protocol: i32) -> Sys<i32> {
 }
 
 /// A connection within 2 s.
-fn connect(to: SocketAddr, protocol: i32) -> Sys<i32> {
+pub fn connect(to: SocketAddr, protocol: i32) -> Sys<i32> {
     let fd = socket(to, libc::SOCK_STREAM, protocol)?;
     let (raw, len) = raw_address(to);
     let fail = |e: Errno| {
@@ -90,7 +91,7 @@ fn connect(to: SocketAddr, protocol: i32) -> Sys<i32> {
     if error == 0 { Ok(fd) } else { fail(Errno(error)) }
 }
 
-fn port(ctx: &Ctx, name: &str) -> Result<u16, crate::outcome::Outcome> {
+pub fn port(ctx: &Ctx, name: &str) -> Result<u16, crate::outcome::Outcome> {
     u16::try_from(ctx.need_num(name)?).map_err(|_| impossible("not a port"))
 }
 
@@ -120,14 +121,33 @@ fn fastopen(ctx: &Ctx) -> Attempted {
 
 fn udp(ctx: &Ctx, host: IpAddr, port_name: &str) -> Attempted {
     let to = SocketAddr::new(host, port(ctx, port_name)?);
+    echo(datagrams(to)?)
+}
+
+/// A UDP socket that is connected to `to`.
+pub fn datagrams(to: SocketAddr) -> Result<i32, crate::outcome::Outcome> {
     let fd = socket(to, libc::SOCK_DGRAM, 0).at("socket")?;
     let (raw, len) = raw_address(to);
-    let connected = sys!(libc::SYS_connect, fd, raw.as_ptr(), len);
-    if let Err(e) = connected {
+    if let Err(e) = sys!(libc::SYS_connect, fd, raw.as_ptr(), len) {
         close(fd);
         return Err(blocked(e.0, "connect"));
     }
-    echo(fd)
+    Ok(fd)
+}
+
+fn icmp() -> Attempted {
+    let to = SocketAddr::new(LOCAL4, 0);
+    let fd = socket(to, libc::SOCK_RAW, libc::IPPROTO_ICMP)
+        .or_else(|_| socket(to, libc::SOCK_DGRAM, libc::IPPROTO_ICMP))
+        .at("socket")?;
+    let (raw, len) = raw_address(to);
+    // Type 8, and the sum of its only other words (RFC 792).
+    let echo = [8u8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    let sent = sys!(libc::SYS_sendto, fd, echo.as_ptr(), echo.len(), 0, raw.as_ptr(), len);
+    let answered = sent.is_ok() && sys::poll(fd, libc::POLLIN, Duration::from_secs(2));
+    close(fd);
+    sent.at("sendto")?;
+    Ok(if answered { succeeded("an answer came") } else { blocked(None, "no answer came") })
 }
 
 fn host_address(ctx: &Ctx) -> Attempted {
@@ -136,7 +156,7 @@ fn host_address(ctx: &Ctx) -> Attempted {
 }
 
 /// Connects a UDP socket: the kernel looks the route up, and no packet leaves.
-fn route(ctx: &Ctx, host: IpAddr, port: u16) -> Attempted {
+pub fn route(ctx: &Ctx, host: IpAddr, port: u16) -> Attempted {
     let to = SocketAddr::new(host, port);
     let fd = socket(to, libc::SOCK_DGRAM, 0).at("socket")?;
     let (raw, len) = raw_address(to);
@@ -250,7 +270,7 @@ fn socks(ctx: &Ctx, name: bool) -> Attempted {
     let greeting = read_until(fd, |b| b.len() >= 2);
     if greeting.get(..2) != Some(&[5, 0]) {
         close(fd);
-        return Ok(blocked(None, format!("the proxy greets with {greeting:?}")));
+        return Ok(refused("socks-greeting", format!("the proxy greets with {greeting:?}")));
     }
     let mut request = vec![5, 1, 0];
     if name {
@@ -266,7 +286,8 @@ fn socks(ctx: &Ctx, name: bool) -> Attempted {
     let reply = read_until(fd, |b| b.len() >= 10);
     if reply.get(1) != Some(&0) {
         close(fd);
-        return Ok(blocked(None, format!("the proxy answers {:?}", reply.get(..2))));
+        let code = reply.get(1).map_or("closed".into(), |code| format!("socks-{code}"));
+        return Ok(refused(code, format!("the proxy answers {:?}", reply.get(..2))));
     }
     echo(fd)
 }
@@ -279,9 +300,10 @@ fn http_connect_over(ctx: &Ctx, fd: i32) -> Attempted {
     )?;
     let reply = read_until(fd, |b| contains(b, b"\r\n\r\n"));
     let status = String::from_utf8_lossy(&reply).lines().next().unwrap_or_default().to_owned();
-    if status.split(' ').nth(1) != Some("200") {
+    let code = status.split(' ').nth(1).unwrap_or("closed");
+    if code != "200" {
         close(fd);
-        return Ok(blocked(None, format!("the proxy answers {status:?}")));
+        return Ok(refused(code, format!("the proxy answers {status:?}")));
     }
     echo(fd)
 }

@@ -39,23 +39,30 @@ pub struct Outcome {
     pub errno: Option<i32>,
     /// The signal that ended the process which made the attempt (only where it ran in a child).
     pub killed: Option<i32>,
+    /// What somebody who was asked answered, in a word; lost between a child and its supervisor.
+    pub said: Option<String>,
     pub detail: String,
 }
 
 /// The wall held; `errno` is that of the decisive call.
 pub fn blocked(errno: impl Into<Option<i32>>, detail: impl Into<String>) -> Outcome {
     let (errno, detail) = (errno.into(), detail.into());
-    Outcome { verdict: Verdict::Blocked, errno, killed: None, detail }
+    Outcome { verdict: Verdict::Blocked, errno, killed: None, said: None, detail }
+}
+
+/// Somebody who was asked said no, or something harmless; `said` is a short word for it.
+pub fn refused(said: impl Into<String>, detail: impl Into<String>) -> Outcome {
+    Outcome { said: Some(said.into()), ..blocked(None, detail) }
 }
 
 /// The goal was reached.
 pub fn succeeded(detail: impl Into<String>) -> Outcome {
-    Outcome { verdict: Verdict::Succeeded, errno: None, killed: None, detail: detail.into() }
+    Outcome { verdict: Verdict::Succeeded, ..blocked(None, detail) }
 }
 
 /// The attempt could not be made.
 pub fn impossible(detail: impl Into<String>) -> Outcome {
-    Outcome { verdict: Verdict::Impossible, errno: None, killed: None, detail: detail.into() }
+    Outcome { verdict: Verdict::Impossible, ..blocked(None, detail) }
 }
 
 impl Outcome {
@@ -72,6 +79,9 @@ impl Outcome {
         });
         if let Some(signal) = self.killed {
             v["killed"] = json!(signal_name(signal));
+        }
+        if let Some(said) = &self.said {
+            v["said"] = json!(said);
         }
         v
     }
@@ -100,7 +110,7 @@ impl Outcome {
             _ => return None,
         };
         let errno = head.get(1..)?.parse().ok().filter(|e: &i32| *e >= 0);
-        Some(Self { verdict, errno, killed: None, detail: detail.to_owned() })
+        Some(Self { verdict, errno, killed: None, said: None, detail: detail.to_owned() })
     }
 }
 

@@ -61,7 +61,7 @@ pub const TABLE: &[Attempt] = &[
 const NONCE: &[u8] = b"attacker-echo-7f3a\n";
 
 /// A Unix address: the bytes of `sockaddr_un` as far as they count.
-struct Address {
+pub struct Address {
     raw: libc::sockaddr_un,
     len: usize,
 }
@@ -78,7 +78,7 @@ fn abstract_named(name: &str) -> Address {
     address(&[&[0], name.as_bytes()].concat())
 }
 
-fn abstract_address(ctx: &Ctx) -> Result<Address, crate::outcome::Outcome> {
+pub fn abstract_address(ctx: &Ctx) -> Result<Address, crate::outcome::Outcome> {
     Ok(abstract_named(ctx.need("abstract")?))
 }
 
@@ -93,7 +93,7 @@ fn unix_connect(to: &Address, kind: i32) -> Sys<i32> {
     }
 }
 
-fn unix_echo(to: &Address, kind: i32) -> Attempted {
+pub fn unix_echo(to: &Address, kind: i32) -> Attempted {
     let fd = unix_connect(to, kind).at("connect")?;
     echo(fd)
 }

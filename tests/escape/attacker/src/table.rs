@@ -334,8 +334,8 @@ impl Tally {
 /// Every attempt, family by family.
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
-        channel, devices, disk, env, exec, fds, files, filter, misc, mounts, namespaces, net, proc,
-        process, residue, resources, sockets, survive, tty,
+        channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces, net, parser, proc,
+        process, residue, resources, sockets, survive, tls, tty,
     };
     [
         files::TABLE,
@@ -351,6 +351,9 @@ pub fn all() -> impl Iterator<Item = &'static Attempt> {
         tty::TABLE,
         sockets::TABLE,
         net::TABLE,
+        egress::TABLE,
+        parser::TABLE,
+        tls::TABLE,
         channel::TABLE,
         resources::TABLE,
         disk::TABLE,

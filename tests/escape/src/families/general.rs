@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Numbers that have a family of their own.
-const ELSEWHERE: [u16; 12] = [3, 34, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59];
+const ELSEWHERE: [u16; 15] = [3, 34, 37, 38, 39, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59];
 /// How many run at once.
 const AT_ONCE: usize = 6;
 

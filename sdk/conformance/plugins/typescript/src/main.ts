@@ -3,10 +3,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 import {
+  Operation,
   PalisadeError,
   Plugin,
   Veto,
   any,
+  boolean,
   dict,
   integer,
   list,
@@ -15,6 +17,7 @@ import {
   object,
   optional,
   string,
+  type Entry,
   type Event,
 } from "@palisade/plugin";
 
@@ -99,6 +102,76 @@ plugin.tool(
       return told(e);
     }
   },
+);
+
+type Kept = { does: string; with: { [name: string]: any } };
+
+function stored({ does, with: given }: Kept): Promise<unknown> {
+  const { key, value, version, ttl, prefix, after, limit } = given;
+  const entry = (e: Entry | undefined) => (e === undefined ? null : { ...e, ttl: e.ttl ?? null });
+  switch (does) {
+    case "get":
+      return plugin.storage.get(key).then((found) => found ?? null);
+    case "entry":
+      return plugin.storage.entry(key).then(entry);
+    case "set":
+      return plugin.storage.set(key, value, { ttl });
+    case "compare_and_set":
+      return plugin.storage.compareAndSet(key, version, value, { ttl });
+    case "delete":
+      return plugin.storage.delete(key);
+    case "list":
+      return plugin.storage
+        .list(prefix, { after, limit })
+        .then(({ entries, next }) => ({ entries: entries.map(entry), next: next ?? null }));
+    case "transaction":
+      return plugin.storage
+        .transaction([Operation.set(key, value, { version: 0, ttl: 1 }), Operation.delete("old"), Operation.check("c", 4)])
+        .then((done) => ({ ...done, conflict: done.conflict ?? null, found: done.found ?? null }));
+    default:
+      throw new Error("the storage does no " + does);
+  }
+}
+
+plugin.tool("storage", { description: "Keeps something.", inputSchema: { type: "object" } }, (args) =>
+  stored(args as unknown as Kept).catch(told),
+);
+
+plugin.tool(
+  "fetch",
+  {
+    description: "Requests something of the web.",
+    params: {
+      url: string(),
+      method: optional(string()),
+      headers: optional(dict(string())),
+      body: optional(string()),
+      bytes: optional(list(integer())),
+      timeout_ms: optional(integer(), 30000),
+      redirect: optional(boolean()),
+    },
+  },
+  async ({ url, method, headers, body, bytes, timeout_ms, redirect }) => {
+    const answer = await plugin.http.fetch(url, {
+      method,
+      headers,
+      body: bytes ? Uint8Array.from(bytes) : body,
+      timeout: timeout_ms / 1000,
+      redirect,
+    });
+    return {
+      status: answer.status,
+      header: answer.header("X") ?? null,
+      text: answer.text(),
+      length: answer.body.length,
+      url: answer.url,
+      redirects: answer.redirects,
+    };
+  },
+);
+
+plugin.tool("secret", { description: "Gives a secret away.", params: { name: string() } }, ({ name }) =>
+  plugin.secret(name),
 );
 
 plugin.tool(

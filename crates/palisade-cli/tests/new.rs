@@ -1,0 +1,145 @@
+//! `palisade new`, end to end: what it makes works behind the walls, and passes the cases of the
+//! conformance suite that every plugin passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::{fs, path::Path, process::Command};
+
+use palisade_conformance::{TypeScript, copy, drive, root, run};
+use serde_json::Value;
+use support::{Launcher, Place, launchers};
+
+/// Makes a plugin, has `build` finish it, and sees that it is one.
+fn works(lang: &str, command: &[&str], build: impl Fn(&Path)) {
+    for launcher in launchers() {
+        let place = Place::new(launcher);
+        let (status, out, err) = place.run(&["new", "my.greeter-1", "--lang", lang]);
+        assert_eq!((status, err.as_str()), (0, ""), "{lang}, {launcher:?}");
+        assert!(out.contains("palisade call my.greeter-1 greet '{\"name\": \"Ada\"}'"), "{out}");
+        let folder = place.path("my.greeter-1");
+        build(&folder);
+        let (status, _, err) = place.run(&["check", "my.greeter-1"]);
+        assert_eq!(status, 0, "{lang}, {launcher:?}: {err}");
+        for (arguments, result) in [
+            (r#"{"name":"Ada"}"#, "\"Hello, Ada!\"\n"),
+            (r#"{"name":"Ada","times":2}"#, "\"Hello, Ada, Ada!\"\n"),
+        ] {
+            let (status, out, err) = place.run(&["call", "my.greeter-1", "greet", arguments]);
+            assert_eq!((status, out.as_str()), (0, result), "{lang}, {launcher:?}: {err}");
+            assert!(err.contains("greeting"), "its line of log: {err}");
+        }
+        let (status, _, err) = place.run(&["call", "my.greeter-1", "greet", r#"{"nom":"Ada"}"#]);
+        assert_eq!(status, 1, "{err}");
+        if launcher == Launcher::Me {
+            let summary = drive(&folder, command, true, &[]);
+            assert!(summary.starts_with("22 passed, 0 failed"), "{lang}: {summary}");
+            contributes_as_it_says(&folder, command);
+        }
+    }
+}
+
+/// What `--contributes` prints are the tools of the manifest.
+fn contributes_as_it_says(folder: &Path, command: &[&str]) {
+    let printed =
+        run(Command::new(command[0]).args(&command[1..]).arg("--contributes").current_dir(folder));
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let manifest = fs::read_to_string(folder.join("plugin.yaml")).unwrap();
+    let tool = &printed["tools"][0];
+    assert_eq!(printed["tools"].as_array().unwrap().len(), 1);
+    for text in [&tool["name"], &tool["description"]] {
+        assert!(manifest.contains(text.as_str().unwrap()), "{text}");
+    }
+}
+
+#[test]
+fn a_new_plugin_in_python_works() {
+    works("python", &["python3", "main.py"], |folder| {
+        run(Command::new("python3").args(["-B", "-m", "unittest"]).current_dir(folder));
+    });
+}
+
+#[test]
+fn a_new_plugin_in_typescript_works_before_it_is_compiled_and_after() {
+    let compiler = TypeScript::install();
+    works("typescript", &["node", "dist/main.js"], |folder| {
+        run(Command::new("node").args(["--test", "test/greet.test.js"]).current_dir(folder));
+        let work = tempfile::tempdir().unwrap();
+        let work = work.path().join("plugin");
+        copy(folder, &work);
+        fs::remove_dir_all(work.join("dist")).unwrap();
+        compiler.link(&work, false);
+        compiler.compile(&work, ".");
+        for name in ["main.js", "greet.js"] {
+            let read = |folder: &Path| fs::read_to_string(folder.join("dist").join(name)).unwrap();
+            assert!(read(folder) == read(&work), "dist/{name} is not what the compiler makes");
+        }
+    });
+}
+
+#[test]
+fn a_new_plugin_in_rust_works() {
+    works("rust", &["target/release/plugin"], |folder| {
+        // The versions of this work tree, which are on this machine already.
+        fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+        // Dependencies are built once and kept; the program goes where cargo itself would put it.
+        let target = root().join("target/test-packages/rust-plugin");
+        let cargo = |arguments: &[&str]| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(arguments).current_dir(folder);
+            // The tests' own instrumentation is not the plugin's.
+            for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
+                cargo.env_remove(name);
+            }
+            run(cargo.env("CARGO_TARGET_DIR", &target));
+        };
+        cargo(&["test", "--quiet"]);
+        cargo(&["build", "--quiet", "--release"]);
+        fs::create_dir_all(folder.join("target/release")).unwrap();
+        fs::copy(target.join("release/plugin"), folder.join("target/release/plugin")).unwrap();
+    });
+}
+
+#[test]
+fn nothing_that_exists_is_written_over() {
+    let place = Place::new(Launcher::Me);
+    fs::create_dir(place.path("mine")).unwrap();
+    fs::write(place.path("file"), "text").unwrap();
+    for name in ["mine", "file"] {
+        let (status, out, err) = place.run(&["new", name, "--lang", "python"]);
+        assert_eq!((status, out.as_str()), (2, ""));
+        assert!(err.contains("exists already") && err.contains("PAL-USAGE"), "{err}");
+    }
+    assert_eq!(fs::read_dir(place.path("mine")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(place.path("file")).unwrap(), "text");
+}
+
+#[test]
+fn a_name_is_an_id_and_leads_nowhere_else() {
+    let place = Place::new(Launcher::Me);
+    let long = "x".repeat(65);
+    for name in ["", ".", "..", "../x", "a/b", "/tmp/x", "A", "a b", "-a", "a\n", "ä", &long] {
+        let (status, _, _) = place.run(&["new", "--lang", "python", "--", name]);
+        assert_eq!(status, 2, "{name:?}");
+    }
+    assert_eq!(place.run(&["new", "a", "--lang", "cobol"]).0, 2);
+    assert_eq!(place.run(&["new", "a"]).0, 2);
+    assert!(!place.path("a").exists());
+}
+
+#[test]
+fn programs_are_told_as_json() {
+    let place = Place::new(Launcher::Me);
+    let (status, out, err) = place.run(&["new", "greeter", "--lang", "typescript", "--json"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&told["id"], &told["lang"]), (&"greeter".into(), &"typescript".into()));
+    for file in told["files"].as_array().unwrap() {
+        assert!(place.path("greeter").join(file.as_str().unwrap()).is_file(), "{file}");
+    }
+    assert!(told["next"].as_array().unwrap().len() >= 3);
+    let (status, out, _) = place.run(&["new", "greeter", "--lang", "python", "--json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &told["error"]["code"]), (2, &"PAL-USAGE".into()));
+}

@@ -1,0 +1,338 @@
+//! npm as the one who fetches.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use palisade_model::text::escape;
+use serde_json::{Value, json};
+
+use super::{
+    Request, copy::Copier, env, job::Job, last_words, network_hint, npmrc, parent, reach::Reach,
+    store::{Entry, FORMAT, Launch, Store},
+};
+use crate::{
+    CommandError, Context, Package,
+    node::read_manifest,
+    packages::bin_of,
+    script::{Head, head},
+};
+
+/// Scripts that npm runs at an installation.
+const SCRIPTS: [&str; 3] = ["preinstall", "install", "postinstall"];
+/// Words of install scripts that do nothing that the package needs.
+const HARMLESS: [&str; 9] = [
+    "echo ", "husky", "patch-package", "opencollective", "is-ci", "only-allow", "true", "exit 0",
+    "node -e \"console.log",
+];
+
+/// npm, and how it is configured.
+pub(super) struct Npm {
+    pub(super) node: PathBuf,
+    /// npm's own folder.
+    root: PathBuf,
+    npmrc: npmrc::Npmrc,
+}
+
+impl Npm {
+    pub(super) fn find(package: &Package, context: &Context) -> Result<Self, CommandError> {
+        let programs = context.programs();
+        let missing = |_| {
+            CommandError::not_found(
+                "npm packages need Node.js, and no node is found in PATH",
+                "install Node.js with npm",
+            )
+        };
+        let node = programs.node("node").map_err(missing)?;
+        let real_node = node.canonicalize().unwrap_or_else(|_| node.clone());
+        let found = programs.any("npm").ok().and_then(|npm| npm.canonicalize().ok());
+        let beside = parent(&real_node, 2).map(|prefix| prefix.join("lib/node_modules/npm"));
+        let root = found
+            .as_deref()
+            .and_then(|npm| parent(npm, 2))
+            .map(Path::to_path_buf)
+            .into_iter()
+            .chain(beside)
+            .chain([PathBuf::from("/usr/share/nodejs/npm")])
+            .find(|root| root.join("bin/npm-cli.js").is_file())
+            .ok_or_else(|| {
+                CommandError::not_found(
+                    "npm itself is not found beside node",
+                    "install npm, and put its folder in PATH",
+                )
+            })?;
+        let npmrc = npmrc::read(context, &node, &root, package.registry.as_deref())?;
+        Ok(Self { node, root, npmrc })
+    }
+
+    pub(super) fn key_parts(&self) -> Vec<String> {
+        let scopes = self.npmrc.text.lines().filter(|line| line.starts_with('@'));
+        let mut parts: Vec<String> = scopes.map(str::to_owned).collect();
+        parts.push(format!("registry {}", self.npmrc.registry));
+        parts.push(format!("node {}", self.node.display()));
+        parts
+    }
+
+    pub(super) async fn install(
+        &self,
+        request: &Request<'_>,
+        store: &Store,
+        key: &str,
+    ) -> Result<Entry, CommandError> {
+        let package = request.package;
+        let work = store.work()?;
+        let step = |what: &'static str| move |e: std::io::Error| CommandError::cache(what, e);
+        let (input, data, staged) =
+            (work.path().join("input"), work.path().join("data"), work.path().join("tree"));
+        for folder in [&input, &data] {
+            fs::create_dir_all(folder).map_err(step("making the job's folders"))?;
+        }
+        readable(&input).map_err(step("making the job's folders"))?;
+        let write = |path: PathBuf, text: &[u8]| {
+            fs::write(&path, text)
+                .and_then(|()| readable(&path))
+                .map_err(step("writing the job's configuration"))
+        };
+        write(input.join("npmrc"), self.npmrc.text.as_bytes())?;
+        let known = store.lock_file(key).filter(|_| !request.options.refresh);
+        let locked = known.as_deref().and_then(|text| serde_json::from_slice::<Value>(text).ok());
+        let dependencies: BTreeMap<&str, &str> = package
+            .specs
+            .iter()
+            .map(|spec| {
+                let version = spec.request.get(spec.name.len() + 1..).unwrap_or("*");
+                (spec.name.as_str(), if version.is_empty() { "*" } else { version })
+            })
+            .collect();
+        let mut args = vec![format!("{}/bin/npm-cli.js", self.root.display())];
+        match &locked {
+            Some(lock) => {
+                // The same packages as the first time, by their digests.
+                let root = lock.get("packages").and_then(|p| p.get(""));
+                let wanted = root.and_then(|r| r.get("dependencies")).cloned().unwrap_or(json!(dependencies));
+                let manifest = json!({"name": "run", "private": true, "dependencies": wanted});
+                write(input.join("package.json"), manifest.to_string().as_bytes())?;
+                write(input.join("package-lock.json"), lock.to_string().as_bytes())?;
+                args.push("ci".into());
+            }
+            None => {
+                write(input.join("package.json"), br#"{"name":"run","private":true}"#)?;
+                args.push("install".into());
+                args.extend(package.specs.iter().map(|spec| spec.request.clone()));
+            }
+        }
+        for name in ["package.json", "package-lock.json"] {
+            let from = input.join(name);
+            if from.is_file() {
+                // The job's own copies: npm writes to them. Its user is another where Palisade is root.
+                fs::copy(&from, data.join(name)).map_err(step("writing the job's configuration"))?;
+                fs::set_permissions(data.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+                    .map_err(step("writing the job's configuration"))?;
+            }
+        }
+        args.extend(
+            ["--no-audit", "--no-fund", "--no-update-notifier", "--omit=dev", "--loglevel=warn", "--no-progress"]
+                .map(str::to_owned),
+        );
+        if !request.options.allow_scripts {
+            args.push("--ignore-scripts".into());
+        }
+        let mut variables = env([
+            ("npm_config_userconfig", "/plugin/npmrc".into()),
+            ("npm_config_globalconfig", "/plugin/none".into()),
+            ("npm_config_cache", "/data/.npm".into()),
+            ("npm_config_logs_max", "0".into()),
+        ]);
+        let mut code = vec![self.root.clone()];
+        code.extend(self.npmrc.files.iter().cloned());
+        if let Some(file) = request.context.var("NODE_EXTRA_CA_CERTS")
+            && let Ok(real) = Path::new(file).canonicalize()
+        {
+            variables.insert("NODE_EXTRA_CA_CERTS".into(), real.to_string_lossy().into_owned());
+            code.push(real);
+        }
+        let mut authorities = self.npmrc.authorities.clone();
+        authorities.extend(request.options.more_hosts.iter().cloned());
+        // Install scripts are lines for a shell.
+        let shell = ["/bin/sh", "/usr/bin/env"].map(PathBuf::from).to_vec();
+        let programs = if request.options.allow_scripts { shell } else { Vec::new() };
+        let reach = Arc::new(Reach { authorities, watch: Arc::clone(&request.watch) });
+        let job = Job {
+            package: &package.shown(),
+            program: &self.node,
+            args,
+            code,
+            env: variables,
+            input: &input,
+            data: &data,
+            reach: Some(reach),
+            programs,
+            deadline: request.deadline,
+        };
+        let outcome = job.run(request.options, Arc::clone(&request.watch)).await?;
+        if !outcome.exit.is_clean() {
+            return Err(self.failed(package, request.context, &outcome.exit.to_string(), &outcome.lines));
+        }
+        let lock = fs::read(data.join("package-lock.json")).map_err(step("reading npm's lock file"))?;
+        let modules = staged.join("node_modules");
+        fs::create_dir_all(&staged).map_err(step("taking over what npm installed"))?;
+        Copier::new()
+            .folder(&data.join("node_modules"), &modules, &[])
+            .map_err(step("taking over what npm installed"))?;
+        // Tells what the tree is to whoever looks, and to packages that look for their project.
+        fs::write(staged.join("package.json"), br#"{"name":"run","private":true}"#)
+            .map_err(step("taking over what npm installed"))?;
+        let parsed: Value = serde_json::from_slice(&lock).unwrap_or_default();
+        let notes = self.scripts(request, &parsed, &modules)?;
+        let launch = launch(package, &staged)?;
+        let entry = Entry {
+            format: FORMAT,
+            request: package.shown(),
+            digest: String::new(),
+            launch,
+            packages: versions(&parsed),
+            notes,
+        };
+        store.keep(key, &staged, entry, &lock)
+    }
+
+    fn failed(&self, package: &Package, context: &Context, exit: &str, lines: &[String]) -> CommandError {
+        let all = lines.join("\n");
+        if all.contains("E404") || all.contains("ETARGET") || all.contains("code ENOVERSIONS") {
+            return CommandError::NotFound {
+                what: format!("{} is not in the registry {}", package.shown(), self.npmrc.registry),
+                hint: "check its name and version (npm view PACKAGE versions)".into(),
+            };
+        }
+        let words = last_words(lines);
+        CommandError::Install {
+            package: package.shown(),
+            why: if words.is_empty() { format!("npm {exit}") } else { words },
+            hint: network_hint(context),
+        }
+    }
+
+    /// Looks for packages that do not work without what was not run. Gives what is worth a note.
+    fn scripts(
+        &self,
+        request: &Request<'_>,
+        lock: &Value,
+        modules: &Path,
+    ) -> Result<Vec<String>, CommandError> {
+        let mut notes = Vec::new();
+        if request.options.allow_scripts {
+            return Ok(notes);
+        }
+        let packages = lock.get("packages").and_then(Value::as_object);
+        for (path, about) in packages.into_iter().flatten() {
+            let is = |key: &str| about.get(key).and_then(Value::as_bool) == Some(true);
+            let Some(below) = path.strip_prefix("node_modules/").filter(|_| is("hasInstallScript")) else {
+                continue;
+            };
+            let folder = modules.join(below);
+            let Some(manifest) = read_manifest(&folder.join("package.json")) else { continue };
+            let name = below.rsplit("node_modules/").next().unwrap_or(below);
+            let script = |key: &&str| manifest.get("scripts")?.get(*key)?.as_str().map(str::to_owned);
+            let scripts: Vec<String> = SCRIPTS.iter().filter_map(script).collect();
+            let asked_for = request.package.specs.iter().any(|spec| spec.name == name);
+            let builds = folder.join("binding.gyp").is_file() && !has_prebuilt(&folder);
+            let wants = scripts.iter().any(|s| !HARMLESS.iter().any(|h| s.trim_start().starts_with(h)));
+            let shown = escape(name, 120);
+            if builds && !is("optional") {
+                return Err(CommandError::NeedsScripts {
+                    package: shown,
+                    why: "must be compiled when it is installed, and nothing of a package is run here".into(),
+                    hint: hint(request.package),
+                });
+            }
+            if asked_for && wants {
+                return Err(CommandError::NeedsScripts {
+                    package: shown,
+                    why: format!(
+                        "runs a script when it is installed ({}), and nothing of a package is run here",
+                        escape(&scripts.join("; "), 160)
+                    ),
+                    hint: hint(request.package),
+                });
+            }
+            if wants && !is("optional") {
+                notes.push(format!(
+                    "{shown} has an install script that was not run ({})",
+                    escape(&scripts.join("; "), 160)
+                ));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+fn hint(package: &Package) -> String {
+    format!(
+        "install it yourself (npm install --prefix DIR {}), and write node DIR/node_modules/…; or allow its scripts to run behind the walls (--allow-scripts)",
+        package.shown()
+    )
+}
+
+/// Whether a package with a build file brings the result too (prebuildify, node-gyp-build).
+fn has_prebuilt(folder: &Path) -> bool {
+    let any = |below: &str| fs::read_dir(folder.join(below)).is_ok_and(|mut d| d.next().is_some());
+    any("prebuilds") || any("build/Release") || any("lib/binding")
+}
+
+/// What starts it.
+fn launch(package: &Package, tree: &Path) -> Result<Launch, CommandError> {
+    let modules = tree.join("node_modules");
+    let first = package.specs.first().map_or("", |spec| spec.name.as_str());
+    let script = match &package.command {
+        None => bin_of(&modules.join(first), None),
+        Some(command) => package
+            .specs
+            .iter()
+            .find_map(|spec| bin_of(&modules.join(&spec.name), Some(command)))
+            .or_else(|| modules.join(".bin").join(command).canonicalize().ok()),
+    };
+    let root = tree.canonicalize().map_err(|e| CommandError::cache("finding the package", e))?;
+    let script = script.filter(|s| s.starts_with(&root)).ok_or_else(|| {
+        let what = match &package.command {
+            Some(command) => format!("{} brings no command {}", package.shown(), escape(command, 80)),
+            None => format!("{} brings no command, or several of which none has its name", package.shown()),
+        };
+        CommandError::NotFound { what, hint: "name the command: npx -y -p PACKAGE COMMAND".into() }
+    })?;
+    let relative = script.strip_prefix(&root).unwrap_or(&script).to_string_lossy().into_owned();
+    Ok(match head(&script)? {
+        Head::Script { interpreter, flags } => {
+            let name = interpreter.rsplit('/').next().unwrap_or_default();
+            if palisade_process::programs::is_node(name) {
+                Launch::Node { flags, script: relative }
+            } else {
+                Launch::Program { file: relative }
+            }
+        }
+        Head::Program if is_javascript(&script) => Launch::Node { flags: Vec::new(), script: relative },
+        Head::Program => Launch::Program { file: relative },
+    })
+}
+
+fn is_javascript(path: &Path) -> bool {
+    path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "js" | "mjs" | "cjs"))
+}
+
+fn versions(lock: &Value) -> Vec<String> {
+    let packages = lock.get("packages").and_then(Value::as_object);
+    let named = |(path, about): (&String, &Value)| {
+        let name = path.rsplit_once("node_modules/")?.1;
+        let version = about.get("version")?.as_str()?;
+        Some(escape(&format!("{name}@{version}"), 200))
+    };
+    packages.into_iter().flatten().filter_map(named).collect()
+}
+
+/// Lets the job's user read it, who is another one where Palisade is root. The folder around is closed.
+fn readable(path: &Path) -> std::io::Result<()> {
+    let mode = if path.is_dir() { 0o755 } else { 0o644 };
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}

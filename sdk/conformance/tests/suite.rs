@@ -1,0 +1,92 @@
+//! Every SDK passes every case, and its own tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout)]
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
+
+use palisade_conformance::{TypeScript, copy, drive, root, run};
+
+/// Cases that a language cannot pass are named in its README and nowhere else.
+fn passes(sdk: &str, folder: &Path, command: &[&str], lacks: &[&str], at_least: usize) {
+    let summary = drive(folder, command, false, lacks);
+    println!("{sdk}: {summary}");
+    let passed: usize = summary.split(' ').next().unwrap().parse().unwrap();
+    assert!(passed >= at_least, "{sdk}: {summary}");
+}
+
+#[test]
+fn python_passes_the_suite() {
+    let folder = root().join("sdk/conformance/plugins/python");
+    passes("python", &folder, &["python3", "main.py"], &[], 95);
+}
+
+#[test]
+fn rust_passes_the_suite() {
+    let folder = root().join("sdk/conformance/plugins/rust");
+    passes("rust", &folder, &[env!("CARGO_BIN_EXE_conformance-plugin")], &[], 95);
+}
+
+#[test]
+fn typescript_passes_the_suite() {
+    let compiler = TypeScript::install();
+    let folder = scratch("conformance");
+    copy(&root().join("sdk/conformance/plugins/typescript"), &folder);
+    compiler.link(&folder, true);
+    compiler.compile(&folder, ".");
+    let lacks = ["threads", "big-integers"];
+    passes("typescript", &folder, &["node", "dist/main.js"], &lacks, 83);
+}
+
+#[test]
+fn the_tests_of_the_python_sdk_pass() {
+    let folder = root().join("sdk/python");
+    run(Command::new("python3").args(["-m", "unittest", "--quiet"]).current_dir(folder));
+}
+
+#[test]
+fn the_tests_of_the_typescript_sdk_pass() {
+    let compiler = TypeScript::install();
+    let folder = scratch("tests");
+    copy(&root().join("sdk/typescript"), &folder);
+    compiler.link(&folder, false);
+    compiler.compile(&folder, "test");
+    let tests = fs::read_dir(folder.join("build/test")).unwrap().map(|entry| entry.unwrap().path());
+    let tests: Vec<_> = tests.filter(|path| path.to_string_lossy().ends_with(".test.js")).collect();
+    assert!(tests.len() >= 3, "{tests:?}");
+    run(Command::new("node").arg("--test").args(tests).current_dir(&folder));
+}
+
+/// `palisade new` gives away what is in `dist`, so that it must be what the sources say.
+#[test]
+fn what_is_kept_of_the_typescript_sdk_is_what_the_compiler_makes() {
+    let compiler = TypeScript::install();
+    let folder = scratch("dist");
+    copy(&root().join("sdk/typescript"), &folder);
+    fs::remove_dir_all(folder.join("dist")).unwrap();
+    compiler.link(&folder, false);
+    compiler.compile(&folder, ".");
+    let (made, kept) = (files(&folder.join("dist")), files(&root().join("sdk/typescript/dist")));
+    let advice = "run `npm install && npm run build` in sdk/typescript";
+    assert!(made.keys().eq(kept.keys()), "{:?}, {:?}: {advice}", made.keys(), kept.keys());
+    for (name, text) in made {
+        assert!(kept[&name] == text, "dist/{name} is not what the compiler makes: {advice}");
+    }
+}
+
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read_to_string(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// An empty folder below `target`.
+fn scratch(name: &str) -> std::path::PathBuf {
+    let folder = root().join("target/test-packages/typescript-work").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
