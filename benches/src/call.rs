@@ -2,7 +2,8 @@
 //!
 //! One caller, one call at a time. Four ways from the caller to the same C program and back, in the same
 //! rounds: a raw blocking socket pair; our protocol on such a pair without walls; the lane of an instance
-//! behind its walls; and `plugin.call` with gate, rates and a record on disk.
+//! behind its walls; and `plugin.call` with gate, rates and a record on disk. In the same rounds, too,
+//! `plugin.call` to the same echo written with each SDK.
 //!
 //! All of it is bound to one processor: across two, most of the time would be the wake-up of an idle
 //! processor, which differs from run to run and is the same for all four ways. `.unpinned` shows it.
@@ -30,6 +31,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     plugin::{Plugin, Result, Silent, initialize},
     report::{Row, Samples},
+    sdk::{self, SDKS},
 };
 
 const ROUNDS: usize = 300;
@@ -92,12 +94,14 @@ impl Drop for Bare {
     }
 }
 
-/// The four ways, ready.
+/// The ways, ready.
 struct Ways {
     raw: (Bare, UnixStream),
     peer: (Bare, Peer),
     lane: (ProcessBackend, Arc<dyn Instance>),
     host: (Host, palisade_host::Plugin),
+    /// In the order of [`SDKS`].
+    sdks: Vec<palisade_host::Plugin>,
     args: Box<RawValue>,
 }
 
@@ -121,11 +125,20 @@ impl Ways {
         std::fs::write(plugin.root().join("plugin.toml"), MANIFEST)?;
         let loaded = host.load(plugin.root()).await?;
         loaded.start().await?;
+        let mut sdks = Vec::new();
+        for name in SDKS {
+            let folder = state.join(name);
+            sdk::make(name, &folder)?;
+            let plugin = host.load(&folder).await?;
+            plugin.start().await.map_err(|e| format!("the plugin in {name}: {e}"))?;
+            sdks.push(plugin);
+        }
         Ok(Self {
             raw,
             peer: (child, peer),
             lane: (backend, instance),
             host: (host, loaded),
+            sdks,
             args: RawValue::from_string(MESSAGE.to_owned())?,
         })
     }
@@ -156,8 +169,12 @@ impl Ways {
     }
 
     async fn host(&self) -> Result<()> {
-        check(self.host.1.call("echo", &self.args).await?.bytes())
+        echo(&self.host.1, &self.args).await
     }
+}
+
+async fn echo(plugin: &palisade_host::Plugin, args: &RawValue) -> Result<()> {
+    check(plugin.call("echo", args).await?.bytes())
 }
 
 /// An answer that is not the message would mean that something else was measured.
@@ -171,6 +188,7 @@ struct Times {
     peer: Samples,
     lane: Samples,
     host: Samples,
+    sdks: [Samples; SDKS.len()],
 }
 
 /// Times `CALLS` of one way; the mean is the sample.
@@ -197,6 +215,9 @@ async fn measure() -> Result<Times> {
         time!(ways.peer().await, times.peer, counted);
         time!(ways.lane().await, times.lane, counted);
         time!(ways.host().await, times.host, counted);
+        for (plugin, samples) in ways.sdks.iter().zip(&mut times.sdks) {
+            time!(echo(plugin, &ways.args).await, samples, counted);
+        }
     }
     ways.host.0.shutdown().await?;
     Ok(times)
@@ -236,6 +257,10 @@ pub(crate) fn run() -> Result<Vec<Row>> {
             let row = Row::new(&format!("call_vs_socketpair{suffix}{name}"), "us", samples);
             let row = row.against(&times.raw);
             rows.push(if suffix.is_empty() && name.is_empty() { row.aim(2.5) } else { row });
+        }
+        for (name, samples) in SDKS.iter().zip(&times.sdks) {
+            let row = Row::new(&format!("call_vs_socketpair{suffix}.{name}"), "us", samples);
+            rows.push(row.against(&times.raw));
         }
         rows.push(Row::new(&format!("call_vs_socketpair{suffix}.raw"), "us", &times.raw));
     }

@@ -6,11 +6,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod call;
+mod egress;
 mod gate;
 mod launch;
 mod memory;
 mod plugin;
 mod report;
+mod sdk;
 mod storage;
 
 use std::process::ExitCode;
@@ -18,12 +20,13 @@ use std::process::ExitCode;
 use plugin::Result;
 use report::Row;
 
-const NAMES: [&str; 5] = [
+const NAMES: &[&str] = &[
     "launch_vs_bwrap",
     "call_vs_socketpair",
     "gate_decision",
     "rss_per_idle_process_plugin",
     "storage_vs_sqlite",
+    "egress",
 ];
 
 fn bench(name: &str) -> Result<Vec<Row>> {
@@ -33,6 +36,8 @@ fn bench(name: &str) -> Result<Vec<Row>> {
         "gate_decision" => gate::run(),
         "rss_per_idle_process_plugin" => memory::run(),
         "storage_vs_sqlite" => storage::run(),
+        // One run gives both.
+        "egress" | "egress_throughput" | "egress_connect_latency" => egress::run(),
         other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
     }
 }
@@ -52,6 +57,9 @@ fn run(names: &[&str], json: bool) -> Result<()> {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|a| a == sdk::PLUGIN_ARGUMENT) {
+        return sdk::run();
+    }
     let json = args.iter().any(|a| a == "--json");
     let names: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--json").collect();
     let names = match names.as_slice() {

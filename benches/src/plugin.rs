@@ -36,6 +36,11 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// Compiles `plugin.c` statically with the machine's C compiler.
     pub(crate) fn build() -> Result<Self> {
+        Self::build_from("plugin.c")
+    }
+
+    /// Compiles another program of this folder in its place.
+    pub(crate) fn build_from(source: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         // The plugin's own user must be able to walk here.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
@@ -43,7 +48,7 @@ impl Plugin {
         let (root, data) = (real.join("plugin"), real.join("data"));
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(&data)?;
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         let status = Command::new("cc")
             .args([
                 "-O2",

@@ -157,8 +157,9 @@ impl Bare {
             )?;
             set.execute(params![key(n), value, i64::try_from(n)?])?;
         } else {
-            let mut get =
-                self.0.prepare_cached("SELECT value, version, expires FROM entries WHERE key = ?1")?;
+            let mut get = self
+                .0
+                .prepare_cached("SELECT value, version, expires FROM entries WHERE key = ?1")?;
             let found: Option<(String, i64, Option<i64>)> =
                 get.query_row([key(n)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
             std::hint::black_box(found);

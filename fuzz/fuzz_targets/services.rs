@@ -1,7 +1,10 @@
 //! Parameters of every built-in service, through the broker: each is answered, and none fails within.
 #![no_main]
 
-use std::{sync::Arc, sync::OnceLock};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use libfuzzer_sys::fuzz_target;
 use palisade_audit::{BoxFuture, MemoryRecorder, SystemClock};
@@ -38,13 +41,11 @@ struct Room {
 }
 
 fn room() -> Room {
-    // In memory where there is such a place: each write is synced.
-    let memory = std::path::Path::new("/dev/shm");
-    let folder = match memory.is_dir() {
-        true => tempfile::tempdir_in(memory),
-        false => tempfile::tempdir(),
-    };
-    let folder = folder.expect("a folder").keep();
+    // In memory where there is such a place, since each write is synced; emptied by the next run.
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = parent.join("palisade-fuzz-services");
+    let _ = std::fs::remove_dir_all(&folder);
     let gate = Gate::new(Arc::new(MemoryRecorder::new(100)));
     let data = Arc::new(Data::new());
     data.provide("echo", |_, params| async { Ok(params) }).expect("a name");
@@ -54,13 +55,18 @@ fn room() -> Room {
         sink,
         bus: LocalBus::new(),
         storage: Storage::open(folder, Arc::new(SystemClock)).expect("a folder"),
-        http: Fetcher::new(gate.clone(), Guard::new(AddressPolicy::new()), Tls::new().expect("TLS")),
+        http: Fetcher::new(
+            gate.clone(),
+            Guard::new(AddressPolicy::new()),
+            Tls::new().expect("TLS"),
+        ),
         data,
         secrets: Arc::new(NoSecrets),
     };
     builtin.register(&services).expect("names of their own");
     // Nobody listens on port 9 (discard) of this machine.
-    let rights = ["storage.kv:*", "event.publish:>", "host.call:*", "secret:*", "net.http:127.0.0.1:9"];
+    let rights =
+        ["storage.kv:*", "event.publish:>", "host.call:*", "secret:*", "net.http:127.0.0.1:9"];
     let rules = Rules::new(rights.iter().map(|r| r.parse().expect("a right")).collect(), []);
     let origin = Origin::Folder { path: "/srv/p".into(), owner: 1000 };
     let plugin = Arc::new(PluginRef { id: PluginId::parse("p").expect("an id"), origin });

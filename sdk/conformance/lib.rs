@@ -118,6 +118,33 @@ impl TypeScript {
     }
 }
 
+/// Tests and builds a plugin in Rust that `palisade new` made, and puts its program where its manifest
+/// wants it. Dependencies are built once and kept in `target/test-packages`.
+///
+/// # Panics
+/// If that fails.
+pub fn build_rust(folder: &Path) {
+    let target = root().join("target/test-packages/rust-plugin");
+    fs::create_dir_all(&target).expect("a folder for builds");
+    // Every such program has the same name there.
+    let lock = File::create(target.join("lock")).expect("a lock file");
+    lock.lock().expect("the lock");
+    // The versions of this work tree, which are on this machine already.
+    fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).expect("a copy");
+    for what in ["test", "build"] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([what, "--quiet", "--release"]).current_dir(folder);
+        // The instrumentation of these tests is not the plugin's.
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
+            cargo.env_remove(name);
+        }
+        run(cargo.env("CARGO_TARGET_DIR", &target));
+    }
+    let place = folder.join("target/release");
+    fs::create_dir_all(&place).expect("a folder");
+    fs::copy(target.join("release/plugin"), place.join("plugin")).expect("the program");
+}
+
 /// Copies a folder and what is below it, without `node_modules`.
 ///
 /// # Panics

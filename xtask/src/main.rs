@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | lint | fuzz | escape | bench`.
+//! The project's own commands: `cargo xtask test | lint | fuzz | escape | vm | bench`.
 //!
 //! Each command installs what it needs where it may (see `tools`), says what it runs before it runs it,
 //! and how long it took. Nothing here knows anything about Palisade itself.
@@ -11,6 +11,7 @@ mod lint;
 mod step;
 mod test;
 mod tools;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Run the escape suite and print what each attempt achieved
     Escape(escape::Args),
+    /// Try the walls on other kernels and systems, in small machines under QEMU
+    Vm(vm::Args),
     /// Measure, each number against a baseline of the same run
     Bench(BenchArgs),
 }
@@ -43,7 +46,7 @@ enum Command {
 #[derive(clap::Args)]
 struct BenchArgs {
     /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`,
-    /// `storage_vs_sqlite`, or `all`
+    /// `storage_vs_sqlite`, `egress` (`egress_throughput` and `egress_connect_latency`), or `all`
     #[arg(required = true)]
     names: Vec<String>,
     /// An array of {name, value, unit, baseline, ratio} instead of a table
@@ -52,7 +55,7 @@ struct BenchArgs {
 }
 
 fn bench(args: &BenchArgs) -> Result {
-    tools::ensure(&[tools::CC, tools::BWRAP])?;
+    tools::ensure(&[tools::CC, tools::BWRAP, tools::PYTHON, tools::NODE])?;
     let mut run = step::cargo(["run", "--release", "--quiet", "--package", "palisade-bench", "--"]);
     run.args(&args.names);
     if args.json {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Escape(args) => escape::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench(&args),
     };
     match result {

@@ -34,6 +34,12 @@ pub(crate) const PYTHON: Tool =
     Tool { program: "python3", source: Source::Apt("python3"), needed_for: "plugins in Python" };
 pub(crate) const NODE: Tool =
     Tool { program: "node", source: Source::Apt("nodejs"), needed_for: "plugins in JavaScript" };
+/// Packages of Node.js that are not Debian's bring npm with them.
+pub(crate) const NPM: Tool = Tool {
+    program: "npm",
+    source: Source::Apt("npm"),
+    needed_for: "the TypeScript compiler, and servers from the npm registry",
+};
 pub(crate) const BWRAP: Tool = Tool {
     program: "bwrap",
     source: Source::Apt("bubblewrap"),
@@ -43,6 +49,21 @@ pub(crate) const CC: Tool =
     Tool { program: "cc", source: Source::Apt("gcc"), needed_for: "everything: it links" };
 pub(crate) const CXX: Tool =
     Tool { program: "c++", source: Source::Apt("g++"), needed_for: "libFuzzer" };
+pub(crate) const QEMU: Tool = Tool {
+    program: "qemu-system-x86_64",
+    source: Source::Apt("qemu-system-x86"),
+    needed_for: "the small machines",
+};
+pub(crate) const MMDEBSTRAP: Tool = Tool {
+    program: "mmdebstrap",
+    source: Source::Apt("mmdebstrap"),
+    needed_for: "the small machine with Debian",
+};
+pub(crate) const MKE2FS: Tool = Tool {
+    program: "mke2fs",
+    source: Source::Apt("e2fsprogs"),
+    needed_for: "the small machine with Debian",
+};
 pub(crate) const NEXTEST: Tool = Tool {
     program: "cargo-nextest",
     source: Source::Crate("cargo-nextest", "0.9.143"),

@@ -7,6 +7,7 @@ use palisade_broker::Caller;
 use palisade_host::{Control, Host, LoadOptions, Plugin};
 use palisade_model::{Failure, text::escape};
 use palisade_policy::OperatorPolicy;
+use palisade_sandbox::Backend;
 use palisade_services::log::LogSink;
 
 use crate::{cli::PluginArgs, trouble::Trouble};
@@ -33,7 +34,18 @@ impl Session {
         audit: Option<&Path>,
         sink: Option<Arc<dyn LogSink>>,
     ) -> Result<Self, Trouble> {
-        let mut builder = Host::builder().policy(policy).backends(palisade_process::backends());
+        Self::open_with(palisade_process::backends(), state_dir, policy, audit, sink).await
+    }
+
+    /// [`Session::open`] with backends that are in use already.
+    pub(crate) async fn open_with(
+        backends: Vec<Arc<dyn Backend>>,
+        state_dir: Option<&Path>,
+        policy: OperatorPolicy,
+        audit: Option<&Path>,
+        sink: Option<Arc<dyn LogSink>>,
+    ) -> Result<Self, Trouble> {
+        let mut builder = Host::builder().policy(policy).backends(backends);
         if let Some(path) = state_dir {
             builder = builder.state_dir(path);
         }

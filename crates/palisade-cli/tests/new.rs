@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, path::Path, process::Command};
 
-use palisade_conformance::{TypeScript, copy, drive, root, run};
+use palisade_conformance::{TypeScript, build_rust, copy, drive, root, run};
 use serde_json::Value;
 use support::{Launcher, Place, launchers};
 
@@ -80,25 +80,61 @@ fn a_new_plugin_in_typescript_works_before_it_is_compiled_and_after() {
 
 #[test]
 fn a_new_plugin_in_rust_works() {
+    // The program is made of the same files for every launcher.
+    let built = tempfile::tempdir().unwrap();
+    let program = built.path().join("plugin");
     works("rust", &["target/release/plugin"], |folder| {
-        // The versions of this work tree, which are on this machine already.
-        fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-        // Dependencies are built once and kept; the program goes where cargo itself would put it.
-        let target = root().join("target/test-packages/rust-plugin");
-        let cargo = |arguments: &[&str]| {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(arguments).current_dir(folder);
-            // The tests' own instrumentation is not the plugin's.
-            for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
-                cargo.env_remove(name);
-            }
-            run(cargo.env("CARGO_TARGET_DIR", &target));
-        };
-        cargo(&["test", "--quiet"]);
-        cargo(&["build", "--quiet", "--release"]);
-        fs::create_dir_all(folder.join("target/release")).unwrap();
-        fs::copy(target.join("release/plugin"), folder.join("target/release/plugin")).unwrap();
+        let place = folder.join("target/release/plugin");
+        if program.exists() {
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::copy(&program, place).unwrap();
+        } else {
+            build_rust(folder);
+            fs::copy(place, &program).unwrap();
+        }
     });
+}
+
+/// The guide changes what `palisade new` makes; its files are taken from its page.
+#[test]
+fn the_guide_is_right() {
+    let page = fs::read_to_string(root().join("docs/how-to/write-a-plugin.md")).unwrap();
+    let block = |name: &str| {
+        let marker = format!("<!-- file: {name} -->\n```");
+        let (_, rest) = page.split_once(&marker).unwrap_or_else(|| panic!("no {marker}"));
+        let (_, rest) = rest.split_once('\n').unwrap();
+        rest.split_once("\n```").unwrap().0.to_owned() + "\n"
+    };
+    for (lang, program) in
+        [("python", "main.py"), ("typescript", "src/main.ts"), ("rust", "src/main.rs")]
+    {
+        let place = Place::new(Launcher::Me);
+        assert_eq!(place.run(&["new", "greeter", "--lang", lang]).0, 0);
+        let folder = place.path("greeter");
+        let entry_of = |manifest: &str| {
+            let (_, entry) = manifest.split_once("entry:\n").unwrap();
+            entry.lines().take(2).collect::<Vec<_>>().join("\n")
+        };
+        let theirs = entry_of(&fs::read_to_string(folder.join("plugin.yaml")).unwrap());
+        let manifest = block("plugin.yaml");
+        let manifest = manifest.replace(&entry_of(&manifest), &theirs);
+        fs::write(folder.join("plugin.yaml"), manifest).unwrap();
+        fs::write(folder.join(program), block(&format!("{lang}/{program}"))).unwrap();
+        match lang {
+            "typescript" => {
+                let compiler = TypeScript::install();
+                compiler.link(&folder, false);
+                compiler.compile(&folder, ".");
+            }
+            "rust" => build_rust(&folder),
+            _ => {}
+        }
+        let call = ["call", "greeter", "greet", r#"{"name":"Ada","times":2}"#];
+        let (status, _, err) = place.run(&call);
+        assert_eq!(status, 3, "{lang}: {err}");
+        let (status, out, err) = place.run(&[&call[..], &["--grant-all"]].concat());
+        assert_eq!((status, out.as_str()), (0, "\"Hello, Ada, Ada!\"\n"), "{lang}: {err}");
+    }
 }
 
 #[test]

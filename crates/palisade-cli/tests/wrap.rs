@@ -305,3 +305,84 @@ fn a_backup_that_others_could_have_written_is_not_read() {
     );
     assert_eq!(now, then, "its meaning is restored without it");
 }
+
+/// Answers `initialize`, has one tool, and that tells the environment.
+const SERVER: &str = r#"
+import json, os, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    result = {}
+    if message["method"] == "initialize":
+        result = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}},
+                  "serverInfo": {"name": "env", "version": "1"}}
+    elif message["method"] == "tools/list":
+        result = {"tools": [{"name": "env", "inputSchema": {"type": "object"}}]}
+    elif message["method"] == "tools/call":
+        result = {"content": [{"type": "text", "text": json.dumps(dict(os.environ))}]}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"#;
+
+#[test]
+fn a_client_that_starts_what_stands_in_the_file_has_a_server_with_its_secret() {
+    let place = Place::new();
+    let server = place.write("server.py", SERVER, 0o644);
+    let text = format!(
+        r#"{{"mcpServers": {{"env": {{"command": "python3", "args": ["{}"],
+            "env": {{"API_TOKEN": "{TOKEN}", "REGION": "eu", "LD_AUDIT": "/x"}}}}}}}}"#,
+        server.display()
+    );
+    let config = place.write("mcp.json", &text, 0o600);
+    let said = place.done("wrap", &config, &[]);
+    assert!(said.contains("LD_AUDIT does not reach it"), "{said}");
+    let now: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let entry = &now["mcpServers"]["env"];
+    let args = entry["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
+    let args: Vec<String> = args.collect();
+    assert!(!args.join(" ").contains(TOKEN), "no secret among the arguments");
+
+    let message = |id: u32, method: &str, params: Value| {
+        serde_json::json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+            .to_string()
+    };
+    let initialize = serde_json::json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"},
+    });
+    let lines = [
+        message(1, "initialize", initialize),
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned(),
+        message(2, "tools/list", serde_json::json!({})),
+        message(3, "tools/call", serde_json::json!({"name": "env", "arguments": {}})),
+    ];
+    let mut client = std::process::Command::new(entry["command"].as_str().unwrap())
+        .args(&args)
+        // As a client does it: its own environment, and what stands in the file.
+        .env("CLIENT_VARIABLE", "1")
+        .env("REGION", entry["env"]["REGION"].as_str().unwrap())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let mut stdout = std::io::BufReader::new(client.stdout.take().unwrap());
+    let mut answer = String::new();
+    for line in lines {
+        std::io::Write::write_all(&mut stdin, format!("{line}\n").as_bytes()).unwrap();
+        if line.contains("\"id\"") {
+            answer.clear();
+            std::io::BufRead::read_line(&mut stdout, &mut answer).unwrap();
+        }
+    }
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    let answer: Value = serde_json::from_str(&answer)
+        .unwrap_or_else(|_| panic!("{answer}: {}", String::from_utf8_lossy(&output.stderr)));
+    let told =
+        answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    let environment: Value = serde_json::from_str(told).unwrap();
+    assert_eq!(environment["API_TOKEN"], TOKEN);
+    assert_eq!(environment["REGION"], "eu");
+    assert_eq!(environment.get("CLIENT_VARIABLE"), None);
+}

@@ -31,7 +31,10 @@ pub fn analyse(argv: &[String], context: &Context) -> Result<Command, CommandErr
     let mut rest = argv;
     for _ in 0..MAX_WRAPPERS {
         let [program, args @ ..] = rest else {
-            return Err(CommandError::usage("there is no command", "name the server's command after --"));
+            return Err(CommandError::usage(
+                "there is no command",
+                "name the server's command after --",
+            ));
         };
         match base_name(program) {
             "env" => rest = behind_env(args, &mut context, &mut extra)?,
@@ -101,7 +104,12 @@ fn behind_env<'a>(
     Ok(rest)
 }
 
-fn one(name: &str, program: &str, args: &[String], context: &Context) -> Result<Command, CommandError> {
+fn one(
+    name: &str,
+    program: &str,
+    args: &[String],
+    context: &Context,
+) -> Result<Command, CommandError> {
     if let Some(command) = packages::parse(name, args, context)? {
         return Ok(command);
     }
@@ -125,7 +133,9 @@ fn one(name: &str, program: &str, args: &[String], context: &Context) -> Result<
 fn interpreter(
     program: &str,
     context: &Context,
-    find: impl FnOnce(&palisade_process::programs::Programs) -> Result<PathBuf, palisade_sandbox::SandboxError>,
+    find: impl FnOnce(
+        &palisade_process::programs::Programs,
+    ) -> Result<PathBuf, palisade_sandbox::SandboxError>,
 ) -> Result<PathBuf, CommandError> {
     if !program.contains('/') {
         return find(&context.programs()).map_err(|e| match e {
@@ -146,7 +156,11 @@ fn interpreter(
 }
 
 /// A program that is neither Node.js nor Python: perhaps a script of one of them.
-pub(crate) fn plain(path: &Path, args: &[String], context: &Context) -> Result<Start, CommandError> {
+pub(crate) fn plain(
+    path: &Path,
+    args: &[String],
+    context: &Context,
+) -> Result<Start, CommandError> {
     let real = path.canonicalize().map_err(|e| {
         CommandError::not_found(
             format!("{}: {e}", escape(&path.to_string_lossy(), SHOWN)),
@@ -176,12 +190,9 @@ pub(crate) fn plain(path: &Path, args: &[String], context: &Context) -> Result<S
     let mut code: Vec<PathBuf> = own_prefix(&real, context).into_iter().collect();
     code.extend(archives(args, context));
     Ok(Start {
-        program: Program {
-            runtime: Runtime::Native,
-            file: utf8(path)?,
-            args: args.to_vec(),
-        },
+        program: Program { runtime: Runtime::Native, file: utf8(path)?, args: args.to_vec() },
         code,
+        programs: Vec::new(),
         env: Default::default(),
         identity: utf8(&real)?,
         paths: path_arguments(args, context),
@@ -195,7 +206,10 @@ fn found(interpreter: &str, context: &Context) -> Result<PathBuf, CommandError> 
     let by_name = |p: &palisade_process::programs::Programs| p.any(&name);
     if interpreter.starts_with('/') && !Path::new(interpreter).is_file() {
         return Err(CommandError::not_found(
-            format!("the script's first line names {}, which is not there", escape(interpreter, SHOWN)),
+            format!(
+                "the script's first line names {}, which is not there",
+                escape(interpreter, SHOWN)
+            ),
             "install the server anew, so that its scripts name an interpreter of this machine",
         ));
     }
@@ -229,7 +243,9 @@ fn refused(name: &str, args: &[String]) -> Option<CommandError> {
     let first = args.first().map_or("", String::as_str);
     let (what, hint): (String, &str) = match name {
         "sh" | "bash" | "dash" | "zsh" | "fish" | "ksh" | "pwsh" | "powershell" | "cmd" => (
-            format!("{name} starts programs that are only known once it runs, so they cannot be shown to it"),
+            format!(
+                "{name} starts programs that are only known once it runs, so they cannot be shown to it"
+            ),
             "write the command that it would start, and pass variables with env NAME=VALUE or --grant env:NAME",
         ),
         "docker" | "podman" | "nerdctl" => (
@@ -241,10 +257,16 @@ fn refused(name: &str, args: &[String]) -> Option<CommandError> {
             "most packages run on Node.js: write npx -y PKG, or node SCRIPT",
         ),
         "deno" => ("deno is not supported".into(), "where the server is on npm, write npx -y PKG"),
-        "go" | "cargo" | "dotnet" | "mvn" | "gradle" | "make" if matches!(first, "run" | "exec" | "tool") || name == "make" => (
-            format!("{name} {first} builds the program each time, which needs the network and the whole toolchain"),
-            "build it once and name the program that comes out",
-        ),
+        "go" | "cargo" | "dotnet" | "mvn" | "gradle" | "make"
+            if matches!(first, "run" | "exec" | "tool") || name == "make" =>
+        {
+            (
+                format!(
+                    "{name} {first} builds the program each time, which needs the network and the whole toolchain"
+                ),
+                "build it once and name the program that comes out",
+            )
+        }
         "npm" | "pnpm" | "yarn" => (
             format!("{name} {first} runs a shell line from package.json").trim_end().to_owned(),
             "write what it runs (node SCRIPT, see \"scripts\" in package.json), or npx PKG",

@@ -49,7 +49,8 @@ impl Context {
 
     /// A path as a command line has it, made absolute; `~/` is the home.
     pub(crate) fn absolute(&self, path: &str) -> PathBuf {
-        let from_home = path.strip_prefix("~/").and_then(|rest| Some(self.home.as_ref()?.join(rest)));
+        let from_home =
+            path.strip_prefix("~/").and_then(|rest| Some(self.home.as_ref()?.join(rest)));
         normal(&from_home.unwrap_or_else(|| self.directory.join(path)))
     }
 
@@ -58,10 +59,19 @@ impl Context {
     pub(crate) fn is_too_wide(&self, folder: &Path) -> bool {
         let depth = folder.components().filter(|c| matches!(c, Component::Normal(_))).count();
         let at_home = self.home.as_ref().is_some_and(|home| {
-            let wide = ["Desktop", "Documents", "Downloads", ".config", ".local", ".local/share", ".cache"];
+            let wide = [
+                "Desktop",
+                "Documents",
+                "Downloads",
+                ".config",
+                ".local",
+                ".local/share",
+                ".cache",
+            ];
             home.starts_with(folder) || wide.iter().any(|name| home.join(name) == folder)
         });
-        let system = ["/usr/local", "/usr/share", "/usr/bin", "/usr/local/bin", "/var/lib", "/var/tmp"];
+        let system =
+            ["/usr/local", "/usr/share", "/usr/bin", "/usr/local/bin", "/var/lib", "/var/tmp"];
         depth <= 1 || at_home || system.iter().any(|s| Path::new(s) == folder)
     }
 }

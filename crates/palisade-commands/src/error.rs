@@ -120,8 +120,9 @@ impl From<CommandError> for Failure {
             | CommandError::Install { hint, .. } => Failure::new(code, message).hint(hint),
             CommandError::Sandbox(error) => error.into(),
             CommandError::NoBackend(error) => error.into(),
-            CommandError::Deadline { .. } => Failure::new(code, message)
-                .hint("try again, or look whether the registry answers"),
+            CommandError::Deadline { .. } => {
+                Failure::new(code, message).hint("try again, or look whether the registry answers")
+            }
             _ => Failure::new(code, message),
         }
     }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod analyse;
+mod companions;
 mod context;
 mod error;
 mod node;

@@ -5,7 +5,7 @@
 //! written.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use palisade_sandbox::{Program, Runtime};
 use crate::{
     CommandError, Context, Start,
     analyse::{SHOWN, utf8},
+    companions,
     options::Options,
     script,
     start::path_arguments,
@@ -24,17 +25,39 @@ use crate::{
 /// Node's own options that take their value from the next word (`node --help`).
 const OPTIONS: Options<'static> = Options {
     valued: &[
-        "-r", "--require", "--import", "--loader", "--experimental-loader", "-C", "--conditions",
-        "--env-file", "--env-file-if-exists", "--title", "--icu-data-dir", "--input-type",
-        "--experimental-default-type", "--diagnostic-dir", "--redirect-warnings", "--max-http-header-size",
-        "--disable-warning", "--openssl-config", "--tls-cipher-list", "--unhandled-rejections",
+        "-r",
+        "--require",
+        "--import",
+        "--loader",
+        "--experimental-loader",
+        "-C",
+        "--conditions",
+        "--env-file",
+        "--env-file-if-exists",
+        "--title",
+        "--icu-data-dir",
+        "--input-type",
+        "--experimental-default-type",
+        "--diagnostic-dir",
+        "--redirect-warnings",
+        "--max-http-header-size",
+        "--disable-warning",
+        "--openssl-config",
+        "--tls-cipher-list",
+        "--unhandled-rejections",
     ],
     ending: &["-e", "--eval", "-p", "--print", "-pe"],
 };
 /// Options whose value may be a file.
 const FILES: [&str; 8] = [
-    "-r", "--require", "--import", "--loader", "--experimental-loader", "--env-file",
-    "--env-file-if-exists", "--openssl-config",
+    "-r",
+    "--require",
+    "--import",
+    "--loader",
+    "--experimental-loader",
+    "--env-file",
+    "--env-file-if-exists",
+    "--openssl-config",
 ];
 /// Tools that run another script, named as their first operand.
 const RUNNERS: [&str; 4] = ["tsx", "ts-node", "ts-node-esm", "nodemon"];
@@ -66,6 +89,7 @@ pub(crate) fn command(
         return Ok(Start {
             program: Program { runtime: Runtime::Native, file: file.clone(), args: words },
             code: code.into_iter().collect(),
+            programs: Vec::new(),
             env: Default::default(),
             identity: file,
             paths: path_arguments(walked.rest, context),
@@ -114,28 +138,39 @@ pub(crate) fn script(
     context: &Context,
 ) -> Result<Start, CommandError> {
     let mut code: BTreeSet<PathBuf> = code_of(real, context).into_iter().collect();
-    let tool = real.components().rev().find_map(|part| {
-        let name = part.as_os_str().to_str()?;
-        RUNNERS.contains(&name).then_some(())
-    });
-    if tool.is_some()
-        && let Some(script) = args.iter().find(|a| !a.starts_with('-') && *a != "watch")
-        && let Some(script) = main_file(&context.absolute(script))
-    {
-        code.extend(code_of(&script, context));
-    }
+    code.extend(run_by(real, args, context));
+    let mut env = BTreeMap::new();
+    companions::set_data(real, &mut env);
     let identity = utf8(real)?;
+    let modules: Vec<PathBuf> = code
+        .iter()
+        .flat_map(|folder| [folder.clone(), folder.join("node_modules")])
+        .filter(|folder| folder.ends_with("node_modules"))
+        .collect();
+    let programs = companions::of(modules.iter().map(PathBuf::as_path), context);
     let mut words = flags;
     words.push(identity.clone());
     words.extend(args.iter().cloned());
     Ok(Start {
         program: Program { runtime: Runtime::Native, file: utf8(&interpreter)?, args: words },
         code: code.into_iter().collect(),
-        env: Default::default(),
+        programs,
+        env,
         identity,
         paths: path_arguments(args, context),
         notes: Vec::new(),
     })
+}
+
+/// The code of what a tool like tsx runs, if the script at `tool` is one.
+pub(crate) fn run_by(tool: &Path, args: &[String], context: &Context) -> Vec<PathBuf> {
+    let is_tool = |name: &str| RUNNERS.contains(&name);
+    if !tool.components().any(|part| part.as_os_str().to_str().is_some_and(is_tool)) {
+        return Vec::new();
+    }
+    let script = args.iter().find(|a| !a.starts_with('-') && *a != "watch");
+    let script = script.and_then(|script| main_file(&context.absolute(script)));
+    script.map(|script| code_of(&script, context)).unwrap_or_default()
 }
 
 /// What must be visible for a script: the package that it is part of, and the packages that it may use.
@@ -151,7 +186,8 @@ pub(crate) fn code_of(script: &Path, context: &Context) -> Vec<PathBuf> {
             code.extend(linked(&project));
             // Where the script lies deeper than the package that describes it (`dist/package.json`), the
             // project around that is needed too.
-            if let Some(around) = project.parent().and_then(|p| tree::nearest(p, &["package.json"], context))
+            if let Some(around) =
+                project.parent().and_then(|p| tree::nearest(p, &["package.json"], context))
                 && around.join("node_modules").is_dir()
             {
                 code.extend(around.join("node_modules").canonicalize());
@@ -162,7 +198,8 @@ pub(crate) fn code_of(script: &Path, context: &Context) -> Vec<PathBuf> {
             let near = ["node_modules", "lib", "src", "dist"];
             code.extend(tree::entries(folder, |name, path| {
                 let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-                near.contains(&name) || (path.is_file() && ["js", "mjs", "cjs", "node", "wasm"].contains(&ending))
+                near.contains(&name)
+                    || (path.is_file() && ["js", "mjs", "cjs", "node", "wasm"].contains(&ending))
             }));
         }
     }
@@ -234,9 +271,9 @@ pub(crate) fn behind_shell_shim(shim: &Path) -> Option<PathBuf> {
     let head = String::from_utf8(script::read_head(shim).ok()?).ok()?;
     let folder = shim.parent()?;
     let targets = head.split("\"$basedir/").skip(1).filter_map(|rest| rest.split('"').next());
-    let scripts = targets.map(|relative| folder.join(relative)).filter(|path| {
-        !path.ends_with("node") && path.is_file()
-    });
+    let scripts = targets
+        .map(|relative| folder.join(relative))
+        .filter(|path| !path.ends_with("node") && path.is_file());
     scripts.last()?.canonicalize().ok()
 }
 

@@ -36,7 +36,8 @@ impl Options<'_> {
                 break;
             }
             let (name, attached) = self.split(word);
-            let takes = self.valued.contains(&name.as_str()) || self.ending.contains(&name.as_str());
+            let takes =
+                self.valued.contains(&name.as_str()) || self.ending.contains(&name.as_str());
             let value = match attached {
                 Some(value) => Some(value),
                 None if takes => {

@@ -18,6 +18,7 @@ use palisade_sandbox::{Program, Runtime};
 use crate::{
     CommandError, Context, Start,
     analyse::{SHOWN, utf8},
+    companions,
     node::outermost,
     options::Options,
     script,
@@ -45,10 +46,11 @@ pub(crate) fn command(
         Some(_) => {
             let site = Site::of(&interpreter, context);
             let identity = utf8(&interpreter)?;
-            finish(interpreter, flags, walked.rest, site.packages(), identity, context)
+            finish(interpreter, flags, walked.rest, site.packages(context), identity, context)
         }
         None => {
-            let Some((file, rest)) = walked.rest.split_first().filter(|(file, _)| *file != "-") else {
+            let Some((file, rest)) = walked.rest.split_first().filter(|(file, _)| *file != "-")
+            else {
                 return Err(CommandError::usage(
                     "python is started without a script or a module",
                     "name the server: python3 -m MODULE, or python3 /path/to/server.py",
@@ -76,7 +78,7 @@ pub(crate) fn script(
     context: &Context,
 ) -> Result<Start, CommandError> {
     let site = Site::of(&interpreter, context);
-    let mut shown = site.packages();
+    let mut shown = site.packages(context);
     let identity = utf8(real)?;
     let in_environment = site.environment.as_deref().is_some_and(|e| real.starts_with(e));
     if in_environment || real.parent().is_some_and(|folder| folder.ends_with("bin")) {
@@ -99,10 +101,12 @@ fn module(
     context: &Context,
 ) -> Result<Start, CommandError> {
     let site = Site::of(&interpreter, context);
-    let mut shown = site.packages();
+    let mut shown = site.packages(context);
     let top = module.split('.').next().unwrap_or_default();
-    let has = |folder: &Path| folder.join(top).is_dir() || folder.join(format!("{top}.py")).is_file();
-    let plain = !top.is_empty() && top.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80);
+    let has =
+        |folder: &Path| folder.join(top).is_dir() || folder.join(format!("{top}.py")).is_file();
+    let plain =
+        !top.is_empty() && top.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80);
     if !plain {
         return Err(CommandError::usage(
             format!("{} is no name of a Python module", escape(module, SHOWN)),
@@ -114,7 +118,9 @@ fn module(
     if has(&context.directory) {
         let folder = context.directory.canonicalize().unwrap_or_else(|_| context.directory.clone());
         identity = format!("{}:{module}", utf8(&folder)?);
-        if tree::nearest(&folder, &["pyproject.toml", "setup.py"], context).as_deref() == Some(&folder) {
+        if tree::nearest(&folder, &["pyproject.toml", "setup.py"], context).as_deref()
+            == Some(&folder)
+        {
             shown.code.extend(tree::project(&folder));
         } else {
             shown.code.extend(tree::entries(&folder, |name, path| {
@@ -139,7 +145,8 @@ fn finish(
         env.insert("PYTHONUSERBASE".to_owned(), utf8(&base)?);
     }
     if !shown.path.is_empty() {
-        let folders: Result<Vec<String>, CommandError> = shown.path.iter().map(|p| utf8(p)).collect();
+        let folders: Result<Vec<String>, CommandError> =
+            shown.path.iter().map(|p| utf8(p)).collect();
         env.insert("PYTHONPATH".to_owned(), folders?.join(":"));
     }
     let mut all = words;
@@ -147,6 +154,7 @@ fn finish(
     Ok(Start {
         program: Program { runtime: Runtime::Native, file: utf8(&interpreter)?, args: all },
         code: outermost(shown.code),
+        programs: shown.programs,
         env,
         identity,
         paths: path_arguments(args, context),
@@ -175,6 +183,8 @@ struct Shown {
     /// For PYTHONPATH.
     path: Vec<PathBuf>,
     user_base: Option<PathBuf>,
+    /// Programs that its packages run.
+    programs: Vec<PathBuf>,
 }
 
 /// Where an interpreter finds its packages.
@@ -215,7 +225,8 @@ impl Site {
         folders.retain(|f| f.is_dir());
         let release = real.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
         let user = context.home.as_ref().filter(|_| environment.is_none()).and_then(|home| {
-            let base = context.var("PYTHONUSERBASE").map_or_else(|| home.join(".local"), PathBuf::from);
+            let base =
+                context.var("PYTHONUSERBASE").map_or_else(|| home.join(".local"), PathBuf::from);
             let packages = base.join("lib").join(&release).join("site-packages");
             packages.is_dir().then_some((base, packages))
         });
@@ -223,7 +234,7 @@ impl Site {
     }
 
     /// The packages that the wall does not show by itself.
-    fn packages(&self) -> Shown {
+    fn packages(&self, context: &Context) -> Shown {
         let mut shown = Shown::default();
         let mut sites: Vec<&Path> = self.folders.iter().map(PathBuf::as_path).collect();
         if let Some((base, packages)) = &self.user {
@@ -231,8 +242,10 @@ impl Site {
             shown.code.extend(packages.canonicalize());
             sites.push(packages);
         }
+        shown.programs = companions::of(sites.iter().copied(), context);
         let inside = |path: &Path| {
-            path.starts_with(&self.prefix) || self.environment.as_deref().is_some_and(|e| path.starts_with(e))
+            path.starts_with(&self.prefix)
+                || self.environment.as_deref().is_some_and(|e| path.starts_with(e))
         };
         let mut sources = BTreeSet::new();
         for site in sites {

@@ -23,6 +23,9 @@ pub struct Start {
     pub program: Program,
     /// Software to show under its own path, for [`palisade_sandbox::Artifact::code`].
     pub code: Vec<PathBuf>,
+    /// Programs of this machine that it is known to run (git, for what is built on GitPython): to be granted
+    /// with `exec:`. Behind the same walls they can do nothing that the server could not do itself.
+    pub programs: Vec<PathBuf>,
     /// Environment that it needs, for [`palisade_sandbox::LaunchSpec::env`].
     pub env: BTreeMap<String, String>,
     /// Whose data and rights these are: the real path of the program or script, or `npm:PACKAGE`,

@@ -3,7 +3,10 @@
 //! A project's folder holds more than code: `.env`, `.git`, `.ssh`. What begins with a dot is left out,
 //! and so are files that are keys by their name. The rest is shown entry by entry.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::Context;
 

@@ -50,9 +50,8 @@ pub struct Draft {
 }
 
 /// The order of a manifest's parts.
-const ORDER: [&str; 9] = [
-    "api", "id", "name", "version", "description", "authors", "license", "homepage", "requires",
-];
+const ORDER: [&str; 9] =
+    ["api", "id", "name", "version", "description", "authors", "license", "homepage", "requires"];
 
 impl Draft {
     /// The draft as YAML that `palisade_manifest::parse` reads.
@@ -77,7 +76,8 @@ impl Draft {
         put("entry", &mut out);
         self.capabilities(&mut out);
         for key in base.keys() {
-            if !ORDER.contains(&key.as_str()) && !["entry", "capabilities"].contains(&key.as_str()) {
+            if !ORDER.contains(&key.as_str()) && !["entry", "capabilities"].contains(&key.as_str())
+            {
                 put(key, &mut out);
             }
         }
@@ -101,7 +101,9 @@ impl Draft {
             }
         }
         if !self.candidates.is_empty() {
-            out.push_str("    # Tried and refused, or not seen in use. Take what it really needs.\n");
+            out.push_str(
+                "    # Tried and refused, or not seen in use. Take what it really needs.\n",
+            );
         }
         for candidate in self.candidates.iter().take(MAX_CANDIDATES) {
             out.push_str(&comment("    ", &format!("  {}:", candidate.why)));
@@ -189,7 +191,9 @@ mod tests {
         let taken: String = text
             .lines()
             .map(|l| {
-                let l = l.strip_prefix("    # ").filter(|r| r.starts_with("- cap") || r.starts_with("  reason"))
+                let l = l
+                    .strip_prefix("    # ")
+                    .filter(|r| r.starts_with("- cap") || r.starts_with("  reason"))
                     .map_or_else(|| l.to_owned(), |r| format!("    {r}"));
                 l + "\n"
             })

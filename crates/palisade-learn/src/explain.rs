@@ -141,7 +141,8 @@ fn about_path(
     match outcome {
         Outcome::Refused(_) | Outcome::Killed => return Some(by_filter()),
         Outcome::Mode => {
-            let why = "the file's own mode bits keep the plugin's user out; change them, or its owner";
+            let why =
+                "the file's own mode bits keep the plugin's user out; change them, or its owner";
             return Some(Advice::Nothing(why.into()));
         }
         _ => {}
@@ -212,8 +213,9 @@ mod tests {
             "/dev/kvm" => Found::Other,
             _ => Found::Nothing,
         };
-        let refuses =
-            |right: &Capability| right.to_string().starts_with("fs.write:/plugin").then(|| "own".into());
+        let refuses = |right: &Capability| {
+            right.to_string().starts_with("fs.write:/plugin").then(|| "own".into())
+        };
         denials(&tally.seen(), &World { outside: &outside, refuses: &refuses })
     }
 
@@ -268,7 +270,8 @@ mod tests {
             subject: Subject::Arguments(String::new()),
             outcome: Outcome::Killed,
         };
-        let told = told(vec![path("/srv/\u{1b}[2J", PathAccess::Change, Outcome::ReadOnly), killed]);
+        let told =
+            told(vec![path("/srv/\u{1b}[2J", PathAccess::Change, Outcome::ReadOnly), killed]);
         assert_eq!(told[1].what, "/srv/\\u{1b}[2J");
         assert_eq!(told[0].calls, ["bpf"]);
         assert!(!told[0].probably_harmless);

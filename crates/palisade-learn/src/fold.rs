@@ -103,14 +103,15 @@ pub fn fold(uses: &[Use], ceiling: &CapabilitySet) -> Vec<Capability> {
         })
     };
     let mut rights = BTreeSet::new();
-    let (late, early): (Vec<&Use>, Vec<&Use>) = uses
-        .iter()
-        .partition(|u| u.access == PathAccess::Look && u.found == Found::Folder);
+    let (late, early): (Vec<&Use>, Vec<&Use>) =
+        uses.iter().partition(|u| u.access == PathAccess::Look && u.found == Found::Folder);
     // Writing before reading: it covers some of it.
     for kind in [Kind::FsWrite, Kind::Device, Kind::Exec, Kind::FsRead] {
         let mut fresh = BTreeSet::new();
         for one in &early {
-            let Some(needed) = needed(one).filter(|n| n.kind() == kind && within(n)) else { continue };
+            let Some(needed) = needed(one).filter(|n| n.kind() == kind && within(n)) else {
+                continue;
+            };
             if !rights.iter().any(|r| covers(r, one)) {
                 fresh.insert(needed);
             }
@@ -136,6 +137,7 @@ fn needed(one: &Use) -> Option<Capability> {
     let (kind, path, below) = match (one.access, one.found) {
         (PathAccess::Execute, _) => (Kind::Exec, path, false),
         (PathAccess::Connect, _) => return None,
+        (_, Found::Other) if path.starts_with("/dev") => (Kind::Device, path, false),
         (PathAccess::Change, _) => (Kind::FsWrite, path.parent()?, true),
         (PathAccess::Write, Found::Folder) => (Kind::FsWrite, path, true),
         (PathAccess::Write, _) => (Kind::FsWrite, path, false),
@@ -154,6 +156,7 @@ fn covers(right: &Capability, one: &Use) -> bool {
     match (one.access, one.found) {
         (PathAccess::Execute, _) => covered(Kind::Exec, path),
         (PathAccess::Connect, _) => false,
+        (_, Found::Other) if path.starts_with("/dev/") => covered(Kind::Device, path),
         (PathAccess::Change, _) => one
             .path
             .parent()
@@ -248,7 +251,8 @@ mod tests {
 
     #[test]
     fn single_files_stay_single_and_many_become_their_folder() {
-        let some: Vec<Use> = (0..MAX_FILES).map(|n| one(&format!("/srv/a/{n}"), Read, File)).collect();
+        let some: Vec<Use> =
+            (0..MAX_FILES).map(|n| one(&format!("/srv/a/{n}"), Read, File)).collect();
         assert_eq!(folded(&some, &["fs.read:/srv/**"]).len(), MAX_FILES);
         let mut many = some;
         many.push(one("/srv/a/one-more", Read, File));
@@ -270,9 +274,17 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_only_asked_after_is_there_for_what_is_below_it() {
-        let uses = [one("/srv", Look, Folder), one("/srv/a", Look, Folder), one("/srv/a/x", Read, File)];
+        let uses =
+            [one("/srv", Look, Folder), one("/srv/a", Look, Folder), one("/srv/a/x", Read, File)];
         assert_eq!(folded(&uses, &["fs.read:/srv/**"]), ["fs.read:/srv/a/x"]);
         assert_eq!(folded(&uses[1..2], &["fs.read:/srv/**"]), ["fs.read:/srv/a/**"]);
+    }
+
+    #[test]
+    fn devices_and_programs_are_rights_of_their_own() {
+        let uses = [one("/dev/fuse", Write, Other), one("/usr/bin/git", Execute, File)];
+        let ceiling = ["device:/dev/fuse", "exec:/usr/bin/git"];
+        assert_eq!(folded(&uses, &ceiling), ["exec:/usr/bin/git", "device:/dev/fuse"]);
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub(crate) fn block(value: &Value, indent: usize, out: &mut String) {
                     let mut inner = String::new();
                     block(item, indent + 2, &mut inner);
                     // The first line of what follows stands behind the dash.
-                    out.push_str(&format!("{pad}- {}", inner.get(indent + 2..).unwrap_or_default()));
+                    out.push_str(&format!(
+                        "{pad}- {}",
+                        inner.get(indent + 2..).unwrap_or_default()
+                    ));
                 }
             }
         }

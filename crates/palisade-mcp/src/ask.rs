@@ -141,13 +141,21 @@ mod tests {
     #[test]
     fn requests_of_a_server_are_rights() {
         let needed = |method, params| needed(method, params).unwrap();
-        assert_eq!(needed("sampling/createMessage", None), Some(need(Kind::McpSampling, "createMessage")));
+        assert_eq!(
+            needed("sampling/createMessage", None),
+            Some(need(Kind::McpSampling, "createMessage"))
+        );
         assert_eq!(needed("roots/list", Some("{}")), Some(need(Kind::McpRoots, "list")));
-        assert_eq!(needed("elicitation/create", Some("{}")), Some(need(Kind::McpElicitation, "form")));
+        assert_eq!(
+            needed("elicitation/create", Some("{}")),
+            Some(need(Kind::McpElicitation, "form"))
+        );
         let url = Some(r#"{"mode":"url","url":"https://example.org"}"#);
         assert_eq!(needed("elicitation/create", url), Some(Need::URL));
         assert_eq!(needed("ping", None), None);
-        for unclear in [r#"{"mode":1}"#, r#"{"Mode":"url"}"#, r#"{"mode":"form","mode":"url"}"#, "[]"] {
+        for unclear in
+            [r#"{"mode":1}"#, r#"{"Mode":"url"}"#, r#"{"mode":"form","mode":"url"}"#, "[]"]
+        {
             assert!(super::needed("elicitation/create", Some(unclear)).is_err(), "{unclear}");
         }
     }

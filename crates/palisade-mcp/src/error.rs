@@ -45,9 +45,8 @@ impl From<McpError> for Failure {
     fn from(error: McpError) -> Self {
         let failure = Failure::new(error.code(), error.to_string());
         match error {
-            McpError::Corrupt { .. } => {
-                failure.hint("look at the file; without it every tool is pinned anew at first sight")
-            }
+            McpError::Corrupt { .. } => failure
+                .hint("look at the file; without it every tool is pinned anew at first sight"),
             McpError::NoSuchPin(_) => failure.hint("palisade mcp pins lists what there is"),
             McpError::Io { .. } => failure,
         }

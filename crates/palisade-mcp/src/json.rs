@@ -28,7 +28,9 @@ impl fmt::Display for Unclear {
         match self {
             Self::Shape => f.write_str("it is no object, or its keys are not sound text"),
             Self::Twice(key) => write!(f, "the key {key:?} stands twice"),
-            Self::Almost(key) => write!(f, "the key {key:?} differs from one that counts in case only"),
+            Self::Almost(key) => {
+                write!(f, "the key {key:?} differs from one that counts in case only")
+            }
         }
     }
 }
@@ -286,7 +288,10 @@ mod tests {
             object.with("b", "[]").unwrap(),
             "{ \"a\" : 1.0e2 ,\n \"b\":[] , \"c\":\"},\\\"{\"  }"
         );
-        assert_eq!(filtered("[ 1, [2] ,3 ]", &["1", "[2]", "3"], &[true, false, true]).unwrap(), "[1,3]");
+        assert_eq!(
+            filtered("[ 1, [2] ,3 ]", &["1", "[2]", "3"], &[true, false, true]).unwrap(),
+            "[1,3]"
+        );
         assert_eq!(filtered("[1]", &["1"], &[false]).unwrap(), "[]");
     }
 

@@ -34,14 +34,7 @@ pub(crate) struct LineReader<R> {
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(crate) fn new(stream: R, longest: usize) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-            searched: 0,
-            longest,
-            skips: false,
-            is_over: false,
-        }
+        Self { stream, buffer: BytesMut::new(), searched: 0, longest, skips: false, is_over: false }
     }
 
     /// The next line. Cancel-safe.

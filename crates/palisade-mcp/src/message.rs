@@ -50,7 +50,8 @@ impl IdKey {
         }
         match raw.parse::<f64>() {
             // 2^53: up to here every integer is a number of its own.
-            Ok(n) if n.fract() == 0.0 && n.abs() <= 9_007_199_254_740_992.0 => {
+            Ok(n) if n.fract() == 0.0 && n.abs() <= 9_007_199_254_740_992.0 =>
+            {
                 #[allow(clippy::cast_possible_truncation, reason = "it is whole and small")]
                 Some(Self::Integer(n as i128))
             }
@@ -77,9 +78,19 @@ impl<'a> Id<'a> {
 /// A message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
-    Request { id: Id<'a>, method: Cow<'a, str>, params: Option<&'a str> },
-    Notification { method: Cow<'a, str>, params: Option<&'a str> },
-    Answer { id: Id<'a>, outcome: Result<&'a str, &'a str> },
+    Request {
+        id: Id<'a>,
+        method: Cow<'a, str>,
+        params: Option<&'a str>,
+    },
+    Notification {
+        method: Cow<'a, str>,
+        params: Option<&'a str>,
+    },
+    Answer {
+        id: Id<'a>,
+        outcome: Result<&'a str, &'a str>,
+    },
     /// An error that answers nothing that could be named.
     Complaint,
 }
@@ -233,7 +244,8 @@ pub(crate) fn error_line_with(
         data["retryAfterMs"] = json!(after);
     }
     let error = json!({ "code": number, "message": failure.message, "data": data });
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}\n", id.unwrap_or("null")).into_bytes()
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}\n", id.unwrap_or("null"))
+        .into_bytes()
 }
 
 /// The number for a failure of Palisade's own. The protocol has the range from -32768 to -32000 for
@@ -314,18 +326,32 @@ mod tests {
             "{\"jsonrpc\":\"2.0\",\"method\":\"x\",\"params\":\r{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\r}",
             &format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"x"}}"#, "i".repeat(ID_BYTES)),
             &format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "i".repeat(METHOD_BYTES + 1)),
-            &format!(r#"{{"jsonrpc":"2.0","method":"x","params":{}{}}}"#, "[".repeat(128), "]".repeat(128)),
+            &format!(
+                r#"{{"jsonrpc":"2.0","method":"x","params":{}{}}}"#,
+                "[".repeat(128),
+                "]".repeat(128)
+            ),
         ] {
             assert_eq!(kind(line), "unclear", "{line}");
         }
-        let deep = format!(r#"{{"jsonrpc":"2.0","method":"x","params":{}{}}}"#, "[".repeat(127), "]".repeat(127));
+        let deep = format!(
+            r#"{{"jsonrpc":"2.0","method":"x","params":{}{}}}"#,
+            "[".repeat(127),
+            "]".repeat(127)
+        );
         assert_eq!(kind(&deep), "notification");
     }
 
     #[test]
     fn ids_are_the_same_however_they_are_spelled() {
         let key = |raw| IdKey::parse(raw);
-        for (a, b) in [("1", "1.0"), ("100", "1e2"), ("0", "-0"), ("-7.50", "-75e-1"), (r#""ab""#, r#""\u0061b""#)] {
+        for (a, b) in [
+            ("1", "1.0"),
+            ("100", "1e2"),
+            ("0", "-0"),
+            ("-7.50", "-75e-1"),
+            (r#""ab""#, r#""\u0061b""#),
+        ] {
             assert_eq!(key(a).unwrap(), key(b).unwrap(), "{a} {b}");
         }
         for (a, b) in [("1", r#""1""#), ("1", "1.5"), ("9007199254740993", "9007199254740992")] {

@@ -134,7 +134,9 @@ impl Book {
                     let pin = Pin::new(definition, None, now);
                     let is_known =
                         self.waiting.get(&key).is_some_and(|known| known.sha256 == pin.sha256);
-                    if !is_known && (self.waiting.len() < WAITING || self.waiting.contains_key(&key)) {
+                    if !is_known
+                        && (self.waiting.len() < WAITING || self.waiting.contains_key(&key))
+                    {
                         self.waiting.insert(key, pin);
                         has_changed = true;
                     }
@@ -146,8 +148,7 @@ impl Book {
     }
 
     fn accept(&mut self, name: &str, by: &str) -> Result<Pin, McpError> {
-        let mut pin =
-            self.waiting.remove(name).ok_or_else(|| McpError::NoSuchPin(shown(name)))?;
+        let mut pin = self.waiting.remove(name).ok_or_else(|| McpError::NoSuchPin(shown(name)))?;
         pin.by = Some(by.to_owned());
         self.pins.insert(name.to_owned(), pin.clone());
         Ok(pin)

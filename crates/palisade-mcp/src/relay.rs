@@ -204,7 +204,8 @@ impl Relay {
         let open = std::mem::take(&mut self.lock().open);
         let write = async {
             for open in open.values() {
-                let line = message::error_line(Some(&open.id), message::number(failure.code), failure);
+                let line =
+                    message::error_line(Some(&open.id), message::number(failure.code), failure);
                 if !client.write(&line).await {
                     break;
                 }
@@ -316,19 +317,22 @@ impl Relay {
     fn withheld(&self, subject: &str, why: &Withheld) -> Failure {
         let shown = escape(subject, 128);
         match why {
-            Withheld::NotCovered => Failure::new(ErrorCode::Denied, format!("{shown} is not granted"))
-                .rule("no effective tool right covers it"),
+            Withheld::NotCovered => {
+                Failure::new(ErrorCode::Denied, format!("{shown} is not granted"))
+                    .rule("no effective tool right covers it")
+            }
             Withheld::Changed => Failure::new(
                 ErrorCode::Denied,
                 format!("{shown} is withheld: it is not what was approved"),
             )
             .rule("the definition differs from its pin")
             .hint(self.accept_hint(subject)),
-            Withheld::Unapproved => {
-                Failure::new(ErrorCode::Denied, format!("{shown} is withheld: nobody has approved it"))
-                    .rule("pins are strict: nothing is approved by being seen")
-                    .hint(self.accept_hint(subject))
-            }
+            Withheld::Unapproved => Failure::new(
+                ErrorCode::Denied,
+                format!("{shown} is withheld: nobody has approved it"),
+            )
+            .rule("pins are strict: nothing is approved by being seen")
+            .hint(self.accept_hint(subject)),
             Withheld::Unsound(what) => {
                 Failure::new(ErrorCode::ProtocolBreach, format!("{shown} is withheld: {what}"))
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use palisade_model::{Access, Kind};
 use tokio::time::Instant;
 
 use crate::{
@@ -130,7 +131,9 @@ impl Tools {
         for Seen { name, verdict, .. } in &seen {
             // A name that stands twice is shown once; which one a client would take cannot be known.
             let verdict = match verdict {
-                Ok(_) if offered.contains(name) => Err(Withheld::Unsound("its name stands twice".into())),
+                Ok(_) if offered.contains(name) => {
+                    Err(Withheld::Unsound("its name stands twice".into()))
+                }
                 Ok(_) => Ok(()),
                 Err(why) => Err(why.clone()),
             };
@@ -182,6 +185,9 @@ impl Tools {
             return unsound("?", "it has no name, or a long one".into());
         };
         if !covered(&name) {
+            if Access::new(Kind::Tool, &name).canonical_target().is_none() {
+                return unsound(&name, "its name has characters that no right can name".into());
+            }
             let name = name.into_owned();
             return Seen { name, verdict: Err(Withheld::NotCovered), item };
         }
@@ -212,7 +218,10 @@ mod tests {
         let (mut tools, pins) = (Tools::default(), MemoryPins::default());
         let whole = r#"{ "tools": [ {"name":"a","n":1.0} , {"name":"b"} ], "ttlMs":1e3 }"#;
         let first = page(&mut tools, &pins, whole);
-        assert_eq!((first.text, first.cursor, first.pinned), (None, None, vec!["a".into(), "b".into()]));
+        assert_eq!(
+            (first.text, first.cursor, first.pinned),
+            (None, None, vec!["a".into(), "b".into()])
+        );
         let mixed = r#"{ "tools": [ {"name":"no_x"}, {"n":1.0,"name":"a"} , {"name":"b","x":1}, {"name":"a","n":1.0}, {"Name":"b"}, 7, {"name":"c","s":{"k":1,"k":2}} ], "nextCursor":"\u0041" }"#;
         let page = page(&mut tools, &pins, mixed);
         assert_eq!(

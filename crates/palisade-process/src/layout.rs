@@ -527,7 +527,8 @@ fn config_words(
     (uid, gid): (u32, u32),
 ) -> [u64; format::word::COUNT] {
     let limits = &inputs.spec.limits;
-    let memory = if inputs.memory_is_policed() { limits.memory } else { 0 };
+    // Without a pid namespace, /proc would have the memory of everybody else in it.
+    let memory = if inputs.memory_is_policed() && clone != 0 { limits.memory } else { 0 };
     let cpu = if inputs.cpu_is_policed() && clone != 0 { (limits.cpu * 1000.0) as u64 } else { 0 };
     let observe = if inputs.is_observed() { format::switch::OBSERVE } else { 0 };
     let switches = switches | observe;

@@ -119,6 +119,10 @@ async fn what_is_read_written_and_refused_is_reported_by_its_real_path() {
     notes.has(&format!("{out}/new"), PathAccess::Execute, Outcome::NotExecutable);
     run(&instance, &format!("os.rename('{out}/new', '{out}/old')")).await;
     notes.has(&format!("{out}/old"), PathAccess::Change, Outcome::Passed);
+    run(&instance, &format!("socket.socket(1).bind('{out}/socket')")).await;
+    notes.has(&format!("{out}/socket"), PathAccess::Change, Outcome::Passed);
+    let handle = format!("f = open('{out}/old', 'w'); os.utime(f.fileno()); result = f.close()");
+    run(&instance, &handle).await;
     assert_eq!(notes.missed.load(Ordering::Relaxed), 0, "everything could be looked at");
     assert!(instance.stop(Duration::from_secs(5)).await.is_clean());
 }

@@ -138,7 +138,8 @@ mod tests {
                     assert_eq!(got, expected, "{profile} {name} {args:x?}");
                 }
             }
-            let unknown = SeccompData { nr: 999, arch: Arch::X86_64.audit_arch(), ..Default::default() };
+            let unknown =
+                SeccompData { nr: 999, arch: Arch::X86_64.audit_arch(), ..Default::default() };
             assert_eq!(evaluate(&program, &unknown).unwrap(), Action::UserNotify);
             // Through another interface there is no question: the process ends.
             let foreign = SeccompData { nr: 0, arch: 0x4000_0003, ..Default::default() };

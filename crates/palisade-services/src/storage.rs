@@ -7,6 +7,7 @@
 mod database;
 mod error;
 mod key;
+mod params;
 mod service;
 mod worker;
 
@@ -24,11 +25,12 @@ use sha2::{Digest as _, Sha256};
 pub use database::ENTRY_BYTES;
 pub use error::StorageError;
 pub use key::{Key, MAX_KEY, Prefix};
-pub use service::{
+pub use params::{
     CompareParams, CompareResult, DeleteParams, DeleteResult, Entry, GetParams, GetResult,
-    ListParams, ListResult, MAX_LIST, MAX_OPERATIONS, MAX_TTL, MAX_VALUE, Operation, OperationKind,
-    SetParams, SetResult, TransactionParams, TransactionResult, register,
+    ListParams, ListResult, Operation, OperationKind, SetParams, SetResult, TransactionParams,
+    TransactionResult,
 };
+pub use service::{MAX_LIST, MAX_OPERATIONS, MAX_TTL, MAX_VALUE, register};
 
 pub(crate) use service::{read_value, write_value};
 use worker::{Handle, locked};

@@ -293,23 +293,28 @@ class Session:
     def _start_task(self, call: Call, work: Coroutine[Any, Any, Any]) -> None:
         import asyncio
 
+        answered = False
+
         async def task() -> None:
+            nonlocal answered
             current.set(call)
+            result, error = None, None
             try:
-                outcome.append((await work, None))
+                result = await work
             except asyncio.CancelledError:
                 raise
             except BaseException as e:  # sys.exit() in a handler is a failed call, not the end
-                outcome.append((None, e))
+                error = e
+            # Here and not in `done`, which the loop calls a round later.
+            answered = True
+            self.finish(call, result, error)
 
         def done(_task: Any) -> None:
             # Also for a task that was cancelled before its first step.
             work.close()
-            cancelled = PalisadeError("PAL-CANCELLED", "cancelled")
-            result, error = outcome[0] if outcome else (None, cancelled)
-            self.finish(call, result, error)
+            if not answered:
+                self.finish(call, None, PalisadeError("PAL-CANCELLED", "cancelled"))
 
-        outcome: List[Any] = []
         call.task = asyncio.ensure_future(task())
         call.task.add_done_callback(done)
         if call.cancelled:

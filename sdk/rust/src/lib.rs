@@ -31,6 +31,7 @@ mod call;
 mod descriptor;
 mod error;
 mod handle;
+mod handlers;
 mod http;
 mod parts;
 mod plugin;

@@ -24,7 +24,7 @@ use crate::{
     call::{Call, CallState, Id},
     error::{BoxError, PalisadeError},
     handle::Handle,
-    plugin::Handlers,
+    handlers::Handlers,
     pool::Pool,
     wire::{Full, Wire, frame, lock, raw, to_json, wait_until},
 };

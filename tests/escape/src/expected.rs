@@ -73,13 +73,21 @@ pub fn folder() -> PathBuf {
 }
 
 impl Matrix {
-    /// Reads every file of the folder.
+    /// Reads every file of the suite's own folder.
     ///
     /// # Errors
     /// When one cannot be read or is not understood.
     pub fn read() -> Result<Self> {
+        Self::read_from(&folder())
+    }
+
+    /// Reads every file of a folder.
+    ///
+    /// # Errors
+    /// When one cannot be read or is not understood.
+    pub fn read_from(folder: &Path) -> Result<Self> {
         let mut all = BTreeMap::new();
-        for entry in fs::read_dir(folder()).doing("opening the expectations")?.flatten() {
+        for entry in fs::read_dir(folder).doing("opening the expectations")?.flatten() {
             let path = entry.path();
             if path.extension().is_some_and(|e| e == "toml") {
                 let text = fs::read_to_string(&path).doing(path.display())?;

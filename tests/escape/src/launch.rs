@@ -147,7 +147,7 @@ pub struct Walls {
     /// Options that it was made with.
     pub options: Options,
     /// The backend.
-    pub backend: Arc<ProcessBackend>,
+    pub backend: Arc<dyn Backend>,
     prepared: Arc<dyn Prepared>,
     serial: AtomicU64,
 }
@@ -167,6 +167,18 @@ impl Walls {
     /// When the backend cannot.
     pub async fn new(options: Options, stage: &Stage) -> Result<Self> {
         let backend = Arc::new(ProcessBackend::new(options.clone()));
+        Self::behind(backend, options, stage).await
+    }
+
+    /// Prepares the stage's attacker behind `backend`, which was made with `options`.
+    ///
+    /// # Errors
+    /// When the backend cannot.
+    pub async fn behind(
+        backend: Arc<dyn Backend>,
+        options: Options,
+        stage: &Stage,
+    ) -> Result<Self> {
         let facts = backend.probe().await;
         if let Some(why) = &facts.unavailable {
             return Err(Trouble(format!("no walls here: {} ({})", why.reason, why.remedy)));

@@ -14,10 +14,12 @@ pub enum Launcher {
     RootPoliced,
     /// User 1000 (or whoever started the suite), limits policed.
     User,
+    /// User 1000 in a cgroup that was delegated to it: in the machines of `cargo xtask vm` only.
+    Delegated,
 }
 
 impl Launcher {
-    /// All, in the order of reports.
+    /// Those of the matrix, in the order of reports.
     pub const ALL: [Self; 3] = [Self::Root, Self::RootPoliced, Self::User];
 
     /// The key in the expectations.
@@ -27,6 +29,7 @@ impl Launcher {
             Self::Root => "root",
             Self::RootPoliced => "root-policed",
             Self::User => "user",
+            Self::Delegated => "delegated",
         }
     }
 
@@ -35,7 +38,7 @@ impl Launcher {
     pub fn user(self) -> &'static str {
         match self {
             Self::Root | Self::RootPoliced => "root",
-            Self::User => "uid1000",
+            Self::User | Self::Delegated => "uid1000",
         }
     }
 
@@ -48,7 +51,7 @@ impl Launcher {
     /// Whether cgroups may be used.
     #[must_use]
     pub fn cgroups(self) -> bool {
-        self == Self::Root
+        matches!(self, Self::Root | Self::Delegated)
     }
 }
 

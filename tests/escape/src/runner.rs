@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{channel, general, limits, network, paths, survive},
+    families::{channel, general, landlock, limits, network, paths, survive},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -28,6 +28,12 @@ pub struct Task {
     pub families: Vec<String>,
     /// Only these numbers; all where empty.
     pub only: Vec<u16>,
+    /// Nobody else uses this machine: controls that could hurt it are run too.
+    #[serde(default)]
+    pub own_machine: bool,
+    /// Leave out the attempts with a layer taken away.
+    #[serde(default)]
+    pub whole_only: bool,
 }
 
 /// Runs a task in this process.
@@ -35,8 +41,10 @@ pub struct Task {
 /// # Errors
 /// When the scene or the walls cannot be built.
 pub fn run(task: &Task) -> Result<Vec<Row>> {
-    let stage =
-        Arc::new(Stage::build(&task.attacker, task.forbidden.clone(), task.privileged.clone())?);
+    let mut stage =
+        Stage::build(&task.attacker, task.forbidden.clone(), task.privileged.clone())?;
+    stage.own_machine = task.own_machine;
+    let stage = Arc::new(stage);
     let mut attempts = attacker::list(&task.attacker)?;
     attempts.retain(|a| task.only.is_empty() || task.only.contains(&a.number));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +59,10 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             survive::doomed(&stage, task).await?;
         }
         if wants("general") {
-            rows.extend(general::run(&stage, launcher, &attempts).await?);
+            rows.extend(general::run(&stage, launcher, &attempts, task.whole_only).await?);
+        }
+        if wants("landlock") {
+            rows.extend(landlock::run(&stage, launcher, &attempts).await?);
         }
         if wants("network") {
             rows.extend(network::run(&stage, launcher, &attempts).await?);

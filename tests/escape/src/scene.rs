@@ -41,6 +41,8 @@ pub struct Stage {
     pub forbidden: Vec<String>,
     /// Set-id and capability copies of the attacker, where root made them.
     pub privileged: Option<PathBuf>,
+    /// Nobody else uses this machine: controls that could hurt it are run too.
+    pub own_machine: bool,
     /// Reached by nobody inside.
     pub services: Services,
     /// For the positive controls, so that their visits do not count.
@@ -101,6 +103,7 @@ impl Stage {
             secret,
             forbidden,
             privileged,
+            own_machine: false,
             services,
             control_services,
             victim,

@@ -155,6 +155,8 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
         meter: meter.as_ref().map(|m| m.path().to_path_buf()),
         families: families.iter().map(|f| f.name().to_owned()).collect(),
         only: Vec::new(),
+        own_machine: false,
+        whole_only: false,
     };
     let mut command = Command::new(&runner);
     command

@@ -64,7 +64,7 @@ async fn answer(
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, stdin_is_taken).await?;
-    let explaining = Explaining::of(&args.explain, &plugin)?;
+    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     if let Err(failure) = plugin.start().await {
         explaining.tell(false);
         return Err(failure.into());

@@ -130,7 +130,8 @@ fn report(
             _ => String::new(),
         });
     }
-    let drafted = plan.requested.iter().filter(|r| r.reason.as_deref().is_some_and(is_todo)).count();
+    let drafted =
+        plan.requested.iter().filter(|r| r.reason.as_deref().is_some_and(is_todo)).count();
     if drafted > 0 {
         lines.push(format!(
             "  {} {drafted} of its reasons {} still to be written by the author; do not hand it out like this",

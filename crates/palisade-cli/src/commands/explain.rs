@@ -25,11 +25,11 @@ pub(crate) struct Explain {
 }
 
 /// Watches a plugin, where that was asked for.
-pub(crate) struct Explaining(Option<(Arc<Tally>, CapabilitySet)>);
+pub(crate) struct Explaining(Option<(Arc<Tally>, Option<CapabilitySet>)>);
 
 impl Explaining {
-    /// From the next start of the plugin on.
-    pub(crate) fn of(args: &Explain, plugin: &Plugin) -> Result<Self, Failure> {
+    /// From the next start of the plugin on. `by_manifest`: only what its manifest asks for can be granted.
+    pub(crate) fn of(args: &Explain, plugin: &Plugin, by_manifest: bool) -> Result<Self, Failure> {
         if !args.explain {
             return Ok(Self(None));
         }
@@ -38,7 +38,7 @@ impl Explaining {
         let requested = plugin.manifest().requested();
         let mut asked = requested.required;
         asked.extend(requested.optional.iter().cloned());
-        Ok(Self(Some((tally, asked))))
+        Ok(Self(Some((tally, by_manifest.then_some(asked)))))
     }
 
     /// Tells it: to people on stderr; as JSON one object a line on stdout. Call it when the plugin has ended.
@@ -56,7 +56,7 @@ impl Explaining {
                 "not_kept": seen.dropped, "not_readable": seen.missed,
             }));
         } else {
-            terminal::err(text(&all, &seen, Some(asked), Paint::stderr()));
+            terminal::err(text(&all, &seen, asked.as_ref(), Paint::stderr()));
         }
     }
 }

@@ -65,6 +65,9 @@ pub(crate) struct Learn {
     /// It gets this environment variable
     #[arg(long, value_name = "NAME")]
     pub(crate) env: Vec<String>,
+    /// It may do what this manifest asks for, and nothing else: to try a draft on a command, or to refine it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["read", "write", "net", "env", "grant"])]
+    pub(crate) within: Option<PathBuf>,
     /// It may do this too, `kind:scope`
     #[arg(long, value_name = "CAP")]
     pub(crate) grant: Vec<String>,
@@ -220,7 +223,11 @@ impl Stage {
 }
 
 /// A manifest that asks for all of the ceiling, made from one that is finished but for that.
-fn within_ceiling(base: &Value, ceiling: &CapabilitySet, besides: &[Capability]) -> Result<Manifest, Trouble> {
+fn within_ceiling(
+    base: &Value,
+    ceiling: &CapabilitySet,
+    besides: &[Capability],
+) -> Result<Manifest, Trouble> {
     let asked: CapabilitySet = ceiling.iter().chain(besides).cloned().collect();
     let required: Vec<Value> = asked
         .iter()

@@ -2,7 +2,7 @@
 
 pub(crate) mod made;
 mod pins;
-mod serve;
+pub(crate) mod serve;
 
 use clap::Subcommand;
 

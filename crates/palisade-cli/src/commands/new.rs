@@ -115,7 +115,7 @@ const RUST: [File; 5] = files! { "templates/rust":
     ".gitignore" => "gitignore",
 };
 
-const RUST_SDK: [File; 15] = files! { "../../sdk/rust":
+const RUST_SDK: [File; 16] = files! { "../../sdk/rust":
     "palisade-plugin/Cargo.toml" => "Cargo.toml",
     "palisade-plugin/README.md" => "README.md",
     "palisade-plugin/src/args.rs" => "src/args.rs",
@@ -123,6 +123,7 @@ const RUST_SDK: [File; 15] = files! { "../../sdk/rust":
     "palisade-plugin/src/descriptor.rs" => "src/descriptor.rs",
     "palisade-plugin/src/error.rs" => "src/error.rs",
     "palisade-plugin/src/handle.rs" => "src/handle.rs",
+    "palisade-plugin/src/handlers.rs" => "src/handlers.rs",
     "palisade-plugin/src/http.rs" => "src/http.rs",
     "palisade-plugin/src/lib.rs" => "src/lib.rs",
     "palisade-plugin/src/parts.rs" => "src/parts.rs",
@@ -182,7 +183,8 @@ pub(crate) fn new(args: &New) -> Result<(), Trouble> {
         }));
     } else {
         let paint = Paint::stdout();
-        let about = format_args!("{}, a plugin in {}", paint.bold(&folder.display()), args.lang.name());
+        let about =
+            format_args!("{}, a plugin in {}", paint.bold(&folder.display()), args.lang.name());
         terminal::out(format_args!("Made {about}.\n\nNext:\n  {}", next.join("\n  ")));
     }
     Ok(())
@@ -191,10 +193,8 @@ pub(crate) fn new(args: &New) -> Result<(), Trouble> {
 /// Writes the plugin into a folder that this makes; gives the files. Of one that fails nothing is left.
 fn make(folder: &Path, name: &str, language: Language) -> Result<Vec<&'static str>, Trouble> {
     fs::create_dir(folder).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            Trouble::usage(format!("{} exists already", shown(folder)))
-                .hint("choose another name, or take it away first; nothing is written over")
-        }
+        io::ErrorKind::AlreadyExists => Trouble::usage(format!("{} exists already", shown(folder)))
+            .hint("choose another name, or take it away first; nothing is written over"),
         _ => cannot_write(folder, &error),
     })?;
     let (template, sdk) = language.files();

@@ -64,7 +64,7 @@ async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exi
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, false).await?;
-    let explaining = Explaining::of(&args.explain, &plugin)?;
+    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     let exit = to_its_end(args, &session, &plugin, granted).await;
     explaining.tell(args.output.json);
     exit.map(|exit| (plugin, exit))

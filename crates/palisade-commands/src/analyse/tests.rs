@@ -76,7 +76,10 @@ impl Machine {
 
     fn venv(&self, path: &str) -> String {
         self.file(&format!("{path}/pyvenv.cfg"), "home = /usr/bin\n");
-        self.link(&format!("{path}/bin/python"), &self.root.join("bin/python3").display().to_string());
+        self.link(
+            &format!("{path}/bin/python"),
+            &self.root.join("bin/python3").display().to_string(),
+        );
         self.root.join(path).display().to_string()
     }
 }
@@ -100,8 +103,12 @@ fn a_program_is_found_by_path_or_name() {
 fn env_sets_variables_and_the_folder() {
     let m = Machine::new();
     m.file("other/s.js", "");
-    let start = m.start(&["/usr/bin/env", "-i", "-u", "X", "A=1", "-C", "../other", "B=", "node", "s.js"]);
-    assert_eq!(start.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())].into());
+    let start =
+        m.start(&["/usr/bin/env", "-i", "-u", "X", "A=1", "-C", "../other", "B=", "node", "s.js"]);
+    assert_eq!(
+        start.env,
+        [("A".to_owned(), "1".to_owned()), ("B".to_owned(), String::new())].into()
+    );
     assert!(start.identity.ends_with("/other/s.js"));
     assert_eq!(m.package(&["env", "A=1", "npx", "-y", "x"]).env["A"], "1");
     assert!(m.analyse(&["env", "-S", "node x"]).is_err());
@@ -110,7 +117,15 @@ fn env_sets_variables_and_the_folder() {
 #[test]
 fn a_script_in_a_project_brings_the_project_without_hidden_files_and_keys() {
     let m = Machine::new();
-    for file in ["package.json", "dist/index.js", "lib/a.js", ".env", ".git/config", "server.pem", "node_modules/x/i.js"] {
+    for file in [
+        "package.json",
+        "dist/index.js",
+        "lib/a.js",
+        ".env",
+        ".git/config",
+        "server.pem",
+        "node_modules/x/i.js",
+    ] {
         m.file(&format!("p/{file}"), "");
     }
     let script = m.file("p/dist/main.js", "");
@@ -163,7 +178,13 @@ fn a_shell_script_of_pnpm_leads_to_what_it_starts() {
 #[test]
 fn workspaces_bring_what_they_link_to() {
     let m = Machine::new();
-    for file in ["w/package.json", "w/packages/a/package.json", "w/packages/b/package.json", "w/packages/b/i.js", "w/packages/b/.env"] {
+    for file in [
+        "w/package.json",
+        "w/packages/a/package.json",
+        "w/packages/b/package.json",
+        "w/packages/b/i.js",
+        "w/packages/b/.env",
+    ] {
         m.file(file, "{}");
     }
     m.link("w/node_modules/@w/b", "../../packages/b");
@@ -189,7 +210,10 @@ fn python_runs_scripts_modules_and_console_scripts_of_environments() {
     // pipx and uv link to it; pip writes a shell's trick where the path is long.
     m.link("bin/server-x", "../venv/bin/server-x");
     assert_eq!(m.start(&["server-x"]).identity, script);
-    let tricky = m.file("venv/bin/tricky", &format!("#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"));
+    let tricky = m.file(
+        "venv/bin/tricky",
+        &format!("#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''\n"),
+    );
     assert_eq!(m.start(&[&tricky]).program.file, python);
     let relative = m.file("venv/bin/rel", "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n");
     assert_eq!(m.start(&[&relative]).program.file, python);
@@ -205,10 +229,20 @@ fn python_runs_scripts_modules_and_console_scripts_of_environments() {
 fn a_python_project_brings_itself_and_what_is_installed_in_place() {
     let m = Machine::new();
     let venv = m.venv("p/.venv");
-    for file in ["p/pyproject.toml", "p/server.py", "p/pkg/__init__.py", "p/.env", "lib/x/__init__.py", "lib/secret.key"] {
+    for file in [
+        "p/pyproject.toml",
+        "p/server.py",
+        "p/pkg/__init__.py",
+        "p/.env",
+        "lib/x/__init__.py",
+        "lib/secret.key",
+    ] {
         m.file(file, "");
     }
-    m.file("p/.venv/lib/python3.11/site-packages/x.pth", &format!("{}\nimport os\n", m.root.join("lib").display()));
+    m.file(
+        "p/.venv/lib/python3.11/site-packages/x.pth",
+        &format!("{}\nimport os\n", m.root.join("lib").display()),
+    );
     let script = m.root.join("p/server.py").display().to_string();
     let start = m.start(&[&format!("{venv}/bin/python"), &script]);
     assert_eq!(m.code(&start), ["lib/x", "p/pkg", "p/pyproject.toml", "p/server.py"]);
@@ -223,9 +257,16 @@ fn a_python_project_brings_itself_and_what_is_installed_in_place() {
         assert_eq!(start.program.file, format!("{venv}/bin/python"));
     }
     m.file("p/.venv/bin/cmd", &format!("#!{venv}/bin/python\n"));
-    assert!(m.start(&["uv", "run", "--project", &folder, "cmd", "a"]).identity.ends_with("/.venv/bin/cmd"));
+    assert!(
+        m.start(&["uv", "run", "--project", &folder, "cmd", "a"])
+            .identity
+            .ends_with("/.venv/bin/cmd")
+    );
     assert!(matches!(m.analyse(&["uv", "run", "cmd"]), Err(CommandError::NotFound { .. })));
-    assert!(matches!(m.analyse(&["uv", "run", "--with", "x", "x"]), Err(CommandError::Usage { .. })));
+    assert!(matches!(
+        m.analyse(&["uv", "run", "--with", "x", "x"]),
+        Err(CommandError::Usage { .. })
+    ));
 }
 
 #[test]
@@ -243,7 +284,10 @@ fn a_module_of_the_working_directory_brings_that() {
 fn packages_of_npm_are_requests() {
     let m = Machine::new();
     let p = m.package(&["npx", "-y", "@s/x@1.2", "--", "a", "-b"]);
-    assert_eq!((p.tool, p.specs[0].name.as_str(), p.specs[0].request.as_str()), (Tool::Npm, "@s/x", "@s/x@1.2"));
+    assert_eq!(
+        (p.tool, p.specs[0].name.as_str(), p.specs[0].request.as_str()),
+        (Tool::Npm, "@s/x", "@s/x@1.2")
+    );
     assert_eq!(p.args, ["--", "a", "-b"]);
     assert_eq!(p.identity(), "npm:@s/x");
     let p = m.package(&["npx", "--yes", "--package=x", "-p", "y@2", "cmd", "-p", "z"]);
@@ -253,8 +297,16 @@ fn packages_of_npm_are_requests() {
     assert_eq!(m.package(&["npm", "exec", "--", "x", "--", "a"]).args, ["a"]);
     assert_eq!(m.package(&["cmd", "/c", "npx", "-y", "x"]).specs[0].name, "x");
     assert_eq!(m.package(&["pnpm", "dlx", "x"]).specs[0].name, "x");
-    assert_eq!(m.package(&["npx", "--registry=http://h:1", "x"]).registry.as_deref(), Some("http://h:1"));
-    for bad in [&["npx", "-y"][..], &["npx", "-c", "x"], &["npx", "--unknown", "x"], &["npx", "github:a/b"]] {
+    assert_eq!(
+        m.package(&["npx", "--registry=http://h:1", "x"]).registry.as_deref(),
+        Some("http://h:1")
+    );
+    for bad in [
+        &["npx", "-y"][..],
+        &["npx", "-c", "x"],
+        &["npx", "--unknown", "x"],
+        &["npx", "github:a/b"],
+    ] {
         assert!(matches!(m.analyse(bad), Err(CommandError::Usage { .. })), "{bad:?}");
     }
 }
@@ -263,7 +315,10 @@ fn packages_of_npm_are_requests() {
 fn npx_takes_what_is_installed_where_no_version_is_asked_for() {
     let m = Machine::new();
     m.file("work/package.json", "{}");
-    m.file("work/node_modules/@s/x/package.json", r#"{"name": "@s/x", "bin": {"a": "a.js", "x": "x.js"}}"#);
+    m.file(
+        "work/node_modules/@s/x/package.json",
+        r#"{"name": "@s/x", "bin": {"a": "a.js", "x": "x.js"}}"#,
+    );
     m.file("work/node_modules/@s/x/x.js", "#!/usr/bin/env node\n");
     assert!(m.start(&["npx", "-y", "@s/x", "a"]).identity.ends_with("/node_modules/@s/x/x.js"));
     assert_eq!(m.package(&["npx", "-y", "@s/x@1"]).specs[0].request, "@s/x@1");
@@ -273,14 +328,23 @@ fn npx_takes_what_is_installed_where_no_version_is_asked_for() {
 fn packages_of_pypi_are_requests() {
     let m = Machine::new();
     let p = m.package(&["uvx", "Mcp_Server@1.0", "--flag"]);
-    assert_eq!((p.specs[0].request.as_str(), p.command.as_deref()), ("mcp-server==1.0", Some("Mcp_Server")));
+    assert_eq!(
+        (p.specs[0].request.as_str(), p.command.as_deref()),
+        ("mcp-server==1.0", Some("Mcp_Server"))
+    );
     assert_eq!(p.identity(), "pypi:mcp-server");
-    let p = m.package(&["uv", "tool", "run", "-q", "--python", "3.12", "--with", "a,b", "--from", "x[y]>=1", "cmd", "z"]);
+    let p = m.package(&[
+        "uv", "tool", "run", "-q", "--python", "3.12", "--with", "a,b", "--from", "x[y]>=1", "cmd",
+        "z",
+    ]);
     let requests: Vec<&str> = p.specs.iter().map(|s| s.request.as_str()).collect();
     assert_eq!(requests, ["x[y]>=1", "a", "b"]);
     assert_eq!((p.command.as_deref(), p.interpreter.as_deref()), (Some("cmd"), Some("3.12")));
     let p = m.package(&["uvx", "--default-index", "http://h:1/s", "--index=n=http://i:2/s", "x"]);
-    assert_eq!((p.registry.as_deref(), p.more_registries.as_slice()), (Some("http://h:1/s"), &["http://i:2/s".to_owned()][..]));
+    assert_eq!(
+        (p.registry.as_deref(), p.more_registries.as_slice()),
+        (Some("http://h:1/s"), &["http://i:2/s".to_owned()][..])
+    );
     let p = m.package(&["pipx", "run", "--spec", "x==1", "cmd"]);
     assert_eq!((p.specs[0].request.as_str(), p.command.as_deref()), ("x==1", Some("cmd")));
     for bad in [

@@ -60,6 +60,9 @@ pub struct Package {
     pub registry: Option<String>,
     /// Further indexes that the command line names (PyPI).
     pub more_registries: Vec<String>,
+    /// Packages that want to run a script when they are installed are run without it (npm's
+    /// `--ignore-scripts`). Otherwise they are refused.
+    pub skip_scripts: bool,
     /// The arguments for what is run.
     pub args: Vec<String>,
     /// Variables that the command line sets.
@@ -75,6 +78,7 @@ impl Package {
             interpreter: None,
             registry: None,
             more_registries: Vec::new(),
+            skip_scripts: false,
             args: Vec::new(),
             env: BTreeMap::new(),
         }

@@ -5,16 +5,23 @@ use std::path::{Path, PathBuf};
 use palisade_model::text::escape;
 
 use super::{Package, Spec, Tool, unknown_option};
-use crate::{
-    Command, CommandError, Context, analyse,
-    analyse::SHOWN,
-    node::read_manifest,
-};
+use crate::{Command, CommandError, Context, analyse, analyse::SHOWN, node::read_manifest};
 
 /// Options that change nothing here.
-const IDLE: [&str; 14] = [
-    "-y", "--yes", "--no", "--no-install", "-q", "--quiet", "-s", "--silent", "--ignore-scripts",
-    "--prefer-online", "--prefer-offline", "--offline", "--ignore-existing", "--verbose",
+const IDLE: [&str; 13] = [
+    "-y",
+    "--yes",
+    "--no",
+    "--no-install",
+    "-q",
+    "--quiet",
+    "-s",
+    "--silent",
+    "--prefer-online",
+    "--prefer-offline",
+    "--offline",
+    "--ignore-existing",
+    "--verbose",
 ];
 /// Options whose value changes nothing here.
 const IDLE_VALUED: [&str; 4] = ["--loglevel", "--cache", "--shell", "--script-shell"];
@@ -47,6 +54,10 @@ pub(super) fn parse(
             "--registry" => {
                 package.registry = Some(value());
                 after_value
+            }
+            "--ignore-scripts" => {
+                package.skip_scripts = true;
+                tail
             }
             "-c" | "--call" => {
                 return Err(CommandError::usage(
@@ -107,7 +118,18 @@ fn is_command(word: &str) -> bool {
 /// Reads `name`, `name@version`, `@scope/name@range` (the registry forms of npm's package-spec page).
 fn spec(text: &str) -> Result<Spec, CommandError> {
     let shown = escape(text, SHOWN);
-    let elsewhere = ["://", "git+", "git@", "github:", "gitlab:", "bitbucket:", "file:", "link:", ".tgz", ".tar.gz"];
+    let elsewhere = [
+        "://",
+        "git+",
+        "git@",
+        "github:",
+        "gitlab:",
+        "bitbucket:",
+        "file:",
+        "link:",
+        ".tgz",
+        ".tar.gz",
+    ];
     let scoped = text.starts_with('@');
     let slashes = text.matches('/').count();
     if elsewhere.iter().any(|mark| text.contains(mark))
@@ -135,7 +157,8 @@ fn spec(text: &str) -> Result<Spec, CommandError> {
             None => part(name),
         };
     let good_version = version.is_none_or(|v| {
-        !v.is_empty() && v.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_+^~<>=*| ".contains(&b))
+        !v.is_empty()
+            && v.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_+^~<>=*| ".contains(&b))
     });
     if !good_name || !good_version {
         return Err(CommandError::usage(
@@ -205,8 +228,24 @@ mod tests {
             assert_eq!(spec(text).unwrap(), Spec { name: name.into(), request: text.into() });
         }
         for bad in [
-            "", "@", "@x", "a/b", "./a", "/a", "git+https://h/x", "github:a/b", "https://h/x.tgz",
-            "a@file:../b", "-rf", "a b", "a@", "@a/b/c", "a@$(x)", "_a", ".a", "a\n",
+            "",
+            "@",
+            "@x",
+            "a/b",
+            "./a",
+            "/a",
+            "git+https://h/x",
+            "github:a/b",
+            "https://h/x.tgz",
+            "a@file:../b",
+            "-rf",
+            "a b",
+            "a@",
+            "@a/b/c",
+            "a@$(x)",
+            "_a",
+            ".a",
+            "a\n",
         ] {
             assert!(spec(bad).is_err(), "{bad:?} was accepted");
         }

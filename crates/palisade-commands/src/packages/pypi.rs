@@ -95,8 +95,21 @@ mod tests {
             assert_eq!(spec(text).unwrap().0.request, request, "{text}");
         }
         for bad in [
-            "", "-x", "x-", "git+https://h/x", "./x", "/x", "x.whl", "x@", "x[", "x; os_name", "x @ https://h/y",
-            "x==1;y", "x$(y)", "x\ny", "--index-url=h",
+            "",
+            "-x",
+            "x-",
+            "git+https://h/x",
+            "./x",
+            "/x",
+            "x.whl",
+            "x@",
+            "x[",
+            "x; os_name",
+            "x @ https://h/y",
+            "x==1;y",
+            "x$(y)",
+            "x\ny",
+            "--index-url=h",
         ] {
             assert!(spec(bad).is_err(), "{bad:?} was accepted");
         }

@@ -3,21 +3,41 @@
 use palisade_model::text::escape;
 
 use super::{Package, Tool, pypi, unknown_option};
-use crate::{
-    Command, CommandError, Context, analyse,
-    analyse::SHOWN,
-    python, script, tree,
-};
+use crate::{Command, CommandError, Context, analyse, analyse::SHOWN, python, script, tree};
 
 /// Options that change nothing here.
 const IDLE: [&str; 22] = [
-    "-q", "--quiet", "-v", "--verbose", "--isolated", "-n", "--no-cache", "--refresh", "-U", "--upgrade",
-    "--offline", "--no-progress", "--no-config", "--native-tls", "--system-certs", "--no-build",
-    "--managed-python", "--no-managed-python", "--no-python-downloads", "--no-env-file", "--lfs", "--compile-bytecode",
+    "-q",
+    "--quiet",
+    "-v",
+    "--verbose",
+    "--isolated",
+    "-n",
+    "--no-cache",
+    "--refresh",
+    "-U",
+    "--upgrade",
+    "--offline",
+    "--no-progress",
+    "--no-config",
+    "--native-tls",
+    "--system-certs",
+    "--no-build",
+    "--managed-python",
+    "--no-managed-python",
+    "--no-python-downloads",
+    "--no-env-file",
+    "--lfs",
+    "--compile-bytecode",
 ];
 /// Options whose value changes nothing here.
 const IDLE_VALUED: [&str; 7] = [
-    "--cache-dir", "--color", "--python-preference", "--link-mode", "--refresh-package", "--directory",
+    "--cache-dir",
+    "--color",
+    "--python-preference",
+    "--link-mode",
+    "--refresh-package",
+    "--directory",
     "--allow-insecure-host",
 ];
 
@@ -42,10 +62,26 @@ pub(super) fn tool_run(args: &[String]) -> Result<Command, CommandError> {
         "-p" | "--python" => Meaning::Python,
         "-i" | "--index-url" | "--default-index" => Meaning::Index,
         "--index" | "--extra-index-url" => Meaning::MoreIndex,
-        "--with-editable" | "--with-requirements" | "-c" | "--constraints" | "-b"
-        | "--build-constraints" | "--overrides" | "--env-file" | "-f" | "--find-links" | "-C"
-        | "--config-setting" | "--prerelease" | "--resolution" | "--exclude-newer" | "--no-index"
-        | "--index-strategy" | "--config-file" | "--python-platform" | "--torch-backend" => Meaning::Refused(
+        "--with-editable"
+        | "--with-requirements"
+        | "-c"
+        | "--constraints"
+        | "-b"
+        | "--build-constraints"
+        | "--overrides"
+        | "--env-file"
+        | "-f"
+        | "--find-links"
+        | "-C"
+        | "--config-setting"
+        | "--prerelease"
+        | "--resolution"
+        | "--exclude-newer"
+        | "--no-index"
+        | "--index-strategy"
+        | "--config-file"
+        | "--python-platform"
+        | "--torch-backend" => Meaning::Refused(
             "install the tool yourself (uv tool install …), and write the name of its command",
         ),
         name if IDLE.contains(&name) => Meaning::Idle,
@@ -62,10 +98,14 @@ pub(super) fn pipx_run(args: &[String]) -> Result<Command, CommandError> {
         "--with" => Meaning::With,
         "--python" => Meaning::Python,
         "-i" | "--index-url" => Meaning::Index,
-        "--pip-args" | "--path" | "--editable" | "-e" | "--system-site-packages" => Meaning::Refused(
-            "install the tool yourself (pipx install …), and write the name of its command",
-        ),
-        "-q" | "--quiet" | "-v" | "--verbose" | "--no-cache" | "--fetch-missing-python" => Meaning::Idle,
+        "--pip-args" | "--path" | "--editable" | "-e" | "--system-site-packages" => {
+            Meaning::Refused(
+                "install the tool yourself (pipx install …), and write the name of its command",
+            )
+        }
+        "-q" | "--quiet" | "-v" | "--verbose" | "--no-cache" | "--fetch-missing-python" => {
+            Meaning::Idle
+        }
         _ => Meaning::Unknown,
     };
     run("pipx run", args, meaning)
@@ -117,7 +157,10 @@ fn run(
             }
             Meaning::MoreIndex => {
                 // `name=url` gives the index a name.
-                let url = value.split_once('=').filter(|(n, _)| !n.contains([':', '/'])).map(|(_, u)| u.to_owned());
+                let url = value
+                    .split_once('=')
+                    .filter(|(n, _)| !n.contains([':', '/']))
+                    .map(|(_, u)| u.to_owned());
                 package.more_registries.push(url.unwrap_or(value));
                 after_value
             }
@@ -233,8 +276,8 @@ fn project_run(args: &[String], context: &mut Context) -> Result<Command, Comman
                 rest = after_value;
                 break;
             }
-            "--frozen" | "--locked" | "--no-sync" | "--exact" | "--no-dev" | "--dev" | "--all-extras" | "--active"
-            | "--all-packages" | "--all-groups" => tail,
+            "--frozen" | "--locked" | "--no-sync" | "--exact" | "--no-dev" | "--dev"
+            | "--all-extras" | "--active" | "--all-packages" | "--all-groups" => tail,
             "--package" | "--extra" | "--group" | "--python" | "-p" => after_value,
             name if IDLE.contains(&name) => tail,
             name if IDLE_VALUED.contains(&name) => after_value,
@@ -248,13 +291,17 @@ fn project_run(args: &[String], context: &mut Context) -> Result<Command, Comman
     }
     let first = rest.first().cloned();
     let looks_like_script = first.as_deref().is_some_and(|w| w.ends_with(".py"));
-    if module.is_none() && looks_like_script
+    if module.is_none()
+        && looks_like_script
         && let Some(file) = &first
         && let Ok(text) = script::read_head(&context.absolute(file))
         && String::from_utf8_lossy(&text).lines().any(|line| line.trim() == "# /// script")
     {
         return Err(CommandError::usage(
-            format!("{} lists its own packages, for which uv makes an environment at each start", escape(file, SHOWN)),
+            format!(
+                "{} lists its own packages, for which uv makes an environment at each start",
+                escape(file, SHOWN)
+            ),
             "make one: uv venv ENV; uv pip install --python ENV PACKAGES; and write ENV/bin/python SCRIPT",
         ));
     }

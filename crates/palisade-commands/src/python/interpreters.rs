@@ -30,7 +30,10 @@ impl Interpreter {
             let environment = program.parent()?.parent()?;
             let Ok(settings) = fs::read_to_string(environment.join("pyvenv.cfg")) else { break };
             let pairs = settings.lines().filter_map(|line| line.split_once('='));
-            let home = pairs.filter(|(k, _)| k.trim() == "home").map(|(_, v)| v.trim().to_owned()).next()?;
+            let home = pairs
+                .filter(|(k, _)| k.trim() == "home")
+                .map(|(_, v)| v.trim().to_owned())
+                .next()?;
             program = Path::new(&home).join("python3");
         }
         let real = program.canonicalize().ok()?;
@@ -68,10 +71,13 @@ impl Interpreter {
         }
         let bundled = self.prefix.join("lib").join(&library).join("ensurepip/_bundled");
         let folders = [bundled, PathBuf::from("/usr/share/python-wheels")];
-        let wheel = folders.iter().flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten()).find(|e| {
-            let name = e.file_name();
-            name.to_str().is_some_and(|n| n.starts_with("pip-") && n.ends_with(".whl"))
-        })?;
+        let wheel = folders
+            .iter()
+            .flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten())
+            .find(|e| {
+                let name = e.file_name();
+                name.to_str().is_some_and(|n| n.starts_with("pip-") && n.ends_with(".whl"))
+            })?;
         let path = wheel.path();
         Some((vec!["-I".into(), format!("{}/pip", path.display())], Some(path)))
     }
@@ -96,7 +102,10 @@ pub(crate) fn choose(
     context: &Context,
 ) -> Result<Interpreter, CommandError> {
     let missing = |what: String| {
-        CommandError::not_found(what, "install one (uv python install 3.12), or name another with --python")
+        CommandError::not_found(
+            what,
+            "install one (uv python install 3.12), or name another with --python",
+        )
     };
     if let Some(wanted) = wanted.filter(|w| !w.is_empty()) {
         let shown = escape(wanted, SHOWN);
@@ -104,8 +113,12 @@ pub(crate) fn choose(
             let path = context.absolute(wanted);
             return Interpreter::at(path).ok_or_else(|| missing(format!("{shown} is no Python")));
         }
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let number = wanted.strip_prefix("cpython").map(|w| w.trim_start_matches(['-', '@'])).unwrap_or(wanted);
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let number = wanted
+            .strip_prefix("cpython")
+            .map(|w| w.trim_start_matches(['-', '@']))
+            .unwrap_or(wanted);
         let name = if digits(number) { format!("python{number}") } else { number.to_owned() };
         if !is_python(&name) {
             return Err(CommandError::usage(
@@ -126,7 +139,9 @@ pub(crate) fn choose(
             .ok()
             .and_then(Interpreter::at)
             .filter(|found| asked.is_none_or(|asked| found.version == asked))
-            .or_else(|| others(context).into_iter().find(|found| asked.is_none_or(|a| found.version == a)))
+            .or_else(|| {
+                others(context).into_iter().find(|found| asked.is_none_or(|a| found.version == a))
+            })
             .ok_or_else(|| missing(format!("Python {shown} is not found")));
     }
     let usual = context.programs().python("python3").ok().and_then(Interpreter::at);
@@ -140,6 +155,11 @@ pub(crate) fn choose(
                 .ok_or_else(|| missing("no python3 is found in PATH".into()))
         }
     }
+}
+
+/// The newest Python of the machine, where it is newer than this one.
+pub(crate) fn newer(than: &Interpreter, context: &Context) -> Option<Interpreter> {
+    others(context).into_iter().filter(|p| p.version > than.version).max_by_key(|p| p.version)
 }
 
 /// Pythons under names with a version in PATH, and those of pyenv and uv.
@@ -196,7 +216,8 @@ mod tests {
             home: Some(root.join("home")),
             env: [("PATH".to_owned(), new.display().to_string())].into(),
         };
-        let release = |context: &Context, wanted| choose(wanted, (3, 10), context).map(|p| p.release());
+        let release =
+            |context: &Context, wanted| choose(wanted, (3, 10), context).map(|p| p.release());
         assert_eq!(release(&context, None).unwrap(), "3.11");
         for wanted in ["3.12", "python3.12", "3.12.1", "cpython-3.12", "cpython@3.12"] {
             assert_eq!(release(&context, Some(wanted)).unwrap(), "3.12", "{wanted}");

@@ -120,21 +120,31 @@ fn words(text: &str) -> Vec<String> {
 
 fn of_uv(context: &Context) -> Configured {
     let mut found = Configured::default();
-    let user = context.var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(context.home.as_ref()?.join(".config")));
+    let user = context
+        .var("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(context.home.as_ref()?.join(".config")));
     let own = context.var("UV_CONFIG_FILE").map(|file| context.absolute(file));
     let files = match own {
         Some(file) => vec![file],
-        None => [Some(PathBuf::from("/etc/uv/uv.toml")), user.map(|dir| dir.join("uv/uv.toml"))].into_iter().flatten().collect(),
+        None => [Some(PathBuf::from("/etc/uv/uv.toml")), user.map(|dir| dir.join("uv/uv.toml"))]
+            .into_iter()
+            .flatten()
+            .collect(),
     };
     for file in files {
-        let Some(table) = text_of(&file).and_then(|text| text.parse::<toml::Table>().ok()) else { continue };
+        let Some(table) = text_of(&file).and_then(|text| text.parse::<toml::Table>().ok()) else {
+            continue;
+        };
         let pip = table.get("pip").and_then(toml::Value::as_table);
         let text = |key: &str| {
             let value = table.get(key).or_else(|| pip?.get(key))?;
             value.as_str().map(str::to_owned)
         };
         found.main = text("index-url").or(found.main);
-        for url in table.get("extra-index-url").and_then(toml::Value::as_array).into_iter().flatten() {
+        for url in
+            table.get("extra-index-url").and_then(toml::Value::as_array).into_iter().flatten()
+        {
             found.more.extend(url.as_str().map(str::to_owned));
         }
         for index in table.get("index").and_then(toml::Value::as_array).into_iter().flatten() {
@@ -163,7 +173,8 @@ fn of_uv(context: &Context) -> Configured {
 fn of_pip(context: &Context, prefix: &Path) -> Result<Configured, CommandError> {
     let mut settings = BTreeMap::new();
     let home = context.home.as_deref();
-    let config_home = context.var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home?.join(".config")));
+    let config_home =
+        context.var("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home?.join(".config")));
     let own = context.var("PIP_CONFIG_FILE").map(|file| context.absolute(file));
     let files = [
         Some(PathBuf::from("/etc/xdg/pip/pip.conf")),
@@ -256,7 +267,8 @@ fn base64(bytes: &[u8]) -> String {
         let part = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
         let all = part(0) << 16 | part(1) << 8 | part(2);
         for i in 0..4 {
-            let letter = LETTERS.get(((all >> (18 - 6 * i)) & 63) as usize).copied().unwrap_or(b'=');
+            let letter =
+                LETTERS.get(((all >> (18 - 6 * i)) & 63) as usize).copied().unwrap_or(b'=');
             out.push(if i <= chunk.len() { char::from(letter) } else { '=' });
         }
     }
@@ -279,7 +291,8 @@ mod tests {
         .unwrap();
         let mut context =
             Context { directory: "/".into(), home: Some(dir.path().into()), env: BTreeMap::new() };
-        let read = |context: &Context, uv| read(context, Path::new("/none"), uv, None, &[]).unwrap().urls;
+        let read =
+            |context: &Context, uv| read(context, Path::new("/none"), uv, None, &[]).unwrap().urls;
         let pip = ["https://pip.test/simple", "https://a.test/", "https://b.test/"];
         assert_eq!(read(&context, true), pip);
         std::fs::write(
@@ -300,7 +313,9 @@ mod tests {
         let index = index("https://me:p%40ss@h.test/simple").unwrap();
         assert_eq!(index.target.to_string(), "https://h.test/simple/");
         assert_eq!(index.headers["authorization"], "Basic bWU6cEBzcw==");
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -6,19 +6,24 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use palisade_egress::{AddressPolicy, Guard, proxy::{Limits as ProxyLimits, Proxy}};
+use palisade_egress::{
+    AddressPolicy, Guard,
+    proxy::{Limits as ProxyLimits, Proxy},
+};
 use palisade_model::{
-    CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, NodeId, Origin, Payload,
-    PluginId, PluginRef, text::escape,
+    CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, NodeId, Origin,
+    Payload, PluginId, PluginRef, text::escape,
 };
 use palisade_sandbox::{
     Artifact, BoxFuture, Content, Exit, HostCalls, HostRequest, LaunchSpec, OutputStream, Program,
-    Runtime, Wire, WayOut,
-    stream::ByteWire,
+    Runtime, WayOut, Wire, stream::ByteWire,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
@@ -111,7 +116,11 @@ impl HostCalls for Calls {
 
 impl Job<'_> {
     /// Runs it to its end.
-    pub(super) async fn run(self, options: &Options, watch: Arc<dyn Watch>) -> Result<Outcome, CommandError> {
+    pub(super) async fn run(
+        self,
+        options: &Options,
+        watch: Arc<dyn Watch>,
+    ) -> Result<Outcome, CommandError> {
         let deadline = self.deadline;
         let package = self.package.to_owned();
         let seconds = options.deadline.as_secs();
@@ -141,7 +150,8 @@ impl Job<'_> {
                 drop(ends.to);
                 let mut reader = BufReader::new(&mut ends.from);
                 let mut line = Vec::new();
-                while let Ok(1..) = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await {
+                while let Ok(1..) = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await
+                {
                     calls.line(&String::from_utf8_lossy(&line));
                     line.clear();
                 }
@@ -154,11 +164,16 @@ impl Job<'_> {
         let exit = match tokio::time::timeout(left, run).await {
             Ok(exit) => exit,
             Err(_) => {
-                instance.kill(palisade_sandbox::KillReason::Deadline(palisade_sandbox::Deadline::Lifetime)).await;
+                instance
+                    .kill(palisade_sandbox::KillReason::Deadline(
+                        palisade_sandbox::Deadline::Lifetime,
+                    ))
+                    .await;
                 return Err(late());
             }
         };
-        let lines = std::mem::take(&mut *calls.lines.lock().unwrap_or_else(PoisonError::into_inner));
+        let lines =
+            std::mem::take(&mut *calls.lines.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Outcome { exit, lines: lines.into() })
     }
 

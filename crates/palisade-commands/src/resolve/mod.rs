@@ -13,6 +13,7 @@ mod npmrc;
 mod page;
 mod pypi;
 mod reach;
+mod scripts;
 mod store;
 
 use std::{
@@ -27,8 +28,7 @@ use palisade_model::Limits;
 use palisade_sandbox::{Program, Resolver, Runtime};
 
 use crate::{
-    Command, CommandError, Context, Package, Start, Tool,
-    analyse::utf8,
+    Command, CommandError, Context, Package, Start, Tool, analyse::utf8, companions,
     start::path_arguments,
 };
 
@@ -62,8 +62,6 @@ pub struct Options {
     pub walls: Resolver,
     /// Resolve again, even where the cache has an answer.
     pub refresh: bool,
-    /// Run the packages' install scripts, behind the same walls. Off: what needs one is refused.
-    pub allow_scripts: bool,
     /// Servers that the client may reach beside its registries, where those keep their files elsewhere.
     pub more_hosts: Vec<Authority>,
     /// How long everything may take, waiting for another process that does the same included.
@@ -76,7 +74,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Ten minutes, 2 GiB of memory, 4 GiB of files, no scripts, the last but one of the slots.
+    /// Ten minutes, 2 GiB of memory, 4 GiB of files, the last but one of the slots.
     #[must_use]
     pub fn new(cache: PathBuf, walls: Resolver) -> Self {
         let limits = Limits {
@@ -92,7 +90,6 @@ impl Options {
             cache,
             walls,
             refresh: false,
-            allow_scripts: false,
             more_hosts: Vec::new(),
             deadline: Duration::from_secs(600),
             limits,
@@ -124,7 +121,7 @@ impl Client {
         })
     }
 
-    fn key(&self, package: &Package, options: &Options) -> String {
+    fn key(&self, package: &Package) -> String {
         let own = match self {
             Self::Npm(npm) => npm.key_parts(),
             Self::Pypi(pypi) => pypi.key_parts(),
@@ -133,7 +130,7 @@ impl Client {
             format!("format {}", store::FORMAT),
             package.tool.to_string(),
             std::env::consts::ARCH.to_owned(),
-            format!("scripts {}", options.allow_scripts),
+            format!("scripts {}", package.skip_scripts),
             format!("command {}", package.command.as_deref().unwrap_or_default()),
         ];
         parts.extend(package.specs.iter().map(|spec| format!("spec {}", spec.request)));
@@ -157,7 +154,7 @@ pub fn cached(
     }
     let client = Client::find(package, context)?;
     let store = store::Store::at(&options.cache);
-    let found = store.find(&client.key(package, options));
+    let found = store.find(&client.key(package));
     found.map(|entry| start(&entry, &store, &client, package, context)).transpose()
 }
 
@@ -179,7 +176,7 @@ pub async fn resolve(
     let client = Client::find(package, context)?;
     let store = store::Store::at(&options.cache);
     store.make()?;
-    let key = client.key(package, options);
+    let key = client.key(package);
     let deadline = job::until(options);
     let begun = std::time::SystemTime::now();
     let held = {
@@ -189,10 +186,9 @@ pub async fn resolve(
             .unwrap_or_else(|e| Err(std::io::Error::other(e)))
     };
     let lock = held.map_err(|e| match e.kind() {
-        std::io::ErrorKind::WouldBlock => CommandError::Deadline {
-            package: package.shown(),
-            seconds: options.deadline.as_secs(),
-        },
+        std::io::ErrorKind::WouldBlock => {
+            CommandError::Deadline { package: package.shown(), seconds: options.deadline.as_secs() }
+        }
         _ => CommandError::cache("waiting for another process that fetches the same", e),
     })?;
     // Somebody else may have done it in the meantime; what is newer than the wish to refresh is fresh.
@@ -222,7 +218,7 @@ pub fn verify(
 ) -> Result<Option<bool>, CommandError> {
     let client = Client::find(package, context)?;
     let store = store::Store::at(&options.cache);
-    let Some(entry) = store.find(&client.key(package, options)) else { return Ok(None) };
+    let Some(entry) = store.find(&client.key(package)) else { return Ok(None) };
     let whole = store.is_whole(&entry.digest);
     whole.map(Some).map_err(|e| CommandError::cache("reading the cache", e))
 }
@@ -259,18 +255,25 @@ fn start(
             args.push(inside(script)?);
             (utf8(&npm.node)?, args)
         }
-        (store::Launch::Python { script }, _) => {
-            (inside("bin/python3")?, vec![inside(script)?])
-        }
+        (store::Launch::Python { script }, _) => (inside("bin/python3")?, vec![inside(script)?]),
         (store::Launch::Program { file } | store::Launch::Node { script: file, .. }, _) => {
             (inside(file)?, Vec::new())
         }
     };
     args.extend(package.args.iter().cloned());
+    let mut env = package.env.clone();
+    let mut code = vec![tree.clone()];
+    if let store::Launch::Node { script, .. } = &entry.launch {
+        companions::set_data(&tree.join(script), &mut env);
+        code.extend(crate::node::run_by(Path::new(script), &package.args, context));
+    }
+    let folders =
+        [tree.join("node_modules"), tree.join(entry.site.as_deref().unwrap_or("node_modules"))];
     Ok(Start {
         program: Program { runtime: Runtime::Native, file, args },
-        code: vec![tree],
-        env: package.env.clone(),
+        code: crate::node::outermost(code),
+        programs: companions::of(folders.iter().map(PathBuf::as_path), context),
+        env,
         identity: package.identity(),
         paths: path_arguments(&package.args, context),
         notes: entry.notes.clone(),
@@ -302,7 +305,8 @@ fn env<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {
 
 /// The hint where the machine itself reaches the network through a proxy only.
 fn network_hint(context: &Context) -> String {
-    let proxied = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+    let proxied =
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
     if proxied.iter().any(|name| context.var(name).is_some()) {
         "this machine's environment names a proxy, which the resolve step does not go through; install the package yourself and name its program".into()
     } else {

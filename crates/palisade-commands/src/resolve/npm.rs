@@ -11,7 +11,12 @@ use palisade_model::text::escape;
 use serde_json::{Value, json};
 
 use super::{
-    Request, copy::Copier, env, job::Job, last_words, network_hint, npmrc, parent, reach::Reach,
+    Request,
+    copy::Copier,
+    env,
+    job::Job,
+    last_words, network_hint, npmrc, parent,
+    reach::Reach,
     store::{Entry, FORMAT, Launch, Store},
 };
 use crate::{
@@ -25,7 +30,14 @@ use crate::{
 const SCRIPTS: [&str; 3] = ["preinstall", "install", "postinstall"];
 /// Words of install scripts that do nothing that the package needs.
 const HARMLESS: [&str; 9] = [
-    "echo ", "husky", "patch-package", "opencollective", "is-ci", "only-allow", "true", "exit 0",
+    "echo ",
+    "husky",
+    "patch-package",
+    "opencollective",
+    "is-ci",
+    "only-allow",
+    "true",
+    "exit 0",
     "node -e \"console.log",
 ];
 
@@ -112,7 +124,10 @@ impl Npm {
             Some(lock) => {
                 // The same packages as the first time, by their digests.
                 let root = lock.get("packages").and_then(|p| p.get(""));
-                let wanted = root.and_then(|r| r.get("dependencies")).cloned().unwrap_or(json!(dependencies));
+                let wanted = root
+                    .and_then(|r| r.get("dependencies"))
+                    .cloned()
+                    .unwrap_or(json!(dependencies));
                 let manifest = json!({"name": "run", "private": true, "dependencies": wanted});
                 write(input.join("package.json"), manifest.to_string().as_bytes())?;
                 write(input.join("package-lock.json"), lock.to_string().as_bytes())?;
@@ -128,18 +143,27 @@ impl Npm {
             let from = input.join(name);
             if from.is_file() {
                 // The job's own copies: npm writes to them. Its user is another where Palisade is root.
-                fs::copy(&from, data.join(name)).map_err(step("writing the job's configuration"))?;
-                fs::set_permissions(data.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o666))
+                fs::copy(&from, data.join(name))
                     .map_err(step("writing the job's configuration"))?;
+                fs::set_permissions(
+                    data.join(name),
+                    std::os::unix::fs::PermissionsExt::from_mode(0o666),
+                )
+                .map_err(step("writing the job's configuration"))?;
             }
         }
         args.extend(
-            ["--no-audit", "--no-fund", "--no-update-notifier", "--omit=dev", "--loglevel=warn", "--no-progress"]
-                .map(str::to_owned),
+            [
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--no-update-notifier",
+                "--omit=dev",
+                "--loglevel=warn",
+                "--no-progress",
+            ]
+            .map(str::to_owned),
         );
-        if !request.options.allow_scripts {
-            args.push("--ignore-scripts".into());
-        }
         let mut variables = env([
             ("npm_config_userconfig", "/plugin/npmrc".into()),
             ("npm_config_globalconfig", "/plugin/none".into()),
@@ -156,9 +180,6 @@ impl Npm {
         }
         let mut authorities = self.npmrc.authorities.clone();
         authorities.extend(request.options.more_hosts.iter().cloned());
-        // Install scripts are lines for a shell.
-        let shell = ["/bin/sh", "/usr/bin/env"].map(PathBuf::from).to_vec();
-        let programs = if request.options.allow_scripts { shell } else { Vec::new() };
         let reach = Arc::new(Reach { authorities, watch: Arc::clone(&request.watch) });
         let job = Job {
             package: &package.shown(),
@@ -169,14 +190,20 @@ impl Npm {
             input: &input,
             data: &data,
             reach: Some(reach),
-            programs,
+            programs: Vec::new(),
             deadline: request.deadline,
         };
         let outcome = job.run(request.options, Arc::clone(&request.watch)).await?;
         if !outcome.exit.is_clean() {
-            return Err(self.failed(package, request.context, &outcome.exit.to_string(), &outcome.lines));
+            return Err(self.failed(
+                package,
+                request.context,
+                &outcome.exit.to_string(),
+                &outcome.lines,
+            ));
         }
-        let lock = fs::read(data.join("package-lock.json")).map_err(step("reading npm's lock file"))?;
+        let lock =
+            fs::read(data.join("package-lock.json")).map_err(step("reading npm's lock file"))?;
         let modules = staged.join("node_modules");
         fs::create_dir_all(&staged).map_err(step("taking over what npm installed"))?;
         Copier::new()
@@ -193,13 +220,20 @@ impl Npm {
             request: package.shown(),
             digest: String::new(),
             launch,
+            site: None,
             packages: versions(&parsed),
             notes,
         };
         store.keep(key, &staged, entry, &lock)
     }
 
-    fn failed(&self, package: &Package, context: &Context, exit: &str, lines: &[String]) -> CommandError {
+    fn failed(
+        &self,
+        package: &Package,
+        context: &Context,
+        exit: &str,
+        lines: &[String],
+    ) -> CommandError {
         let all = lines.join("\n");
         if all.contains("E404") || all.contains("ETARGET") || all.contains("code ENOVERSIONS") {
             return CommandError::NotFound {
@@ -223,32 +257,32 @@ impl Npm {
         modules: &Path,
     ) -> Result<Vec<String>, CommandError> {
         let mut notes = Vec::new();
-        if request.options.allow_scripts {
-            return Ok(notes);
-        }
         let packages = lock.get("packages").and_then(Value::as_object);
         for (path, about) in packages.into_iter().flatten() {
             let is = |key: &str| about.get(key).and_then(Value::as_bool) == Some(true);
-            let Some(below) = path.strip_prefix("node_modules/").filter(|_| is("hasInstallScript")) else {
+            let Some(below) = path.strip_prefix("node_modules/").filter(|_| is("hasInstallScript"))
+            else {
                 continue;
             };
             let folder = modules.join(below);
             let Some(manifest) = read_manifest(&folder.join("package.json")) else { continue };
             let name = below.rsplit("node_modules/").next().unwrap_or(below);
-            let script = |key: &&str| manifest.get("scripts")?.get(*key)?.as_str().map(str::to_owned);
+            let script =
+                |key: &&str| manifest.get("scripts")?.get(*key)?.as_str().map(str::to_owned);
             let scripts: Vec<String> = SCRIPTS.iter().filter_map(script).collect();
             let asked_for = request.package.specs.iter().any(|spec| spec.name == name);
             let builds = folder.join("binding.gyp").is_file() && !has_prebuilt(&folder);
-            let wants = scripts.iter().any(|s| !HARMLESS.iter().any(|h| s.trim_start().starts_with(h)));
+            let wants =
+                scripts.iter().any(|s| !HARMLESS.iter().any(|h| s.trim_start().starts_with(h)));
             let shown = escape(name, 120);
-            if builds && !is("optional") {
+            if builds && !is("optional") && !request.package.skip_scripts {
                 return Err(CommandError::NeedsScripts {
                     package: shown,
                     why: "must be compiled when it is installed, and nothing of a package is run here".into(),
                     hint: hint(request.package),
                 });
             }
-            if asked_for && wants {
+            if asked_for && wants && !request.package.skip_scripts {
                 return Err(CommandError::NeedsScripts {
                     package: shown,
                     why: format!(
@@ -271,7 +305,8 @@ impl Npm {
 
 fn hint(package: &Package) -> String {
     format!(
-        "install it yourself (npm install --prefix DIR {}), and write node DIR/node_modules/…; or allow its scripts to run behind the walls (--allow-scripts)",
+        "install it yourself (npm install --prefix DIR {}), and write node DIR/node_modules/…; or, if it works without them, write npx --ignore-scripts -y {}",
+        package.shown(),
         package.shown()
     )
 }
@@ -297,8 +332,13 @@ fn launch(package: &Package, tree: &Path) -> Result<Launch, CommandError> {
     let root = tree.canonicalize().map_err(|e| CommandError::cache("finding the package", e))?;
     let script = script.filter(|s| s.starts_with(&root)).ok_or_else(|| {
         let what = match &package.command {
-            Some(command) => format!("{} brings no command {}", package.shown(), escape(command, 80)),
-            None => format!("{} brings no command, or several of which none has its name", package.shown()),
+            Some(command) => {
+                format!("{} brings no command {}", package.shown(), escape(command, 80))
+            }
+            None => format!(
+                "{} brings no command, or several of which none has its name",
+                package.shown()
+            ),
         };
         CommandError::NotFound { what, hint: "name the command: npx -y -p PACKAGE COMMAND".into() }
     })?;
@@ -312,7 +352,9 @@ fn launch(package: &Package, tree: &Path) -> Result<Launch, CommandError> {
                 Launch::Program { file: relative }
             }
         }
-        Head::Program if is_javascript(&script) => Launch::Node { flags: Vec::new(), script: relative },
+        Head::Program if is_javascript(&script) => {
+            Launch::Node { flags: Vec::new(), script: relative }
+        }
         Head::Program => Launch::Program { file: relative },
     })
 }

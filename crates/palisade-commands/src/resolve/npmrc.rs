@@ -21,8 +21,15 @@ const DEFAULT: &str = "https://registry.npmjs.org/";
 /// Longest file that is read.
 const MAX_FILE: u64 = 256 * 1024;
 /// Settings that are handed on beside those of registries.
-const HANDED_ON: [&str; 7] =
-    ["strict-ssl", "before", "min-release-age", "replace-registry-host", "ca", "ca[]", "always-auth"];
+const HANDED_ON: [&str; 7] = [
+    "strict-ssl",
+    "before",
+    "min-release-age",
+    "replace-registry-host",
+    "ca",
+    "ca[]",
+    "always-auth",
+];
 
 /// What the resolve step is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +84,7 @@ pub(super) fn read(
     compose(settings, context)
 }
 
-fn compose(
-    settings: BTreeMap<String, String>,
-    context: &Context,
-) -> Result<Npmrc, CommandError> {
+fn compose(settings: BTreeMap<String, String>, context: &Context) -> Result<Npmrc, CommandError> {
     for key in ["proxy", "https-proxy", "http-proxy"] {
         if settings.get(key).is_some_and(|v| !v.is_empty() && v != "null" && v != "false") {
             return Err(CommandError::Configuration {
@@ -134,7 +138,9 @@ fn authority(url: &str) -> Result<Authority, CommandError> {
     Target::parse(url).map(|target| target.authority().clone()).map_err(|error| {
         CommandError::Configuration {
             what: format!("npm's registry {} cannot be used: {error}", without_user(url)),
-            hint: "see `npm config get registry`; user names and tokens belong in //HOST/:_authToken".into(),
+            hint:
+                "see `npm config get registry`; user names and tokens belong in //HOST/:_authToken"
+                    .into(),
         }
     })
 }
@@ -154,9 +160,10 @@ pub(super) fn without_user(url: &str) -> String {
 /// A variable `npm_config_NAME`, in any case.
 fn variable(context: &Context, name: &str) -> Option<String> {
     let wanted = format!("npm_config_{name}");
-    let found = context.env.iter().find(|(key, value)| {
-        key.eq_ignore_ascii_case(&wanted) && !value.is_empty()
-    });
+    let found = context
+        .env
+        .iter()
+        .find(|(key, value)| key.eq_ignore_ascii_case(&wanted) && !value.is_empty());
     found.map(|(_, value)| value.clone())
 }
 
@@ -213,7 +220,11 @@ mod tests {
         let home = dir.path().join("home");
         std::fs::create_dir_all(dir.path().join("usr/etc")).unwrap();
         std::fs::create_dir_all(&home).unwrap();
-        std::fs::write(dir.path().join("usr/etc/npmrc"), "registry=https://global.test/\nfund=false\n").unwrap();
+        std::fs::write(
+            dir.path().join("usr/etc/npmrc"),
+            "registry=https://global.test/\nfund=false\n",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("ca.pem"), "x").unwrap();
         std::fs::write(
             home.join(".npmrc"),

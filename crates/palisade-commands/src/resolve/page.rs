@@ -22,8 +22,7 @@ pub(super) struct Page {
 const MAX_SERVERS: usize = 8;
 
 /// What to ask an index for.
-pub(super) const ACCEPT: &str =
-    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
+pub(super) const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
 /// Reads a page that was fetched from `at`.
 pub(super) fn read(at: &Target, content_type: &str, body: &[u8]) -> Page {
@@ -68,7 +67,8 @@ mod tests {
         let names: Vec<String> = page.authorities.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["files.test:443", "index.test:443"]);
         assert!(page.wheels && page.sources);
-        let html = br#"<a href="http://127.0.0.1:1/x-1.zip#sha256=0">x</a> <a href='javascript:1'>"#;
+        let html =
+            br#"<a href="http://127.0.0.1:1/x-1.zip#sha256=0">x</a> <a href='javascript:1'>"#;
         let page = read(&at, "text/html; charset=utf-8", html);
         assert_eq!(page.authorities, [Authority::parse("127.0.0.1:1").unwrap()].into());
         assert!(!page.wheels && page.sources);

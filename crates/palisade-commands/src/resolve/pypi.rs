@@ -16,15 +16,16 @@ use palisade_model::text::escape;
 use serde_json::Value;
 
 use super::{
-    Request,
+    Quiet, Request, Watch,
     copy::Copier,
     env,
-    indexes::{self, Indexes},
+    indexes::{self, Index, Indexes},
     job::Job,
     last_words, network_hint,
     page::{self, Page},
     reach::Reach,
-    store::{Entry, FORMAT, Launch, Store},
+    scripts,
+    store::{Entry, FORMAT, Store},
 };
 use crate::{
     CommandError, Context, Package,
@@ -36,6 +37,9 @@ use crate::{
 /// Oldest feature release that is taken unasked; older ones are out of support.
 const OLDEST: (u32, u32) = (3, 10);
 
+/// What to do where the package does not run on this Python.
+const OTHER_PYTHON: &str = "it needs another Python: name one (uvx --python 3.12 PACKAGE)";
+
 /// The interpreter, the client, and how that is configured.
 pub(super) struct Pypi {
     python: Interpreter,
@@ -46,9 +50,11 @@ pub(super) struct Pypi {
 impl Pypi {
     pub(super) fn find(package: &Package, context: &Context) -> Result<Self, CommandError> {
         let python = interpreters::choose(package.interpreter.as_deref(), OLDEST, context)?;
-        let uv = context.programs().any("uv").ok().filter(|uv| {
-            script::read_head(uv).is_ok_and(|head| head.starts_with(b"\x7fELF"))
-        });
+        let uv = context
+            .programs()
+            .any("uv")
+            .ok()
+            .filter(|uv| script::read_head(uv).is_ok_and(|head| head.starts_with(b"\x7fELF")));
         let indexes = indexes::read(
             context,
             &python.prefix,
@@ -66,8 +72,31 @@ impl Pypi {
         parts
     }
 
+    /// Installs it; where it needs a newer Python, and none was asked for, once more with the newest.
     pub(super) async fn install(
         &self,
+        request: &Request<'_>,
+        store: &Store,
+        key: &str,
+    ) -> Result<Entry, CommandError> {
+        let error = match self.install_for(&self.python, request, store, key).await {
+            Err(CommandError::Install { hint, package, why }) if hint == OTHER_PYTHON => {
+                CommandError::Install { hint, package, why }
+            }
+            other => return other,
+        };
+        match interpreters::newer(&self.python, request.context) {
+            Some(newer) if request.package.interpreter.is_none() => {
+                request.watch.line(&format!("trying again with Python {}", newer.release()));
+                self.install_for(&newer, request, store, key).await
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn install_for(
+        &self,
+        python: &Interpreter,
         request: &Request<'_>,
         store: &Store,
         key: &str,
@@ -98,13 +127,13 @@ impl Pypi {
             }
         }
         let reach = self.reach(request).await?;
-        let run = Run { request, input: &input, data: &data, reach };
+        let run = Run { python, request, input: &input, data: &data, reach };
         let lock = match &self.uv {
             Some(uv) => self.with_uv(&run, uv, known).await?,
             None => self.with_pip(&run, known).await?,
         };
         self.compile(&run).await?;
-        let entry = self.assemble(package, &data, &staged, &lock)?;
+        let entry = self.assemble(python, package, &data, &staged, &lock)?;
         store.keep(key, &staged, entry, &lock)
     }
 
@@ -115,40 +144,54 @@ impl Pypi {
         let mut authorities: BTreeSet<_> =
             indexes.iter().map(|index| index.target.authority().clone()).collect();
         let asking = Reach { authorities: authorities.clone(), watch: Arc::clone(&request.watch) };
-        let client = Client::new(Guard::new(AddressPolicy::new()), self.trust()?);
         for spec in &request.package.specs {
-            let mut pages = Vec::new();
-            for index in &indexes {
-                let target = index.target.join(&format!("{}/", spec.name))?;
-                let mut ask = HttpRequest::get(target);
-                ask.headers = index.headers.clone();
-                ask.headers.insert(header::ACCEPT, HeaderValue::from_static(page::ACCEPT));
-                let answer = client.fetch(&asking, ask, &Caps::default()).await?;
-                if answer.status.is_success() {
-                    let kind = answer.headers.get(header::CONTENT_TYPE);
-                    let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-                    pages.push(page::read(&answer.target, &kind, &answer.body));
-                } else if answer.status.as_u16() != 404 {
-                    return Err(CommandError::Install {
-                        package: request.package.shown(),
-                        why: format!("the index answered {}", answer.status),
-                        hint: "check its address, user name and password".into(),
-                    });
-                }
-            }
+            let pages = self.pages(&spec.name, &indexes, &asking).await?;
             if pages.is_empty() {
                 return Err(CommandError::NotFound {
-                    what: format!("{} is not in {}", escape(&spec.name, 120), self.indexes.shown().join(", ")),
+                    what: format!(
+                        "{} is not in {}",
+                        escape(&spec.name, 120),
+                        self.indexes.shown().join(", ")
+                    ),
                     hint: "check its name".into(),
                 });
             }
-            if pages.iter().any(|p: &Page| p.sources) && !pages.iter().any(|p| p.wheels) {
+            if only_sources(&pages) {
                 return Err(needs_build(&spec.name));
             }
             authorities.extend(pages.into_iter().flat_map(|page| page.authorities));
         }
         authorities.extend(request.options.more_hosts.iter().cloned());
         Ok(Arc::new(Reach { authorities, watch: Arc::clone(&request.watch) }))
+    }
+
+    /// What the indexes that know a package say about it.
+    async fn pages(
+        &self,
+        name: &str,
+        indexes: &[Index],
+        reach: &Reach,
+    ) -> Result<Vec<Page>, CommandError> {
+        let client = Client::new(Guard::new(AddressPolicy::new()), self.trust()?);
+        let mut pages = Vec::new();
+        for index in indexes {
+            let mut ask = HttpRequest::get(index.target.join(&format!("{name}/"))?);
+            ask.headers = index.headers.clone();
+            ask.headers.insert(header::ACCEPT, HeaderValue::from_static(page::ACCEPT));
+            let answer = client.fetch(reach, ask, &Caps::default()).await?;
+            if answer.status.is_success() {
+                let kind = answer.headers.get(header::CONTENT_TYPE);
+                let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+                pages.push(page::read(&answer.target, &kind, &answer.body));
+            } else if answer.status.as_u16() != 404 {
+                return Err(CommandError::Install {
+                    package: escape(name, 120),
+                    why: format!("the index answered {}", answer.status),
+                    hint: "check its address, user name and password".into(),
+                });
+            }
+        }
+        Ok(pages)
     }
 
     /// Mozilla's roots, and what pip and uv are told to trust beside or in place of them.
@@ -179,7 +222,7 @@ impl Pypi {
         uv: &Path,
         known: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, CommandError> {
-        let python = self.python.program.to_string_lossy().into_owned();
+        let python = run.python.program.to_string_lossy().into_owned();
         let mut variables = env([
             ("UV_CACHE_DIR", "/data/.uv".into()),
             ("UV_NO_CONFIG", "1".into()),
@@ -223,9 +266,9 @@ impl Pypi {
         run: &Run<'_>,
         known: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, CommandError> {
-        let (mut args, _) = self.python.pip().ok_or_else(|| {
+        let (mut args, _) = run.python.pip().ok_or_else(|| {
             CommandError::not_found(
-                format!("neither uv is found in PATH, nor pip in {}", self.python.program.display()),
+                format!("neither uv is found in PATH, nor pip in {}", run.python.program.display()),
                 "install uv (pip install uv), or pip (python3 -m ensurepip)",
             )
         })?;
@@ -246,12 +289,14 @@ impl Pypi {
             variables.insert("PIP_CERT".into(), file.to_string_lossy().into_owned());
         }
         let mut add = |text: &str| args.extend(text.split(' ').map(str::to_owned));
-        add("install -q --target /data/site --only-binary :all: --no-compile --no-warn-script-location --progress-bar off");
+        add(
+            "install -q --target /data/site --only-binary :all: --no-compile --no-warn-script-location --progress-bar off",
+        );
         add(match &known {
             Some(_) => "--require-hashes --no-deps -r /plugin/requirements.txt",
             None => "--report /data/report.json -r /plugin/requirements.in",
         });
-        self.go(run, &self.python.program, args, variables, true).await?;
+        self.go(run, &run.python.program, args, variables, true).await?;
         match known {
             Some(known) => Ok(known),
             None => {
@@ -268,7 +313,7 @@ impl Pypi {
         let args = "-I -m compileall -q --invalidation-mode unchecked-hash /data/site";
         let args = args.split(' ').map(str::to_owned).collect();
         // Some packages hold files for other versions, which cannot be compiled; they are left as they are.
-        let program = self.python.program.clone();
+        let program = run.python.program.clone();
         self.go(run, &program, args, BTreeMap::new(), false).await
     }
 
@@ -283,7 +328,7 @@ impl Pypi {
         let request = run.request;
         let mut code: Vec<PathBuf> = self.indexes.certificates.iter().cloned().collect();
         // uv asks the interpreter about itself; pip may come from a folder of wheels.
-        code.extend(self.python.code());
+        code.extend(run.python.code());
         let package = request.package.shown();
         let job = Job {
             package: &package,
@@ -294,12 +339,22 @@ impl Pypi {
             input: run.input,
             data: run.data,
             reach: network.then(|| Arc::clone(&run.reach)),
-            programs: vec![self.python.program.clone()],
+            programs: vec![run.python.program.clone()],
             deadline: request.deadline,
         };
-        let outcome = job.run(request.options, Arc::clone(&request.watch)).await?;
+        // What cannot be compiled is nobody's worry.
+        let watch: Arc<dyn Watch> =
+            if network { Arc::clone(&request.watch) } else { Arc::new(Quiet) };
+        let outcome = job.run(request.options, watch).await?;
         if outcome.exit.is_clean() || !network {
             return Ok(());
+        }
+        if let Some(name) = unmatched(&outcome.lines) {
+            // pip does not say that there are only files that it was told not to take.
+            let pages = self.pages(&name, &self.indexes.parsed()?, &run.reach).await;
+            if pages.is_ok_and(|pages| only_sources(&pages)) {
+                return Err(needs_build(&name));
+            }
         }
         Err(failed(request.package, request.context, &outcome.exit.to_string(), &outcome.lines))
     }
@@ -308,22 +363,23 @@ impl Pypi {
     /// script for each command.
     fn assemble(
         &self,
+        python: &Interpreter,
         package: &Package,
         data: &Path,
         staged: &Path,
         lock: &[u8],
     ) -> Result<Entry, CommandError> {
         let step = |e: std::io::Error| CommandError::cache("taking over what was installed", e);
-        let site = staged.join("lib").join(self.python.library()).join("site-packages");
+        let site = staged.join("lib").join(python.library()).join("site-packages");
         fs::create_dir_all(site.parent().unwrap_or(staged)).map_err(step)?;
         Copier::new().folder(&data.join("site"), &site, &["bin", ".lock"]).map_err(step)?;
         let bin = staged.join("bin");
         fs::create_dir_all(&bin).map_err(step)?;
-        let base = &self.python.program;
+        let base = &python.program;
         let home = base.parent().unwrap_or(Path::new("/")).display();
         let settings = format!(
             "home = {home}\ninclude-system-site-packages = false\nversion = {}\n",
-            self.python.release()
+            python.release()
         );
         fs::write(staged.join("pyvenv.cfg"), settings).map_err(step)?;
         for (link, target) in [("python3", base.as_path()), ("python", Path::new("python3"))] {
@@ -334,10 +390,11 @@ impl Pypi {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some(name) = name.strip_suffix(".dist-info") else { continue };
             let name = normal_name(name.split('-').next().unwrap_or(name));
-            let text = fs::read_to_string(entry.path().join("entry_points.txt")).unwrap_or_default();
-            let scripts = console_scripts(&text);
+            let text =
+                fs::read_to_string(entry.path().join("entry_points.txt")).unwrap_or_default();
+            let scripts = scripts::console(&text);
             for (script, code) in &scripts {
-                write_script(&bin.join(script), code).map_err(step)?;
+                scripts::write(&bin.join(script), code).map_err(step)?;
             }
             own.insert(name, scripts.into_keys().collect::<Vec<_>>());
         }
@@ -350,7 +407,7 @@ impl Pypi {
                 fs::set_permissions(&target, mode).map_err(step)?;
             }
         }
-        let script = command(package, &own, &bin)?;
+        let script = scripts::launch(package, &own, &bin)?;
         let packages = String::from_utf8_lossy(lock);
         let packages = packages.lines().filter_map(|line| line.split_whitespace().next());
         Ok(Entry {
@@ -358,6 +415,7 @@ impl Pypi {
             request: package.shown(),
             digest: String::new(),
             launch: script,
+            site: Some(format!("lib/{}/site-packages", python.library())),
             packages: packages.filter(|p| p.contains("==")).map(|p| escape(p, 200)).collect(),
             notes: Vec::new(),
         })
@@ -366,10 +424,27 @@ impl Pypi {
 
 /// What the programs of one installation share.
 struct Run<'a> {
+    python: &'a Interpreter,
     request: &'a Request<'a>,
     input: &'a Path,
     data: &'a Path,
     reach: Arc<Reach>,
+}
+
+/// Whether a package must be built, whatever its version.
+fn only_sources(pages: &[Page]) -> bool {
+    pages.iter().any(|page| page.sources) && !pages.iter().any(|page| page.wheels)
+}
+
+/// The package for which pip found nothing at all.
+fn unmatched(lines: &[String]) -> Option<String> {
+    lines.iter().find(|line| line.contains("(from versions: none)"))?;
+    let rest =
+        lines.iter().find_map(|line| line.split_once("No matching distribution found for "))?.1;
+    let end = rest
+        .find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
+        .unwrap_or(rest.len());
+    rest.get(..end).map(normal_name).filter(|name| !name.is_empty())
 }
 
 fn needs_build(name: &str) -> CommandError {
@@ -388,16 +463,29 @@ fn failed(package: &Package, context: &Context, exit: &str, lines: &[String]) ->
     for mark in [" has no usable wheels", " has no wheels with a matching"] {
         if let Some((before, _)) = text.split_once(mark) {
             let name = before.rsplit([' ', '=']).next().unwrap_or_default();
-            let name = before.rsplit(' ').next().and_then(|w| w.split(['=', '>', '<']).next()).unwrap_or(name);
+            let name = before
+                .rsplit(' ')
+                .next()
+                .and_then(|w| w.split(['=', '>', '<']).next())
+                .unwrap_or(name);
             return needs_build(name);
         }
+    }
+    if text.contains("there is no version of") || text.contains("No matching distribution found") {
+        return CommandError::NotFound {
+            what: format!("{} is not in the index: {}", package.shown(), last_words(lines)),
+            hint: "check its version, and those of what it needs".into(),
+        };
     }
     let words = last_words(lines);
     CommandError::Install {
         package: package.shown(),
         why: if words.is_empty() { format!("the client {exit}") } else { words },
-        hint: if text.contains("requires-python") || text.contains("Requires-Python") || text.contains("Python version") {
-            "it needs another Python: name one (uvx --python 3.12 PACKAGE)".into()
+        hint: if ["requires-python", "Requires-Python", "Python version"]
+            .iter()
+            .any(|m| text.contains(m))
+        {
+            OTHER_PYTHON.into()
         } else {
             network_hint(context)
         },
@@ -422,94 +510,9 @@ fn lock_of(report: &[u8]) -> Vec<u8> {
     lines.concat().into_bytes()
 }
 
-/// The scripts of an `entry_points.txt` (entry points specification): name, and what the script says.
-fn console_scripts(text: &str) -> BTreeMap<String, String> {
-    let mut scripts = BTreeMap::new();
-    let mut section = "";
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            section = name.trim();
-        } else if section == "console_scripts"
-            && let Some((name, object)) = line.split_once('=')
-        {
-            let (name, object) = (name.trim(), object.split('[').next().unwrap_or_default().trim());
-            let Some((module, function)) = object.split_once(':') else { continue };
-            let dotted = |text: &str| {
-                text.split('.').all(|part| {
-                    !part.is_empty()
-                        && !part.starts_with(|c: char| c.is_ascii_digit())
-                        && part.chars().all(|c| c.is_alphanumeric() || c == '_')
-                })
-            };
-            let plain = !name.is_empty()
-                && !name.starts_with(['.', '-'])
-                && !matches!(name, "python" | "python3")
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-            let (module, function) = (module.trim(), function.trim());
-            if plain && dotted(module) && dotted(function) {
-                let first = function.split('.').next().unwrap_or(function);
-                scripts.insert(
-                    name.to_owned(),
-                    format!("import sys\nfrom {module} import {first}\nif __name__ == \"__main__\":\n    sys.exit({function}())\n"),
-                );
-            }
-        }
-    }
-    scripts
-}
-
-fn write_script(path: &Path, code: &str) -> std::io::Result<()> {
-    if path.exists() {
-        return Ok(());
-    }
-    fs::write(path, format!("#!/usr/bin/env python3\n{code}"))?;
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o555))
-}
-
-/// The command to run: the one that was named, or the package's only one.
-fn command(
-    package: &Package,
-    own: &BTreeMap<String, Vec<String>>,
-    bin: &Path,
-) -> Result<Launch, CommandError> {
-    let main = package.specs.first().map_or("", |spec| spec.name.as_str());
-    let wanted = package.command.as_deref().unwrap_or(main);
-    let of_main = own.get(main).cloned().unwrap_or_default();
-    let same = |name: &&String| normal_name(name) == normal_name(wanted);
-    let name = if bin.join(wanted).is_file() && !wanted.contains('/') {
-        wanted.to_owned()
-    } else if let Some(name) = of_main.iter().find(same) {
-        name.clone()
-    } else if let [only] = of_main.as_slice() {
-        only.clone()
-    } else {
-        let names = if of_main.is_empty() { "none".to_owned() } else { escape(&of_main.join(", "), 300) };
-        return Err(CommandError::NotFound {
-            what: format!("{} brings no command {}; its commands: {names}", package.shown(), escape(wanted, 80)),
-            hint: "name one of them: uvx --from PACKAGE COMMAND; a package without commands may have a module: install it in a virtual environment and write VENV/bin/python -m MODULE".into(),
-        });
-    };
-    let script = bin.join(&name);
-    let head = script::read_head(&script).map_err(|e| CommandError::cache("reading the package's command", e))?;
-    let first = head.split(|b| *b == b'\n').next().unwrap_or_default();
-    let python = first.starts_with(b"#!") && String::from_utf8_lossy(first).contains("python");
-    let relative = format!("bin/{name}");
-    Ok(if python { Launch::Python { script: relative } } else { Launch::Program { file: relative } })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_plain_entry_points_become_scripts() {
-        let text = "[console_scripts]\nserver-x = pkg.mod:main\nnested=pkg:Cls.run [extra]\n\
-            evil = pkg:main(); import os\n../up = pkg:main\npython3 = pkg:main\nempty = pkg\n[gui_scripts]\ng = pkg:main\n";
-        let scripts = console_scripts(text);
-        assert_eq!(scripts.keys().collect::<Vec<_>>(), ["nested", "server-x"]);
-        assert!(scripts["nested"].contains("from pkg import Cls\n"));
-        assert!(scripts["nested"].contains("sys.exit(Cls.run())"));
-    }
 
     #[test]
     fn what_must_be_built_is_named() {

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::copy::{self, hex};
-use crate::{Context, CommandError};
+use crate::{CommandError, Context};
 
 /// Version of the files in `requests`.
 pub(super) const FORMAT: u32 = 1;
@@ -40,6 +40,9 @@ pub(super) struct Entry {
     pub(super) digest: String,
     /// What starts it.
     pub(super) launch: Launch,
+    /// Where in the tree its Python packages lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) site: Option<String>,
     /// The packages in it: name and version.
     pub(super) packages: Vec<String>,
     /// What is worth saying when it does not start.
@@ -133,7 +136,8 @@ impl Store {
     pub(super) fn hold(&self, key: &str, deadline: Instant) -> io::Result<File> {
         use rustix::fs::{FlockOperation, flock};
         let path = self.root.join("locks").join(key);
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
@@ -155,7 +159,13 @@ impl Store {
 
     /// Puts a finished tree into its place, and then what the request came to. A tree with the same
     /// content that is there already is kept.
-    pub(super) fn keep(&self, key: &str, staged: &Path, mut entry: Entry, lock: &[u8]) -> Result<Entry, CommandError> {
+    pub(super) fn keep(
+        &self,
+        key: &str,
+        staged: &Path,
+        mut entry: Entry,
+        lock: &[u8],
+    ) -> Result<Entry, CommandError> {
         let failed = |what: &'static str| move |e: io::Error| CommandError::cache(what, e);
         entry.digest = copy::digest(staged).map_err(failed("reading what was installed"))?;
         let place = self.tree(&entry.digest);
@@ -173,7 +183,8 @@ impl Store {
             fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o555))
                 .map_err(failed("sealing what was installed"))?;
         }
-        let text = serde_json::to_vec_pretty(&entry).map_err(|e| failed("writing the cache")(e.into()))?;
+        let text =
+            serde_json::to_vec_pretty(&entry).map_err(|e| failed("writing the cache")(e.into()))?;
         copy::write_whole(&self.request(key, "lock"), lock)
             .and_then(|()| copy::write_whole(&self.request(key, "json"), &text))
             .map_err(failed("writing what the request came to"))?;
@@ -183,11 +194,6 @@ impl Store {
     /// Whether the tree of a request is still what it was when it was put there.
     pub(super) fn is_whole(&self, digest: &str) -> io::Result<bool> {
         Ok(copy::digest(&self.tree(digest))? == digest)
-    }
-
-    /// Removes a tree.
-    pub(super) fn remove(&self, digest: &str) -> io::Result<()> {
-        copy::remove(&self.tree(digest))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Starting a command behind the process walls, and speaking MCP with it by hand.
 #![allow(dead_code)]
 
+pub(crate) mod registry;
+
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -149,7 +150,8 @@ impl Server {
                     };
                 }
                 if message.get("method").is_some() && message.get("id").is_some() {
-                    let mut reply = json!({"jsonrpc": "2.0", "error": {"code": -32601, "message": "no"}});
+                    let mut reply =
+                        json!({"jsonrpc": "2.0", "error": {"code": -32601, "message": "no"}});
                     reply["id"] = message["id"].clone();
                     let mut text = reply.to_string();
                     text.push('\n');
@@ -254,18 +256,11 @@ pub(crate) fn context(folders: &[PathBuf], env: &[(&str, &str)]) -> Context {
     context
 }
 
-/// Prints the client's lines, for a test that fails.
-pub(crate) struct Loud;
-
-impl resolve::Watch for Loud {
-    fn line(&self, line: &str) {
-        eprintln!("  client: {line}");
-    }
-    fn egress(&self, entry: &palisade_egress::Entry<'_>) {
-        eprintln!("  egress: {} {:?}", entry.authority, entry.verdict);
-    }
-}
-
-pub(crate) fn no_env() -> BTreeMap<String, String> {
-    BTreeMap::new()
+/// The folder of a uv that the tests install.
+pub(crate) fn uv() -> PathBuf {
+    let place = once("uv", |folder| {
+        run("python3", &["-m", "venv", "venv"], folder, &[]);
+        run("venv/bin/pip", &["-q", "install", "uv"], folder, &[]);
+    });
+    place.join("venv/bin")
 }

@@ -124,7 +124,7 @@ mod splice {
     /// on the way then stays in the processor's cache; with the megabytes that the kernel would give,
     /// the same transfer takes up to twice as long. To other machines the kernel's choice stands, since
     /// there it decides how much can be on the way.
-    const LOCAL_BUFFER: usize = 128 * 1024;
+    const LOCAL_BUFFER: usize = 256 * 1024;
 
     fn is_local(socket: &TcpStream) -> bool {
         socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())

@@ -21,6 +21,17 @@ pub struct Sockets {
     pub direct: Vec<net::TcpListener>,
 }
 
+/// A listener of an instance's own network, ready to be waited for.
+fn watched(listener: net::TcpListener) -> io::Result<TcpListener> {
+    // The machine's choice of congestion control may be one that measures and paces (BBR). That costs a
+    // timer for every few packets, and between two sockets of one machine there is nothing to measure.
+    // Every kernel has this one, and everybody may choose it (`tcp(7)`); connections inherit it. Where it
+    // is refused, they are only slower.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_congestion(&listener, "reno");
+    TcpListener::from_std(listener)
+}
+
 /// Serves one instance's way out until its sockets fail. Dropping the future ends every connection. A
 /// socket that cannot be watched is closed, and what it was for is not to be had.
 pub async fn serve_way_out(
@@ -34,7 +45,7 @@ pub async fn serve_way_out(
     let failed =
         |error: io::Error| tracing::warn!(%error, "a part of the way out cannot be served");
     let mut serving = JoinSet::new();
-    match TcpListener::from_std(sockets.proxy) {
+    match watched(sockets.proxy) {
         Ok(listener) => {
             let (proxy, decide) = (proxy.clone(), Arc::clone(&decide));
             serving.spawn(async move { proxy.serve(listener, decide).await });
@@ -42,7 +53,7 @@ pub async fn serve_way_out(
         Err(error) => failed(error),
     }
     for listener in sockets.direct {
-        match TcpListener::from_std(listener) {
+        match watched(listener) {
             Ok(listener) => {
                 let (proxy, decide) = (proxy.clone(), Arc::clone(&decide));
                 serving.spawn(async move { proxy.serve_direct(listener, decide).await });

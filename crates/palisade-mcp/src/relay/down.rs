@@ -23,8 +23,8 @@ use crate::{
     json::{Object, Unclear, replace, string},
     lines::{LineReader, Next},
     message::{
-        self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Message, Unfit,
-        error_line, error_line_with, number,
+        self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Message,
+        Unfit, error_line, error_line_with, number,
     },
     tools::BadPage,
 };
@@ -176,7 +176,9 @@ impl Relay {
         let open = self.lock().answered(&id.key);
         let Some(mut open) = open else {
             if !self.lock().is_late(&id.key) {
-                self.tell("the server answers requests that nobody made; they are left out".to_owned());
+                self.tell(
+                    "the server answers requests that nobody made; they are left out".to_owned(),
+                );
                 noise.note(line.len())?;
             }
             return Ok(true);
@@ -216,7 +218,8 @@ impl Relay {
                     && Object::read(result, &[]).is_ok_and(|o| o.get("isError") == Some("true"))
             }
         };
-        says_error.then(|| Failure::new(ErrorCode::PluginError, "the server answered with an error"))
+        says_error
+            .then(|| Failure::new(ErrorCode::PluginError, "the server answered with an error"))
     }
 
     /// Looks at a result.
@@ -279,7 +282,11 @@ impl Relay {
     fn instructions(&self, object: &Object<'_>) -> Result<Answer, String> {
         let Some(raw) = object.get("instructions") else { return Ok(Answer::AsItCame) };
         let Some(text) = string(raw) else {
-            return if raw == "null" { Ok(Answer::AsItCame) } else { Err("its instructions are no text".into()) };
+            return if raw == "null" {
+                Ok(Answer::AsItCame)
+            } else {
+                Err("its instructions are no text".into())
+            };
         };
         let without = || object.without(&["instructions"]).map_or(Answer::AsItCame, Answer::Less);
         let subject = Subject::Instructions.to_string();
@@ -329,7 +336,8 @@ impl Relay {
     /// Lets what a server asks of the client inside an answer pass the gate.
     async fn ask_for(&self, needs: &[Need]) -> Result<(), (Need, Failure)> {
         for need in needs {
-            let action = Action::new(RecordKind::Request).access(need.access()).rate(Bucket::Requests);
+            let action =
+                Action::new(RecordKind::Request).access(need.access()).rate(Bucket::Requests);
             match self.gate.admit(&self.server, action).await {
                 Ok(pass) => pass.done(),
                 Err(failure) => return Err((need.clone(), failure)),
@@ -361,7 +369,8 @@ impl Relay {
     }
 
     fn tell_asked(&self, need: &Need, failure: &Failure) {
-        let hint = failure.hint.as_ref().map(|hint| format!("; allow it with {hint}")).unwrap_or_default();
+        let hint =
+            failure.hint.as_ref().map(|hint| format!("; allow it with {hint}")).unwrap_or_default();
         self.tell(format!("the server asked for {}, and was refused{hint}", need.feature()));
     }
 
@@ -498,7 +507,8 @@ impl Relay {
                 && open.what != What::Start
             {
                 let longest = open.since + self.options.longest_call;
-                open.deadline = Some((tokio::time::Instant::now() + self.options.call_timeout).min(longest));
+                open.deadline =
+                    Some((tokio::time::Instant::now() + self.options.call_timeout).min(longest));
             }
         }
         drop(state);
@@ -506,13 +516,20 @@ impl Relay {
     }
 
     /// Takes the answer to the relay's own question for the list of tools.
-    async fn listed<C, S>(&self, outcome: Result<&str, &str>, client: &Writer<C>, server: &Writer<S>)
-    where
+    async fn listed<C, S>(
+        &self,
+        outcome: Result<&str, &str>,
+        client: &Writer<C>,
+        server: &Writer<S>,
+    ) where
         C: AsyncWrite + Unpin,
         S: AsyncWrite + Unpin,
     {
         let failed = |what: String| {
-            Err(Failure::new(ErrorCode::Unavailable, format!("the list of tools cannot be read: {what}")))
+            Err(Failure::new(
+                ErrorCode::Unavailable,
+                format!("the list of tools cannot be read: {what}"),
+            ))
         };
         let done = match outcome {
             Err(error) => failed(escape(error, 200)),
@@ -526,12 +543,10 @@ impl Relay {
                         self.note_list(&page.withheld, &page.pinned);
                         match page.cursor {
                             None => Ok(()),
-                            Some(cursor) => {
-                                match self.next_page(&cursor, server) {
-                                    Ok(()) => return,
-                                    Err(what) => failed(what.to_owned()),
-                                }
-                            }
+                            Some(cursor) => match self.next_page(&cursor, server) {
+                                Ok(()) => return,
+                                Err(what) => failed(what.to_owned()),
+                            },
                         }
                     }
                 }

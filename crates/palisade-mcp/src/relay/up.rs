@@ -111,7 +111,10 @@ impl Relay {
                 if server.write(line).await && outcome.is_ok() {
                     pass.done();
                 } else {
-                    pass.failed(&Failure::new(ErrorCode::Unavailable, "the client answered with an error"));
+                    pass.failed(&Failure::new(
+                        ErrorCode::Unavailable,
+                        "the client answered with an error",
+                    ));
                 }
             }
             Ok(Message::Complaint) => {
@@ -178,7 +181,8 @@ impl Relay {
         let out = self.outgoing(line, params, object.as_ref(), what).map_err(unclear)?;
         if what == What::Call {
             let object = object.ok_or_else(|| unclear(Unclear::Shape))?;
-            let tool = object.get("name").and_then(string).ok_or_else(|| unclear(Unclear::Shape))?;
+            let tool =
+                object.get("name").and_then(string).ok_or_else(|| unclear(Unclear::Shape))?;
             let arguments = object.get("arguments").unwrap_or("{}").as_bytes();
             let call = Call {
                 tool: tool.into(),
@@ -237,7 +241,8 @@ impl Relay {
             let counts = [CLIENT_CAPABILITIES, "progressToken"];
             let mut meta = Cow::Borrowed(raw);
             let object = Object::read(raw, &counts)?;
-            if let Some(capabilities) = object.get(CLIENT_CAPABILITIES).filter(|c| c.starts_with('{'))
+            if let Some(capabilities) =
+                object.get(CLIENT_CAPABILITIES).filter(|c| c.starts_with('{'))
                 && let Some(less) = stripped(capabilities, may)?
             {
                 meta = Cow::Owned(object.with(CLIENT_CAPABILITIES, &less).ok_or(Unclear::Shape)?);
@@ -337,8 +342,17 @@ impl Relay {
         match self.judge(&call, may_hold).await? {
             Some(pass) => {
                 let token = call.token;
-                self.send(id.raw, id.key.clone(), "tools/call", What::Call, pass, token, &line, server)
-                    .await
+                self.send(
+                    id.raw,
+                    id.key.clone(),
+                    "tools/call",
+                    What::Call,
+                    pass,
+                    token,
+                    &line,
+                    server,
+                )
+                .await
             }
             None => self.hold(call, id, line, meta, server),
         }
@@ -460,10 +474,20 @@ impl Relay {
             }
             match judged {
                 Ok(Some(pass)) => {
-                    self.open(&id, key.clone(), "tools/call", What::Call, Some(pass), call.token, false);
+                    self.open(
+                        &id,
+                        key.clone(),
+                        "tools/call",
+                        What::Call,
+                        Some(pass),
+                        call.token,
+                        false,
+                    );
                     if !server.post(line.to_vec()) {
-                        let failure =
-                            Failure::new(ErrorCode::Unavailable, "the server does not read its input");
+                        let failure = Failure::new(
+                            ErrorCode::Unavailable,
+                            "the server does not read its input",
+                        );
                         self.lock().open.remove(&key);
                         self.say_error(client, Some(&id), number(failure.code), &failure);
                     }

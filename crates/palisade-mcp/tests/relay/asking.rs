@@ -19,13 +19,25 @@ async fn what_is_not_granted_is_refused_and_the_client_never_sees_it() {
     let mut stage = Stage::new();
     for (method, params, hint) in [
         ("sampling/createMessage", sampling(), "mcp.sampling"),
-        ("elicitation/create", json!({"message": "your password?", "requestedSchema": {}}), "mcp.elicitation"),
-        ("elicitation/create", json!({"mode": "url", "url": "https://example.org"}), "mcp.elicitation:url"),
+        (
+            "elicitation/create",
+            json!({"message": "your password?", "requestedSchema": {}}),
+            "mcp.elicitation",
+        ),
+        (
+            "elicitation/create",
+            json!({"mode": "url", "url": "https://example.org"}),
+            "mcp.elicitation:url",
+        ),
         ("roots/list", json!({}), "mcp.roots"),
     ] {
         stage.server.send(asks(json!(method), method, params)).await;
         let answer = stage.server.next().await;
-        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(method), &json!(-32601)), "{answer}");
+        assert_eq!(
+            (&answer["id"], &answer["error"]["code"]),
+            (&json!(method), &json!(-32601)),
+            "{answer}"
+        );
         assert_eq!(answer["error"]["data"]["code"], "PAL-DENIED");
         assert!(answer["error"]["data"]["hint"].as_str().unwrap().contains(hint), "{answer}");
         assert!(stage.notices().iter().any(|n| n.contains(hint)), "{:?}", stage.notices());
@@ -36,7 +48,8 @@ async fn what_is_not_granted_is_refused_and_the_client_never_sees_it() {
     }
     let ping = json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}});
     assert_eq!(stage.answer(ping.clone()).await, ping, "the first thing that the client sees");
-    let refused = stage.records().into_iter().filter(|r| r.code.is_some_and(|c| c.as_str() == "PAL-DENIED"));
+    let refused =
+        stage.records().into_iter().filter(|r| r.code.is_some_and(|c| c.as_str() == "PAL-DENIED"));
     assert_eq!(refused.count(), 4);
 }
 
@@ -73,9 +86,14 @@ async fn one_mode_of_elicitation_can_be_granted_alone() {
 
 #[tokio::test]
 async fn the_client_announces_only_what_is_granted() {
-    let capabilities = r#"{ "roots": {"listChanged":true}, "sampling":{}, "elicitation":{},"x":1.0 }"#;
-    let old = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2025-11-25", "capabilities":{capabilities},"clientInfo":{{"name":"c"}}}}}}"#);
-    let new = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{capabilities}, "k":0.0}}}}}}"#);
+    let capabilities =
+        r#"{ "roots": {"listChanged":true}, "sampling":{}, "elicitation":{},"x":1.0 }"#;
+    let old = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2025-11-25", "capabilities":{capabilities},"clientInfo":{{"name":"c"}}}}}}"#
+    );
+    let new = format!(
+        r#"{{"jsonrpc":"2.0","id":2,"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{capabilities}, "k":0.0}}}}}}"#
+    );
     let other = new.replace("server/discover", "prompts/list").replace("\"id\":2", "\"id\":3");
     for (rights, left) in [
         (&["tool:*"][..], r#"{"x":1.0 }"#),
@@ -85,7 +103,10 @@ async fn the_client_announces_only_what_is_granted() {
         let mut stage = Setup::rights(rights).start();
         for line in [&old, &new, &other] {
             stage.client.write(format!("{line}\n")).await;
-            assert_eq!(stage.server.line().await.unwrap().trim_end(), line.replace(capabilities, left));
+            assert_eq!(
+                stage.server.line().await.unwrap().trim_end(),
+                line.replace(capabilities, left)
+            );
         }
     }
     let mut stage = Stage::new();
@@ -116,8 +137,12 @@ async fn an_answer_that_asks_for_what_is_not_granted_is_replaced() {
         let answer = stage.answer(json!({"jsonrpc": "2.0", "id": 1, "result": result})).await;
         assert_eq!(answer["error"]["code"], -32021, "{answer}");
         let data = &answer["error"]["data"];
-        assert_eq!((&data["requiredCapabilities"], &data["code"]), (&json!({feature: {}}), &json!("PAL-DENIED")));
-        let record = stage.records().into_iter().rfind(|r| r.target.as_deref() == Some("a")).unwrap();
+        assert_eq!(
+            (&data["requiredCapabilities"], &data["code"]),
+            (&json!({feature: {}}), &json!("PAL-DENIED"))
+        );
+        let record =
+            stage.records().into_iter().rfind(|r| r.target.as_deref() == Some("a")).unwrap();
         assert_eq!(record.code.unwrap().as_str(), "PAL-DENIED");
     }
     // 2025-11-25: an error that sends the user to a page.
@@ -137,7 +162,8 @@ async fn an_answer_that_asks_for_what_is_not_granted_is_replaced() {
     }
     // The state of a task in a notification.
     stage.server.send(json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": ask("sampling/createMessage")})).await;
-    let state = json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": {"status": "working"}});
+    let state =
+        json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": {"status": "working"}});
     assert_eq!(stage.answer(state.clone()).await, state, "the one before did not come");
 
     let mut stage = Setup::rights(&ALL).start();

@@ -13,7 +13,9 @@ fn request(id: u64, method: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn a_server_that_floods_is_stopped_and_its_requests_are_answered() {
-    for flood in ["not json at all\n".repeat(100), "\n".repeat(1600), format!("{}\n", "y".repeat(1500))] {
+    for flood in
+        ["not json at all\n".repeat(100), "\n".repeat(1600), format!("{}\n", "y".repeat(1500))]
+    {
         let mut setup = Setup::default();
         setup.options.noise_lines = 20_000;
         setup.options.noise_bytes = 200_000;
@@ -29,7 +31,10 @@ async fn a_server_that_floods_is_stopped_and_its_requests_are_answered() {
         };
         timeout(Duration::from_secs(5), writing).await.expect("it is stopped");
         let answer = stage.client.next().await;
-        assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!(1), &json!("PAL-PROTOCOL")));
+        assert_eq!(
+            (&answer["id"], &answer["error"]["data"]["code"]),
+            (&json!(1), &json!("PAL-PROTOCOL"))
+        );
         assert_eq!(stage.client.line().await, None);
         let Ended::Breach(failure) = stage.ended().await else { panic!("a breach") };
         assert_eq!(failure.code, ErrorCode::ProtocolBreach);
@@ -45,7 +50,10 @@ async fn a_giant_line_of_the_server_ends_it() {
     use tokio::io::AsyncWriteExt as _;
     let _ = stage.server.to.as_mut().unwrap().write_all(&vec![b'x'; 300_000]).await;
     let answer = stage.client.next().await;
-    assert!(answer["error"]["message"].as_str().unwrap().contains("longer than 100000 bytes"), "{answer}");
+    assert!(
+        answer["error"]["message"].as_str().unwrap().contains("longer than 100000 bytes"),
+        "{answer}"
+    );
     assert!(matches!(stage.ended().await, Ended::Breach(_)));
 }
 
@@ -60,7 +68,10 @@ async fn a_server_that_dies_answers_everything_that_is_open() {
     for _ in 0..2 {
         let answer = stage.client.next().await;
         assert_eq!(answer["error"]["data"]["code"], "PAL-CRASHED");
-        assert!(answer["error"]["message"].as_str().unwrap().contains("exited with status 3"), "{answer}");
+        assert!(
+            answer["error"]["message"].as_str().unwrap().contains("exited with status 3"),
+            "{answer}"
+        );
         ids.push(answer["id"].as_u64().unwrap());
     }
     ids.sort_unstable();
@@ -94,7 +105,10 @@ async fn a_server_that_never_answers_initialize_is_ended() {
     };
     let line = waiting.await;
     let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!(1), &json!("PAL-DEADLINE")));
+    assert_eq!(
+        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&json!(1), &json!("PAL-DEADLINE"))
+    );
     let Ended::Breach(failure) = stage.relay.await.unwrap() else { panic!("it is to be killed") };
     assert_eq!(failure.code, ErrorCode::Deadline);
 }
@@ -115,7 +129,8 @@ async fn an_old_server_that_leaves_discover_unanswered_can_still_be_initialized(
     // The relay tells the server too, as a client would.
     assert_eq!(stage.server.next().await["method"], "notifications/cancelled");
     stage.ask(request(2, "initialize")).await;
-    let answer = stage.answer(json!({"jsonrpc": "2.0", "id": 2, "result": {"capabilities": {}}})).await;
+    let answer =
+        stage.answer(json!({"jsonrpc": "2.0", "id": 2, "result": {"capabilities": {}}})).await;
     assert_eq!(answer["id"], 2);
 }
 
@@ -167,7 +182,10 @@ async fn a_client_that_writes_everything_and_closes_gets_its_answers() {
     stage.answer(json!({"jsonrpc": "2.0", "id": 1, "result": {}})).await;
     assert_eq!(stage.server.next().await["method"], "notifications/initialized");
     let list = stage.server.next().await;
-    stage.server.send(json!({"jsonrpc": "2.0", "id": list["id"], "result": {"tools": [tool("a")]}})).await;
+    stage
+        .server
+        .send(json!({"jsonrpc": "2.0", "id": list["id"], "result": {"tools": [tool("a")]}}))
+        .await;
     assert_eq!(stage.server.next().await["method"], "tools/call");
     assert_eq!(stage.server.line().await, None, "then its input is closed");
     assert_eq!(stage.answer(done(json!(2))).await, done(json!(2)));
@@ -211,10 +229,19 @@ async fn a_side_that_does_not_read_slows_the_other_and_nothing_piles_up() {
     let mut setup = Setup { pipe: 4096, ..Setup::default() };
     setup.limits.rates.events_per_second = 1_000_000;
     let mut stage = setup.start();
-    let line = format!("{}\n", json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x".repeat(900)}}));
+    let line = format!(
+        "{}\n",
+        json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": "x".repeat(900)}})
+    );
     let mut written = 0;
     use tokio::io::AsyncWriteExt as _;
-    while timeout(Duration::from_millis(200), stage.server.to.as_mut().unwrap().write_all(line.as_bytes())).await.is_ok() {
+    while timeout(
+        Duration::from_millis(200),
+        stage.server.to.as_mut().unwrap().write_all(line.as_bytes()),
+    )
+    .await
+    .is_ok()
+    {
         written += line.len();
         assert!(written < 200_000, "it does not pile up");
     }
@@ -224,9 +251,18 @@ async fn a_side_that_does_not_read_slows_the_other_and_nothing_piles_up() {
 
     // The client writes to a server that does not read.
     let mut stage = Setup { pipe: 4096, ..Setup::default() }.start();
-    let line = format!("{}\n", json!({"jsonrpc": "2.0", "method": "notifications/x", "params": {"data": "x".repeat(900)}}));
+    let line = format!(
+        "{}\n",
+        json!({"jsonrpc": "2.0", "method": "notifications/x", "params": {"data": "x".repeat(900)}})
+    );
     let mut written = 0;
-    while timeout(Duration::from_millis(200), stage.client.to.as_mut().unwrap().write_all(line.as_bytes())).await.is_ok() {
+    while timeout(
+        Duration::from_millis(200),
+        stage.client.to.as_mut().unwrap().write_all(line.as_bytes()),
+    )
+    .await
+    .is_ok()
+    {
         written += line.len();
         assert!(written < 200_000, "it does not pile up");
     }
@@ -234,7 +270,9 @@ async fn a_side_that_does_not_read_slows_the_other_and_nothing_piles_up() {
     assert_eq!(stage.answer(hello.clone()).await, hello);
     // A server that asks without reading what it is told is one that floods.
     let ask = format!("{}\n", json!({"jsonrpc": "2.0", "id": 1, "method": "roots/list"}));
-    let flood = async { while stage.server.to.as_mut().unwrap().write_all(ask.as_bytes()).await.is_ok() {} };
+    let flood = async {
+        while stage.server.to.as_mut().unwrap().write_all(ask.as_bytes()).await.is_ok() {}
+    };
     timeout(Duration::from_secs(30), flood).await.expect("it is stopped");
     assert!(matches!(stage.ended().await, Ended::Breach(_)));
 }

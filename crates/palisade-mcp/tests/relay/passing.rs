@@ -29,7 +29,10 @@ async fn messages_pass_byte_for_byte_in_both_directions() {
         stage.server.write(line).await;
         assert_eq!(stage.client.line().await.unwrap(), line);
     }
-    for line in ["{\"jsonrpc\":\"2.0\",\"id\":99,\"result\":{ }}\n", "{\"id\":\"s-1\",\"jsonrpc\":\"2.0\",\"result\":{}}\n"] {
+    for line in [
+        "{\"jsonrpc\":\"2.0\",\"id\":99,\"result\":{ }}\n",
+        "{\"id\":\"s-1\",\"jsonrpc\":\"2.0\",\"result\":{}}\n",
+    ] {
         stage.client.write(line).await;
         assert_eq!(stage.server.line().await.unwrap(), line);
     }
@@ -47,7 +50,8 @@ async fn cancel_progress_and_logging_pass() {
     assert_eq!(stage.answer(progress.clone()).await, progress);
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "c1", "reason": "enough"}});
     assert_eq!(stage.ask(cancel.clone()).await, cancel);
-    let call_record = stage.records().into_iter().rfind(|r| r.target.as_deref() == Some("slow")).unwrap();
+    let call_record =
+        stage.records().into_iter().rfind(|r| r.target.as_deref() == Some("slow")).unwrap();
     assert_eq!(call_record.code.unwrap().as_str(), "PAL-CANCELLED");
     // The server had answered already: the client does not wait for it any more, and it harms nobody.
     stage.server.send(done(json!("c1"))).await;
@@ -61,21 +65,57 @@ async fn cancel_progress_and_logging_pass() {
 #[tokio::test]
 async fn what_the_client_writes_unclearly_is_answered_and_not_passed() {
     let mut stage = Stage::new();
-    let deep = format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\",\"params\":{{\"a\":{}{}}}}}", "[".repeat(200), "]".repeat(200));
+    let deep = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\",\"params\":{{\"a\":{}{}}}}}",
+        "[".repeat(200),
+        "]".repeat(200)
+    );
     for (line, number, id) in [
         ("hello", -32700, json!(null)),
         ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"", -32700, json!(null)),
         ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"a\0\"}", -32700, json!(null)),
         ("[{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}]", -32600, json!(null)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"method\":\"tools/call\"}", -32600, json!(null)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"Method\":\"tools/call\"}", -32600, json!(null)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":\r{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\r}", -32600, json!(null)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"name\":\"b\"}}", -32602, json!(4)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"NAME\":\"b\"}}", -32602, json!(5)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"tools/call\",\"params\":{\"Name\":\"b\"}}", -32602, json!(6)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":[\"b\"]}", -32602, json!(7)),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"method\":\"tools/call\"}",
+            -32600,
+            json!(null),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"Method\":\"tools/call\"}",
+            -32600,
+            json!(null),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":\r{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\r}",
+            -32600,
+            json!(null),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"name\":\"b\"}}",
+            -32602,
+            json!(4),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"tools/call\",\"params\":{\"name\":\"a\",\"NAME\":\"b\"}}",
+            -32602,
+            json!(5),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"tools/call\",\"params\":{\"Name\":\"b\"}}",
+            -32602,
+            json!(6),
+        ),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"tools/call\",\"params\":[\"b\"]}",
+            -32602,
+            json!(7),
+        ),
         ("{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"tools/call\"}", -32602, json!(8)),
-        ("{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"x\",\"params\":{\"_meta\":{},\"_meta\":{}}}", -32602, json!(9)),
+        (
+            "{\"jsonrpc\":\"2.0\",\"id\":9,\"method\":\"x\",\"params\":{\"_meta\":{},\"_meta\":{}}}",
+            -32602,
+            json!(9),
+        ),
         (&deep, -32600, json!(null)),
     ] {
         stage.client.write(format!("{line}\n")).await;
@@ -119,8 +159,15 @@ async fn what_the_server_writes_unclearly_does_not_reach_the_client() {
         stage.server.write(format!("{line}\n")).await;
     }
     // An answer that is not clear settles its request.
-    let answer = stage.answer(json!({"jsonrpc": "2.0", "id": 1, "result": {}, "error": {"code": 1, "message": ""}})).await;
-    assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!(1), &json!("PAL-PROTOCOL")));
+    let answer = stage
+        .answer(
+            json!({"jsonrpc": "2.0", "id": 1, "result": {}, "error": {"code": 1, "message": ""}}),
+        )
+        .await;
+    assert_eq!(
+        (&answer["id"], &answer["error"]["data"]["code"]),
+        (&json!(1), &json!("PAL-PROTOCOL"))
+    );
     stage.ask(json!({"jsonrpc": "2.0", "id": 2, "method": "x"})).await;
     stage.server.write("{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"a\":1,\"a\":2}}\n").await;
     assert_eq!(stage.client.next().await["error"]["data"]["code"], "PAL-PROTOCOL");
@@ -167,11 +214,17 @@ async fn requests_are_recorded() {
     let mut stage = Stage::new();
     stage.list(json!([{"name": "a"}])).await;
     stage.ask(call(json!(1), "a")).await;
-    stage.answer(json!({"jsonrpc": "2.0", "id": 1, "result": {"isError": true, "content": []}})).await;
+    stage
+        .answer(json!({"jsonrpc": "2.0", "id": 1, "result": {"isError": true, "content": []}}))
+        .await;
     stage.ask(call(json!(2), "a")).await;
     stage.answer(done(json!(2))).await;
-    stage.ask(json!({"jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": {"uri": "x"}})).await;
-    stage.answer(json!({"jsonrpc": "2.0", "id": 3, "error": {"code": -32602, "message": "?"}})).await;
+    stage
+        .ask(json!({"jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": {"uri": "x"}}))
+        .await;
+    stage
+        .answer(json!({"jsonrpc": "2.0", "id": 3, "error": {"code": -32602, "message": "?"}}))
+        .await;
     // What follows an answer on the wire was recorded after it.
     stage.ask(json!({"jsonrpc": "2.0", "id": 4, "method": "ping"})).await;
     let records = stage.records();
@@ -182,7 +235,12 @@ async fn requests_are_recorded() {
         .collect();
     assert_eq!(
         outcomes,
-        [("tools/list", None), ("a", Some("PAL-PLUGIN")), ("a", None), ("resources/read", Some("PAL-PLUGIN"))]
+        [
+            ("tools/list", None),
+            ("a", Some("PAL-PLUGIN")),
+            ("a", None),
+            ("resources/read", Some("PAL-PLUGIN"))
+        ]
     );
     let call = records.iter().find(|r| r.target.as_deref() == Some("a")).unwrap();
     assert_eq!(call.payload_bytes, Some(2));

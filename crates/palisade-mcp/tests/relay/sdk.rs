@@ -12,7 +12,9 @@ use palisade_model::{ErrorCode, Failure, Limits};
 use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt as _, ServerHandler, ServiceExt as _,
     model::*,
-    service::{NotificationContext, RequestContext, RoleClient, RoleServer, RunningService, ServiceError},
+    service::{
+        NotificationContext, RequestContext, RoleClient, RoleServer, RunningService, ServiceError,
+    },
 };
 use serde_json::{Map, json};
 use tokio::{io::split, task::JoinHandle};
@@ -79,20 +81,29 @@ impl ServerHandler for Server {
                 Err(ErrorData::internal_error("cancelled", None))
             }
             "ask" => match request.input_responses {
-                Some(answers) => Ok(text(answers["who"]["content"]["name"].as_str().unwrap()).into()),
+                Some(answers) => {
+                    Ok(text(answers["who"]["content"]["name"].as_str().unwrap()).into())
+                }
                 None if context.meta.protocol_version() == Some(ProtocolVersion::V_2026_07_28) => {
                     let ask = json!({"method": "elicitation/create", "params": {
                         "mode": "form", "message": "who?",
                         "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}},
                     }});
-                    let requests = InputRequests::from([("who".to_owned(), serde_json::from_value(ask).unwrap())]);
+                    let requests = InputRequests::from([(
+                        "who".to_owned(),
+                        serde_json::from_value(ask).unwrap(),
+                    )]);
                     Ok(InputRequiredResult::new(Some(requests), Some("state".into())).into())
                 }
                 None => {
-                    let params = CreateMessageRequestParams::new(vec![SamplingMessage::user_text("hi")], 10);
+                    let params =
+                        CreateMessageRequestParams::new(vec![SamplingMessage::user_text("hi")], 10);
                     match context.peer.create_message(params).await {
                         Ok(answer) => Ok(text(answer.model).into()),
-                        Err(error) => Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())]).into()),
+                        Err(error) => {
+                            Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())])
+                                .into())
+                        }
                     }
                 }
             },
@@ -112,8 +123,11 @@ struct Client {
 impl ClientHandler for Client {
     fn get_info(&self) -> ClientConfig {
         let mut config = ClientConfig::default();
-        config.capabilities =
-            ClientCapabilities::builder().enable_sampling().enable_elicitation().enable_roots().build();
+        config.capabilities = ClientCapabilities::builder()
+            .enable_sampling()
+            .enable_elicitation()
+            .enable_roots()
+            .build();
         config
     }
 
@@ -181,7 +195,8 @@ async fn pair(rights: &[&str], lifecycle: ClientLifecycleMode) -> Pair {
 
 impl Pair {
     async fn call(&self, name: &'static str) -> Result<CallToolResult, ServiceError> {
-        let arguments: Map<String, serde_json::Value> = json!({"n": 1.5}).as_object().unwrap().clone();
+        let arguments: Map<String, serde_json::Value> =
+            json!({"n": 1.5}).as_object().unwrap().clone();
         self.client.call_tool(CallToolRequestParams::new(name).with_arguments(arguments)).await
     }
 
@@ -208,13 +223,17 @@ async fn tools_are_listed_filtered_and_called_in_both_lifecycles() {
         assert_eq!(said(&pair.call("add").await.unwrap()), "2.5");
         assert_eq!(pair.names().await, ["add", "ask", "slow"]);
         for unknown in ["secret", "turn"] {
-            let Err(ServiceError::McpError(error)) = pair.call(unknown).await else { panic!("an error") };
+            let Err(ServiceError::McpError(error)) = pair.call(unknown).await else {
+                panic!("an error")
+            };
             assert_eq!(error.code.0, -32602, "{error:?}");
             assert!(error.message.starts_with("Unknown tool"), "{error:?}");
         }
         assert_eq!(pair.server.calls.load(Ordering::SeqCst), 1);
         let records = pair.recorder.records();
-        let done = records.iter().find(|r| r.phase == Phase::Outcome && r.target.as_deref() == Some("add"));
+        let done = records
+            .iter()
+            .find(|r| r.phase == Phase::Outcome && r.target.as_deref() == Some("add"));
         assert_eq!(done.unwrap().code, None);
         pair.end().await;
     }
@@ -238,7 +257,9 @@ async fn a_tool_that_asks_is_refused_without_a_grant_in_both_lifecycles() {
 #[tokio::test]
 async fn a_tool_that_asks_gets_its_answer_with_a_grant_in_both_lifecycles() {
     let rights = ["tool:*", "mcp.sampling:*", "mcp.elicitation:*"];
-    for (lifecycle, expected) in [(ClientLifecycleMode::Initialize, "a-model"), (modern(), "Ferris")] {
+    for (lifecycle, expected) in
+        [(ClientLifecycleMode::Initialize, "a-model"), (modern(), "Ferris")]
+    {
         let pair = pair(&rights, lifecycle).await;
         assert_eq!(said(&pair.call("ask").await.unwrap()), expected);
         assert_eq!(pair.handler.asked.load(Ordering::SeqCst), 1);
@@ -264,7 +285,9 @@ async fn a_request_that_is_given_up_reaches_the_server_as_such() {
     for lifecycle in [ClientLifecycleMode::Initialize, modern()] {
         let pair = pair(&["tool:*"], lifecycle).await;
         pair.names().await;
-        let request = ClientRequest::CallToolRequest(CallToolRequest::new(CallToolRequestParams::new("slow")));
+        let request = ClientRequest::CallToolRequest(CallToolRequest::new(
+            CallToolRequestParams::new("slow"),
+        ));
         let options = rmcp::service::PeerRequestOptions::no_options();
         let handle = pair.client.send_cancellable_request(request, options).await.unwrap();
         while pair.server.calls.load(Ordering::SeqCst) == 0 {

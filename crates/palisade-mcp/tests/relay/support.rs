@@ -6,12 +6,16 @@ use palisade_audit::{MemoryRecorder, Record, SystemClock};
 use palisade_broker::{Caller, Gate};
 use palisade_mcp::{Ended, MemoryPins, Options, Pins, Relay, Report};
 use palisade_model::{
-    Capability, ErrorCode, Failure, Generation, InstanceId, Limits, NodeId, Origin, PluginId, PluginRef,
+    Capability, ErrorCode, Failure, Generation, InstanceId, Limits, NodeId, Origin, PluginId,
+    PluginRef,
 };
 use palisade_policy::Rules;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf, split},
+    io::{
+        AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf,
+        split,
+    },
     sync::oneshot,
     task::JoinHandle,
     time::{Duration, timeout},
@@ -147,7 +151,9 @@ impl Setup {
         let (server, their_server) = tokio::io::duplex(self.pipe);
         let (stop, stopped) = oneshot::channel::<()>();
         let relay = tokio::spawn(async move {
-            let died = async { Failure::new(ErrorCode::Crashed, "the plugin ended: exited with status 3") };
+            let died = async {
+                Failure::new(ErrorCode::Crashed, "the plugin ended: exited with status 3")
+            };
             let stopped = async {
                 if stopped.await.is_err() {
                     std::future::pending().await
@@ -187,9 +193,8 @@ impl Stage {
     /// The client lists the tools, and the server has these.
     pub(crate) async fn list(&mut self, tools: Value) -> Vec<String> {
         self.ask(json!({"jsonrpc": "2.0", "id": "list", "method": "tools/list"})).await;
-        let answer = self
-            .answer(json!({"jsonrpc": "2.0", "id": "list", "result": {"tools": tools}}))
-            .await;
+        let answer =
+            self.answer(json!({"jsonrpc": "2.0", "id": "list", "result": {"tools": tools}})).await;
         let tools = answer["result"]["tools"].as_array().unwrap();
         tools.iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect()
     }

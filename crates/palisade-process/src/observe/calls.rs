@@ -65,8 +65,10 @@ pub(super) struct PathArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Paths(&'static [PathArgument]),
-    /// A socket address: pointer and length.
+    /// A socket address that is gone to: pointer and length.
     Address(usize, usize),
+    /// A socket address that is taken; the name of a Unix socket is made in its folder.
+    Bind(usize, usize),
 }
 
 const fn path(folder: Option<usize>, path: usize, what: Use, links: Links) -> PathArgument {
@@ -84,6 +86,7 @@ const EXECUTE: Use = Use::As(PathAccess::Execute);
 #[rustfmt::skip]
 const CALLS: &[(&str, Call)] = &[
     ("access",            Call::Paths(&[path(None, 0, LOOK, Follow)])),
+    ("bind",              Call::Bind(1, 2)),
     ("chdir",             Call::Paths(&[path(None, 0, LOOK, Follow)])),
     ("chmod",             Call::Paths(&[path(None, 0, WRITE, Follow)])),
     ("chown",             Call::Paths(&[path(None, 0, WRITE, Follow)])),
@@ -173,6 +176,22 @@ mod tests {
             assert!(palisade_seccomp::Syscall::named(name).is_ok(), "{name} is no call");
         }
         watched().unwrap();
+    }
+
+    #[test]
+    fn the_filter_of_a_normal_launch_asks_nobody() {
+        use palisade_seccomp::profiles::Profile;
+        const RETURN: [u8; 2] = [0x06, 0];
+        const ASK: [u8; 4] = 0x7fc0_0000_u32.to_le_bytes();
+        let asks =
+            |program: &[u8]| program.chunks(8).any(|i| i.starts_with(&RETURN) && i.ends_with(&ASK));
+        for profile in Profile::ALL {
+            for policed in [false, true] {
+                assert!(!asks(&crate::filter::filter(profile, policed).unwrap()), "{profile}");
+                let policy = crate::filter::policy(profile, policed).unwrap();
+                assert!(asks(&crate::filter::observed(&policy).unwrap()), "{profile}");
+            }
+        }
     }
 
     #[test]

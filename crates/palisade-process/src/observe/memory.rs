@@ -1,12 +1,7 @@
 //! Reading a thread's memory while it waits. What is read is the program's, may change meanwhile, and is
 //! only reported.
 
-use std::{
-    fs::File,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::FileExt as _,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use palisade_sandbox::observe::MAX_PATH;
 
@@ -14,7 +9,8 @@ const PAGE: u64 = 4096;
 /// `struct sockaddr_storage`.
 const MAX_ADDRESS: u64 = 128;
 
-pub(super) struct Memory(File);
+/// The memory of a thread's process.
+pub(super) struct Memory(libc::pid_t);
 
 /// A socket address, as far as it is looked at.
 pub(super) enum Address {
@@ -25,8 +21,23 @@ pub(super) enum Address {
 }
 
 impl Memory {
-    pub(super) fn of(thread: u32) -> io::Result<Self> {
-        File::open(format!("/proc/{thread}/mem")).map(Self)
+    pub(super) fn of(thread: u32) -> Self {
+        Self(thread.cast_signed())
+    }
+
+    /// Reads at most `buffer.len()` bytes from `address`; how many were read. process_vm_readv(2) and not
+    /// `/proc/PID/mem`, which a process that makes itself undumpable takes out of its own user's reach.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> Option<usize> {
+        let here = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let there = libc::iovec {
+            iov_base: std::ptr::without_provenance_mut(usize::try_from(address).ok()?),
+            iov_len: buffer.len(),
+        };
+        // SAFETY: `here` is all of a buffer that is borrowed for the call; `there` is only looked up by
+        // the kernel, in the other process.
+        let n =
+            unsafe { libc::process_vm_readv(self.0, &raw const here, 1, &raw const there, 1, 0) };
+        usize::try_from(n).ok()
     }
 
     /// The text at `address` up to its NUL, which is not in it. `None` where it cannot be read or has no
@@ -38,7 +49,7 @@ impl Memory {
         while text.len() < MAX_PATH {
             let mut page = [0u8; PAGE as usize];
             let want = usize::try_from(PAGE - at % PAGE).ok()?;
-            let n = self.0.read_at(page.get_mut(..want)?, at).ok()?;
+            let n = self.read(at, page.get_mut(..want)?)?;
             let piece = page.get(..n)?;
             if let Some(end) = piece.iter().position(|b| *b == 0) {
                 text.extend_from_slice(piece.get(..end)?);
@@ -57,7 +68,9 @@ impl Memory {
     pub(super) fn address(&self, address: u64, len: u64) -> Option<Address> {
         let mut bytes = [0u8; MAX_ADDRESS as usize];
         let want = usize::try_from((len & 0xffff_ffff).min(MAX_ADDRESS)).ok()?;
-        self.0.read_exact_at(bytes.get_mut(..want)?, address).ok()?;
+        if self.read(address, bytes.get_mut(..want)?)? != want {
+            return None;
+        }
         parse_address(bytes.get(..want)?)
     }
 }
@@ -118,7 +131,7 @@ mod tests {
 
     #[test]
     fn text_ends_at_its_nul_and_has_a_bound() {
-        let memory = Memory::of(std::process::id()).unwrap();
+        let memory = Memory::of(std::process::id());
         let text = b"/etc/passwd\0after".to_vec();
         assert_eq!(memory.text(text.as_ptr() as u64).unwrap(), b"/etc/passwd");
         let long = vec![b'a'; 3 * MAX_PATH];

@@ -168,6 +168,7 @@ impl Thread {
         let subjects = match name.and_then(calls::of) {
             Some(Call::Paths(paths)) => self.paths(question, paths),
             Some(Call::Address(at, len)) => self.address(question, at, len),
+            Some(Call::Bind(at, len)) => self.bind(question, at, len),
             None => Ok(Vec::new()),
         };
         let subjects = match (subjects, refused) {
@@ -189,9 +190,10 @@ impl Thread {
     ) -> Result<Vec<(Subject, Outcome)>, ()> {
         let args = question.call.args;
         let arg = |at: usize| args.get(at).copied().unwrap_or(0);
-        let memory = Memory::of(question.thread).map_err(|_| ())?;
+        let memory = Memory::of(question.thread);
         let mut seen = Vec::new();
-        for argument in paths {
+        // No path at all: the call is about the handle (utimensat(2)), or fails.
+        for argument in paths.iter().filter(|p| arg(p.path) != 0) {
             let text = memory.text(arg(argument.path)).ok_or(())?;
             let folder = argument.folder.map(|at| arg(at) as u32 as i32);
             let folder = folder.filter(|handle| *handle != AT_FDCWD);
@@ -214,6 +216,27 @@ impl Thread {
         Ok(seen)
     }
 
+    /// Only a name in a folder is anybody's business: addresses of the plugin's own network are its own.
+    fn bind(
+        &mut self,
+        question: &Question,
+        at: usize,
+        len: usize,
+    ) -> Result<Vec<(Subject, Outcome)>, ()> {
+        let arg = |at: usize| question.call.args.get(at).copied().unwrap_or(0);
+        let memory = Memory::of(question.thread);
+        let Some(Address::Unix(path)) = memory.address(arg(at), arg(len)) else {
+            return Ok(Vec::new());
+        };
+        Ok(match self.inside.find(question.thread, None, &path, false, true)? {
+            Some(place) => {
+                let (access, outcome) = self.inside.judge(&place, Use::Make, 0);
+                vec![(place.subject(access), outcome)]
+            }
+            None => Vec::new(),
+        })
+    }
+
     fn address(
         &mut self,
         question: &Question,
@@ -221,7 +244,7 @@ impl Thread {
         len: usize,
     ) -> Result<Vec<(Subject, Outcome)>, ()> {
         let arg = |at: usize| question.call.args.get(at).copied().unwrap_or(0);
-        let memory = Memory::of(question.thread).map_err(|_| ())?;
+        let memory = Memory::of(question.thread);
         let Some(address) = memory.address(arg(at), arg(len)) else { return Ok(Vec::new()) };
         Ok(match address {
             Address::Internet(to) => {

@@ -423,6 +423,11 @@ impl Needs {
         }
         // The filter is the plugin's own; a program that it runs does not loosen it.
         self.profile = profile;
+        if let Some(dir) = Path::new(path).parent().and_then(Path::to_str)
+            && !self.path_dirs.iter().any(|d| d == dir)
+        {
+            self.path_dirs.push(dir.to_owned());
+        }
         Ok(())
     }
 }

@@ -52,6 +52,9 @@ pub enum StorageError {
         /// How much there may be.
         quota: u64,
     },
+    /// No thread can be started to serve a file.
+    #[error("no thread can be started for storage: {0}")]
+    Thread(std::io::Error),
     /// So many plugins use their storage at once that no further file is opened.
     #[error("{0} plugins use their storage at this moment; no further one is opened")]
     Busy(usize),
@@ -85,6 +88,7 @@ impl StorageError {
             | Self::Damaged { .. }
             | Self::Newer { .. }
             | Self::Database { .. }
+            | Self::Thread(_)
             | Self::Busy(_)
             | Self::Closed => ErrorCode::Unavailable,
         }
@@ -127,6 +131,8 @@ impl From<&StorageError> for Failure {
                 Failure::new(code, format!("the folder for storage cannot be used: {cause}"))
                     .hint("the operator looks at the host's state folder")
             }
+            StorageError::Thread(_) => Failure::new(code, error.to_string())
+                .hint("try again; the operator looks at the machine's limits on threads"),
             StorageError::Busy(_) => Failure::new(code, error.to_string()).hint("try again"),
             StorageError::Closed => Failure::new(code, error.to_string())
                 .hint("a write may have been done or not; read before writing again"),

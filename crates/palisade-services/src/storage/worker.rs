@@ -138,10 +138,7 @@ impl Handle {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
     let builder = std::thread::Builder::new().name(name.to_owned());
-    match builder.spawn(run) {
-        Ok(_) => Ok(()),
-        Err(cause) => Err(StorageError::Folder { path: "a thread for storage".into(), cause }),
-    }
+    builder.spawn(run).map(|_| ()).map_err(StorageError::Thread)
 }
 
 fn write_loop(file: &File, jobs: &Receiver<Write>) {

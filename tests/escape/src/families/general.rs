@@ -46,17 +46,24 @@ fn can_be_made(stage: &Stage, attempt: &Attempt) -> bool {
     can
 }
 
-/// Runs all of `attempts` that belong here.
+/// Runs all of `attempts` that belong here; with `whole_only`, no layer is taken away.
 ///
 /// # Errors
 /// When the walls cannot be built at all.
-pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempts: &[Attempt],
+    whole_only: bool,
+) -> Result<Vec<Row>> {
     let options = |without| Options { cgroups: launcher.cgroups(), without, ..Options::default() };
     let walls = Arc::new(Walls::new(options(None), stage).await?);
-    let thinner = [
-        ("seccomp", Arc::new(Walls::new(options(Some(Layer::Seccomp)), stage).await?)),
-        ("landlock", Arc::new(Walls::new(options(Some(Layer::Landlock)), stage).await?)),
-    ];
+    let mut thinner = Vec::new();
+    if !whole_only {
+        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
+            thinner.push((name, Arc::new(Walls::new(options(Some(layer)), stage).await?)));
+        }
+    }
     let controls =
         Controls::start(stage, attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)));
     let turns = Arc::new(Semaphore::new(AT_ONCE));
@@ -96,8 +103,11 @@ async fn one(
     Ok(row)
 }
 
-/// One attempt behind one set of walls, judged.
-async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<(String, String)> {
+/// One attempt behind one set of walls, judged: outcome and detail.
+///
+/// # Errors
+/// When the scene cannot be set.
+pub async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<(String, String)> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
     params.extend(judge::params(stage, attempt, &ground, true));

@@ -4,11 +4,21 @@ use std::path::Path;
 
 use palisade_model::{Capability, CapabilitySet, Kind};
 
-use crate::{commands::learn::Learn, grant, session::shown, trouble::Trouble};
+use crate::{
+    commands::{learn::Learn, mcp::serve::read_manifest},
+    grant,
+    session::shown,
+    trouble::Trouble,
+};
 
 /// What the options allow.
 pub(crate) fn of(args: &Learn) -> Result<CapabilitySet, Trouble> {
     let mut ceiling = CapabilitySet::new();
+    if let Some(file) = &args.within {
+        let requested = read_manifest(file)?.requested();
+        ceiling.extend(requested.required.iter().chain(requested.optional.iter()).cloned());
+        return Ok(ceiling);
+    }
     let here = std::env::current_dir()
         .map_err(|error| Trouble::usage(format!("the current folder cannot be named: {error}")))?;
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());

@@ -5,21 +5,21 @@
 
 mod tools;
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use palisade_commands::{Command, CommandError, Context, Start};
+use palisade_commands::Start;
 use palisade_host::{Conversation, ConverseOptions, LoadOptions};
-use palisade_model::{CapabilitySet, ErrorCode, Failure, Kind, Origin, PluginId};
+use palisade_model::{CapabilitySet, ErrorCode, Failure, Kind, Origin};
 use palisade_sandbox::stream::{ByteEnds, End};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{Learn, Learned, Stage, within_ceiling};
-use crate::{logs::Printer, trouble::Trouble};
+use crate::{
+    commands::mcp::{made, serve},
+    logs::Printer,
+    trouble::Trouble,
+};
 use tools::{Direction, Tools};
 
 const BUFFER: usize = 64 << 10;
@@ -31,8 +31,10 @@ pub(super) async fn learn(
     ceiling: CapabilitySet,
     printer: Arc<Printer>,
 ) -> Result<Learned, Trouble> {
-    let start = start(&args.command)?;
-    let base = base(&start, "exec");
+    let start =
+        serve::found(&args.command, false, &printer, &palisade_process::backends())
+            .await?;
+    let base = base(&start)?;
     let wide = within_ceiling(&base, &ceiling, &[])?;
     let internal = |error: std::io::Error| {
         Failure::new(ErrorCode::Internal, format!("a temporary folder: {error}"))
@@ -46,18 +48,18 @@ pub(super) async fn learn(
         options = options.workdir(folder);
     }
     let origin = Origin::Command { path: start.identity.clone() };
-    let mut stage =
-        Stage::set(args, wide, origin, root.path(), options, &ceiling, printer).await?;
+    let mut stage = Stage::set(args, wide, origin, root.path(), options, &ceiling, printer).await?;
     let tools = Arc::new(Tools::default());
     let done = pass(&mut stage, &tools).await;
     let (seen, records, ended) = stage.strike().await;
     let trouble = done.err().or(ended.err()).map(Trouble::from);
-    let mut base = match tools.is_mcp() {
-        true => self::base(&start, "mcp"),
-        false => base,
-    };
-    if let Some(map) = base.as_object_mut().filter(|_| tools.is_mcp()) {
-        map.insert("contributes".into(), json!({ "tools": tools.used() }));
+    let mut base = base;
+    if let Some(map) = base.as_object_mut() {
+        if tools.is_mcp() {
+            map.insert("contributes".into(), json!({ "tools": tools.used() }));
+        } else if let Some(kind) = map.get_mut("entry").and_then(|e| e.get_mut("kind")) {
+            *kind = "exec".into();
+        }
     }
     let variables = ceiling.of_kind(Kind::Env).map(|r| (r.scope().to_string(), None)).collect();
     let mut notes = Vec::new();
@@ -66,48 +68,32 @@ pub(super) async fn learn(
         notes.push(format!("Tools that it offers and nobody called: {}", not_called.join(", ")));
     }
     let shown = start.code;
-    Ok(Learned { base, ceiling, asked: Vec::new(), seen, records, variables, trouble, shown, notes })
-}
-
-fn start(argv: &[String]) -> Result<Start, Trouble> {
-    match palisade_commands::analyse(argv, &Context::of_process()) {
-        Ok(Command::Installed(start)) => Ok(start),
-        Ok(_) => {
-            let trouble = Trouble::usage("what has to be fetched first cannot be learned from");
-            Err(trouble.hint("install the package, and name its program"))
-        }
-        Err(error) => Err(usage(error)),
-    }
-}
-
-fn usage(error: CommandError) -> Trouble {
-    Trouble::Failure(error.into())
-}
-
-/// The manifest of a command.
-fn base(start: &Start, kind: &str) -> Value {
-    json!({
-        "api": palisade_manifest::API,
-        "id": id(&start.identity),
-        "version": "0.1.0",
-        "entry": { "kind": kind, "command": start.program.file, "args": start.program.args },
+    Ok(Learned {
+        base,
+        ceiling,
+        asked: Vec::new(),
+        seen,
+        records,
+        variables,
+        trouble,
+        shown,
+        notes,
     })
 }
 
-/// An id from a program's path or a package's name.
-fn id(identity: &str) -> String {
-    let name = Path::new(identity).file_stem().and_then(|n| n.to_str()).unwrap_or(identity);
-    let mut id: String = name
-        .to_ascii_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(60)
-        .collect();
-    while id.contains("--") {
-        id = id.replace("--", "-");
+/// The manifest of a command, without what it asks for.
+fn base(start: &Start) -> Result<Value, Trouble> {
+    let limits = made::limits(palisade_policy::OperatorPolicy::default().ceilings());
+    let manifest = made::manifest(start, &[], &limits).map_err(palisade_host::HostError::from)?;
+    let mut base = manifest.to_json();
+    if let Some(map) = base.as_object_mut() {
+        // Whose it is will be the author's to say; the name is enough for now.
+        let id = made::id(&start.identity);
+        let readable = id.rsplit_once('-').map_or(id.as_str(), |(readable, _)| readable);
+        map.insert("id".into(), readable.into());
+        map.insert("version".into(), "0.1.0".into());
     }
-    let id = id.trim_matches('-');
-    if PluginId::parse(id).is_ok() { id.to_owned() } else { "learned".to_owned() }
+    Ok(base)
 }
 
 /// The first folder that it may use.
@@ -171,19 +157,6 @@ async fn copy(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_comes_from_the_program_and_is_always_one() {
-        for (identity, expected) in [
-            ("/srv/jobs/make_report.py", "make-report"),
-            ("npm:@scope/server-x", "server-x"),
-            ("/usr/bin/...", "learned"),
-            ("/opt/Ünï", "n"),
-        ] {
-            assert_eq!(id(identity), expected, "{identity}");
-            assert!(PluginId::parse(&id(identity)).is_ok());
-        }
-    }
 
     #[test]
     fn it_works_in_the_first_folder_that_it_may_use() {

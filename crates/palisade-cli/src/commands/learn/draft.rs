@@ -33,7 +33,8 @@ pub(super) fn draft(learned: &Learned, refused: &[Denial]) -> Draft {
         .collect();
     let mut candidates = Vec::new();
     for folder in listed {
-        let right = folder.to_str().and_then(|p| Capability::new(Kind::FsRead, &format!("{p}/**")).ok());
+        let right =
+            folder.to_str().and_then(|p| Capability::new(Kind::FsRead, &format!("{p}/**")).ok());
         candidates.extend(right.map(|capability| Candidate {
             capability,
             why: "the folder of the program was listed: interpreters do that for themselves".into(),
@@ -48,7 +49,8 @@ pub(super) fn draft(learned: &Learned, refused: &[Denial]) -> Draft {
         }
     }
     tidy(&mut rights, &mut candidates);
-    let draft = Draft { base: learned.base.clone(), rights, candidates, notes: notes(learned, refused) };
+    let draft =
+        Draft { base: learned.base.clone(), rights, candidates, notes: notes(learned, refused) };
     match palisade_manifest::parse(&draft.to_yaml(), Syntax::Yaml) {
         Ok(_) => draft,
         // What a server says of its tools need not fit a manifest.
@@ -165,7 +167,8 @@ fn variables(learned: &Learned, rights: &mut Vec<Drafted>, candidates: &mut Vec<
                 rights.push(Drafted { capability, seen });
             }
             Some(false) => {
-                let why = "given with --env; its name stands in none of the plugin's files".to_owned();
+                let why =
+                    "given with --env; its name stands in none of the plugin's files".to_owned();
                 candidates.push(Candidate { capability, why });
             }
             None => {

@@ -3,9 +3,7 @@
 use std::{fs, io::Read as _, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
 use palisade_host::LoadOptions;
-use palisade_model::{
-    Capability, CapabilitySet, Enforcement, ErrorCode, Failure, Kind, Origin,
-};
+use palisade_model::{Capability, CapabilitySet, Enforcement, ErrorCode, Failure, Kind, Origin};
 use serde_json::value::RawValue;
 
 use super::{Learn, Learned, Stage, within_ceiling};
@@ -47,7 +45,8 @@ pub(super) async fn learn(
         map.remove("capabilities");
     }
     let wide = within_ceiling(&base, &ceiling, &of_broker)?;
-    let path = root.to_str().ok_or_else(|| Trouble::usage("the folder's path is not UTF-8 text"))?;
+    let path =
+        root.to_str().ok_or_else(|| Trouble::usage("the folder's path is not UTF-8 text"))?;
     let origin = Origin::Folder { path: path.to_owned(), owner };
     let mut options = LoadOptions::new();
     if let Some(file) = &args.config {
@@ -74,8 +73,9 @@ fn call(text: &str) -> Result<Call, Trouble> {
     let text = text.trim();
     let (tool, arguments) = text.split_once(char::is_whitespace).unwrap_or((text, "{}"));
     let arguments = serde_json::from_str(arguments.trim()).map_err(|error| {
-        Trouble::usage(format!("--call: the arguments are not JSON: {error}"))
-            .hint("write tool and arguments as one word, as in --call 'count {\"path\": \"/srv/texts\"}'")
+        Trouble::usage(format!("--call: the arguments are not JSON: {error}")).hint(
+            "write tool and arguments as one word, as in --call 'count {\"path\": \"/srv/texts\"}'",
+        )
     })?;
     Ok((tool.to_owned(), arguments))
 }
@@ -147,7 +147,7 @@ fn below(folder: &Path, name: &[u8], depth: usize, left: &mut usize) -> bool {
 
 fn holds(file: &Path, name: &[u8]) -> bool {
     let mut bytes = Vec::new();
-    let read = fs::File::open(file)
-        .and_then(|file| file.take(MAX_BYTES_OF_FILE).read_to_end(&mut bytes));
+    let read =
+        fs::File::open(file).and_then(|file| file.take(MAX_BYTES_OF_FILE).read_to_end(&mut bytes));
     read.is_ok() && bytes.windows(name.len().max(1)).any(|part| part == name)
 }

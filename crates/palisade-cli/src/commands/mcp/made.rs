@@ -75,8 +75,7 @@ pub(crate) fn manifest(
 ) -> Result<Manifest, ManifestError> {
     let mut required: Vec<Value> = Vec::new();
     for capability in granted.iter().filter(|c| c.kind() != Kind::Tool) {
-        let wanted =
-            json!({ "capability": capability.to_string(), "reason": "Granted on the command line." });
+        let wanted = json!({ "capability": capability.to_string(), "reason": "Granted on the command line." });
         if !required.contains(&wanted) {
             required.push(wanted);
         }
@@ -140,6 +139,7 @@ mod tests {
             env: Default::default(),
             identity: "/srv/x.js".into(),
             paths: vec![],
+            programs: vec![],
             notes: vec![],
         };
         let granted: Vec<Capability> =

@@ -172,10 +172,18 @@ fn show_one(file: &PinFile, as_json: bool) {
         return;
     }
     let paint = Paint::stdout();
-    terminal::out(format_args!("{}  {}", paint.bold(&file.plugin.id), paint.dim(&file.plugin.origin)));
+    terminal::out(format_args!(
+        "{}  {}",
+        paint.bold(&file.plugin.id),
+        paint.dim(&file.plugin.origin)
+    ));
     for (name, pin) in &file.pins {
         let by = pin.by.as_deref().unwrap_or("unknown");
-        let state = if file.waiting.contains_key(name) { paint.warn("changed") } else { paint.good("pinned") };
+        let state = if file.waiting.contains_key(name) {
+            paint.warn("changed")
+        } else {
+            paint.good("pinned")
+        };
         terminal::out(format_args!(
             "  {state}  {}  {}",
             escape(name, 200),
@@ -191,6 +199,9 @@ fn show_one(file: &PinFile, as_json: bool) {
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@+".contains(&b));
         let quoted = if plain { name.clone() } else { "--accept-all".to_owned() };
         let option = if plain { format!("--accept {quoted}") } else { quoted };
-        terminal::out(format_args!("  accept it with: palisade mcp pins {} {option}", file.plugin.id));
+        terminal::out(format_args!(
+            "  accept it with: palisade mcp pins {} {option}",
+            file.plugin.id
+        ));
     }
 }

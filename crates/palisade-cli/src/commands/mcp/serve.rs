@@ -22,15 +22,21 @@ use tokio::sync::watch;
 use super::{made, pins};
 use crate::{
     cli::{Audit, Backend},
-    commands::run::Interrupts,
+    commands::{
+        explain::{Explain, Explaining},
+        run::Interrupts,
+    },
     grant,
     logs::Printer,
     session::{self, Session},
-    trouble::Trouble,
+    terminal::Paint,
+    trouble::{Trouble, failure_text},
 };
 
 /// A server that ends sooner than this has most likely not found what it needs.
 const EARLY: Duration = Duration::from_secs(10);
+/// How long a client that does not read stderr is waited for at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where a server keeps what it writes, inside.
 const HOME_INSIDE: &str = "/data";
 
@@ -70,9 +76,6 @@ pub(crate) struct Serve {
     /// Fetch the command's package again, even where it is in the cache
     #[arg(long, requires = "command")]
     refresh: bool,
-    /// Let the command's packages run their install scripts, behind the same walls
-    #[arg(long, requires = "command")]
-    allow_scripts: bool,
     /// The operator's policy, a TOML file
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -82,6 +85,8 @@ pub(crate) struct Serve {
     state_dir: Option<PathBuf>,
     #[command(flatten)]
     backend: Backend,
+    #[command(flatten)]
+    explain: Explain,
     #[command(flatten)]
     audit: Audit,
 }
@@ -128,9 +133,10 @@ impl Wanted {
             list.push(capability);
         }
         for name in &args.tool {
-            tools.push(Capability::new(Kind::Tool, name).map_err(|e| {
-                Trouble::usage(format!("--tool {}: {e}", escape(name, 80)))
-            })?);
+            tools.push(
+                Capability::new(Kind::Tool, name)
+                    .map_err(|e| Trouble::usage(format!("--tool {}: {e}", escape(name, 80))))?,
+            );
         }
         for text in &args.secret {
             let bad = || {
@@ -182,7 +188,16 @@ pub(crate) async fn serve(args: &Serve) -> Result<(), Trouble> {
     let (printer, finish) = Printer::start(false)
         .map_err(|e| Failure::new(ErrorCode::Internal, format!("no thread can be started: {e}")))?;
     let result = relayed(args, &printer).await;
-    finish.finish();
+    // Through the printer: a client that does not read stderr must not keep this command from ending.
+    let result = result.map_err(|trouble| match trouble {
+        Trouble::Failure(failure) => {
+            printer.say(&failure_text(&failure, Paint::stderr()));
+            Trouble::Said(failure.code.exit_status())
+        }
+        other => other,
+    });
+    let finished = tokio::task::spawn_blocking(move || finish.finish());
+    let _ = tokio::time::timeout(LAST_WORDS, finished).await;
     result
 }
 
@@ -193,18 +208,30 @@ async fn relayed(args: &Serve, printer: &Arc<Printer>) -> Result<(), Trouble> {
         None => OperatorPolicy::default(),
     };
     let mut interrupts = Interrupts::new();
+    let backends = palisade_process::backends();
     let start = async {
-        if args.command.is_empty() { Ok(None) } else { found(args, printer).await.map(Some) }
+        if args.command.is_empty() {
+            return Ok(None);
+        }
+        found(&args.command, args.refresh, printer, &backends).await.map(Some)
+    };
+    // What the walls can do here takes a while to find out, and so does opening the store.
+    let probe = async {
+        let name = args.backend.name.as_deref();
+        if let Some(first) = backends.iter().find(|b| name.is_none_or(|name| b.name() == name)) {
+            first.probe().await;
+        }
     };
     let sink = Arc::clone(printer);
-    let open = Session::open(
+    let open = Session::open_with(
+        backends.clone(),
         args.state_dir.as_deref(),
         policy.clone(),
         args.audit.file.as_deref(),
         Some(sink as _),
     );
     let (session, start) = tokio::select! {
-        both = async { tokio::join!(open, start) } => (both.0?, both.1?),
+        all = async { tokio::join!(open, start, probe) } => (all.0?, all.1?),
         () = interrupts.next() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
     };
     let plugin = load(args, &session, &policy, &wanted, start.as_ref()).await?;
@@ -216,33 +243,42 @@ async fn relayed(args: &Serve, printer: &Arc<Printer>) -> Result<(), Trouble> {
         plugin.grant_requested_with(options).await?;
     }
     let offered = offered(args, &plugin, &wanted)?;
+    let explaining = Explaining::of(&args.explain, &plugin, args.manifest.is_some())?;
     let conversation = tokio::select! {
-        conversation = plugin.converse(ConverseOptions::new().offered(offered)) => conversation?,
+        conversation = plugin.converse(ConverseOptions::new().offered(offered)) => {
+            conversation.inspect_err(|_| explaining.tell(false))?
+        }
         () = interrupts.next() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
     };
-    let ended = converse(args, printer, &session, conversation, start.as_ref(), &mut interrupts).await;
+    let ended =
+        converse(args, printer, &session, conversation, start.as_ref(), &mut interrupts).await;
     // A second interruption does not wait for a server that takes its time.
     let stopped = tokio::select! {
         stopped = session.host.shutdown() => stopped,
         () = interrupts.next() => plugin.kill().await,
     };
+    explaining.tell(false);
     ended?;
     Ok(stopped?)
 }
 
-/// What the command line starts.
-async fn found(args: &Serve, printer: &Arc<Printer>) -> Result<Start, Trouble> {
+/// What the command line starts; fetched first, where it names a package; again, where `refresh` says so.
+pub(crate) async fn found(
+    argv: &[String],
+    refresh: bool,
+    printer: &Arc<Printer>,
+    backends: &[Arc<dyn palisade_sandbox::Backend>],
+) -> Result<Start, Trouble> {
     let context = Context::of_process();
-    let command = palisade_commands::analyse(&args.command, &context).map_err(Failure::from)?;
+    let command = palisade_commands::analyse(argv, &context).map_err(Failure::from)?;
     let package = match command {
         palisade_commands::Command::Installed(start) => return Ok(start),
         palisade_commands::Command::Package(package) => package,
         _ => return Err(Trouble::usage("this command is not understood")),
     };
     let cache = resolve::default_cache(&context).map_err(Failure::from)?;
-    let mut options = resolve::Options::new(cache, Resolver::new(palisade_process::backends()));
-    options.refresh = args.refresh;
-    options.allow_scripts = args.allow_scripts;
+    let mut options = resolve::Options::new(cache, Resolver::new(backends.to_vec()));
+    options.refresh = refresh;
     let watch = Arc::new(Fetching(Arc::clone(printer)));
     let start = resolve::resolve(&package, &context, &options, watch).await;
     Ok(start.map_err(Failure::from)?)
@@ -343,7 +379,7 @@ fn folder_of(file: &Path) -> Result<PathBuf, Trouble> {
     Ok(path.parent().map(Path::to_owned).unwrap_or(path))
 }
 
-fn read_manifest(file: &Path) -> Result<Manifest, Trouble> {
+pub(crate) fn read_manifest(file: &Path) -> Result<Manifest, Trouble> {
     let read = if file.is_dir() {
         palisade_manifest::open(file)
     } else {
@@ -427,7 +463,9 @@ async fn converse(
     let _ = ends.finished.send(end);
     let failure = match ended {
         Ended::ClientClosed | Ended::Stopped => return Ok(()),
-        Ended::ServerEnded(_) if exit.borrow().as_ref().is_some_and(Exit::is_clean) => return Ok(()),
+        Ended::ServerEnded(_) if exit.borrow().as_ref().is_some_and(Exit::is_clean) => {
+            return Ok(());
+        }
         Ended::ServerEnded(failure) | Ended::Breach(failure) => failure,
     };
     let early = begun.elapsed() < EARLY;
@@ -440,7 +478,10 @@ fn early_hint(start: &Start, server: &Caller) -> Option<String> {
     let rights = server.rules()?;
     let sees = |path: &str| {
         let access = |kind| Access::new(kind, path);
-        rights.rights().iter().any(|r| r.covers(&access(Kind::FsRead)) || r.covers(&access(Kind::FsWrite)))
+        rights
+            .rights()
+            .iter()
+            .any(|r| r.covers(&access(Kind::FsRead)) || r.covers(&access(Kind::FsWrite)))
     };
     let mut lines: Vec<String> = Vec::new();
     for path in start.paths.iter().filter(|path| path.exists) {
@@ -451,7 +492,9 @@ fn early_hint(start: &Start, server: &Caller) -> Option<String> {
             continue;
         }
         let scope = if path.folder { format!("{text}/**") } else { text.to_owned() };
-        let option = Capability::new(Kind::FsRead, &scope).ok().and_then(|c| palisade_policy::grant_option(&c));
+        let option = Capability::new(Kind::FsRead, &scope)
+            .ok()
+            .and_then(|c| palisade_policy::grant_option(&c));
         if let Some(option) = option {
             lines.push(format!("{} is not granted; grant it with {option}", escape(text, 200)));
         }

@@ -370,7 +370,7 @@ pub(crate) fn apply(text: &str, mut edits: Vec<Edit>) -> String {
 
 /// What stands before a value on its line and above, if that is white space alone; else the line break
 /// and indentation at its end, or one space.
-fn separator<'t>(text: &'t str, from: usize, to: usize) -> &'t str {
+fn separator(text: &str, from: usize, to: usize) -> &str {
     let between = text.get(from..to).unwrap_or_default();
     if between.trim_matches([' ', '\t', '\n', '\r']).is_empty() {
         return between;

@@ -114,10 +114,30 @@ pub(crate) fn plan(server: &Server<'_>) -> Planned {
     match &server.shape {
         Shape::Remote => plan.action = Action::Remote,
         Shape::Other(why) => plan.action = Action::Left(why),
-        Shape::Stdio(launch) if launch.is_palisade() => plan.action = Action::Already,
+        Shape::Stdio(launch) if launch.is_palisade() => plan_already(&mut plan, launch),
         Shape::Stdio(launch) => plan_launch(&mut plan, launch),
     }
     plan
+}
+
+/// What runs behind Palisade already: what it is granted is shown, since the file says so and nobody may
+/// have looked at it; so is a program that is only called like this one.
+fn plan_already(plan: &mut Planned, launch: &Launch<'_>) {
+    plan.action = Action::Already;
+    let options = launch.wrapped().map(|wrapped| wrapped.options).unwrap_or_default();
+    for pair in options.windows(2) {
+        match pair {
+            ["--grant", capability] => plan.grants.push((*capability).to_owned()),
+            ["--secret", secret] => plan.grants.push(format!("secret {secret}")),
+            _ => {}
+        }
+    }
+    let this = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
+    let that = Path::new(launch.command).canonicalize().ok();
+    if launch.command != "palisade" && (that.is_none() || that != this) {
+        let command = escape(launch.command, 300);
+        plan.warnings.push(format!("it starts another program than this one: {command}"));
+    }
 }
 
 fn base_name(command: &str) -> &str {

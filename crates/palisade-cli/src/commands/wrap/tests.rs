@@ -250,6 +250,18 @@ fn names_are_shown_so_that_they_steer_nothing() {
 }
 
 #[test]
+fn what_a_server_behind_palisade_may_do_is_shown_and_another_palisade_is_told_apart() {
+    let text = r#"{"servers": {
+        "a": {"command": "palisade", "args": ["mcp", "--grant", "fs.read:/**", "--secret", "A=b", "--", "x"]},
+        "b": {"command": "./bin/palisade", "args": ["mcp", "--", "x"]}}}"#;
+    let (_, plans) = plans(text);
+    assert!(plans.iter().all(|plan| plan.action == Action::Already));
+    assert_eq!(plans[0].grants, ["fs.read:/**", "secret A=b"]);
+    assert!(plans[0].warnings.is_empty());
+    assert_eq!(plans[1].warnings, ["it starts another program than this one: ./bin/palisade"]);
+}
+
+#[test]
 fn a_capability_is_added_to_the_server_that_is_named() {
     let (_, mut plans) = plans(CLAUDE_DESKTOP);
     let add = |plans: &mut [Planned], text: &str| planned::add_grants(plans, &[text.to_owned()]);

@@ -140,6 +140,10 @@ async fn stored(args: &Unwrap, servers: &[Server<'_>]) -> Result<Values, Trouble
     let mut values = Values::new();
     for (folder, names) in wanted.into_iter().filter(|(_, names)| !names.is_empty()) {
         let dir = folder.as_deref().map(Path::new).or(args.state_dir.as_deref());
+        // What the file names is not created; where there is no such folder there are no secrets.
+        if folder.is_some() && dir.is_some_and(|dir| !dir.is_dir()) {
+            continue;
+        }
         let session = open(dir, &args.audit).await?;
         for name in names {
             // The name comes from the file; what is no name has no value.

@@ -1,0 +1,359 @@
+//! The situations: which there are in which machine, and what is looked at in each.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use palisade_escape::record::Launcher;
+
+use crate::{
+    FOLDER, Result, doctor::Doctor, escapes,
+    escapes::Escapes,
+    init,
+    machine::Machine,
+    place::{CGROUPS, Place, Seen},
+    report::{Event, Finding, Port},
+    tests,
+};
+
+/// The ordinary user.
+pub(crate) const USER: u32 = 1000;
+const CONTROLLERS: &str = "+memory +pids +cpu";
+
+/// Where the program under test is put.
+#[derive(Clone, Debug)]
+pub(crate) enum Where {
+    /// Root, in the cgroup at the top.
+    Top,
+    /// Root, alone in a cgroup, as a service is.
+    Alone,
+    /// Root, in a cgroup with somebody else, as in a shell's session.
+    Beside,
+    /// The user, in a cgroup of root's.
+    User,
+    /// The user, alone in a cgroup that was given to it with these controllers.
+    Delegated(&'static str),
+    /// The same, but with a second process there, as a shell in a scope.
+    DelegatedShared,
+    /// With a kernel setting, as root or as the user.
+    Setting { file: &'static str, value: &'static str, user: bool },
+    /// Root, seeing less of the cgroups.
+    Sees(Seen),
+    /// Root in a container, as an engine makes it.
+    Container,
+    /// What systemd starts.
+    Systemd { user: bool, words: &'static [&'static str] },
+}
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Doctor(Doctor),
+    /// `palisade-vm limits WHAT`.
+    Limits(&'static str),
+    Escapes(Escapes),
+    /// Test programs of this project, by the beginning of their names, without the tests named here.
+    Tests { program: &'static str, without: &'static [&'static str] },
+}
+
+/// One situation.
+#[derive(Clone, Debug)]
+pub(crate) struct Situation {
+    pub(crate) name: &'static str,
+    pub(crate) place: Where,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Undoes what a place needed.
+#[derive(Default)]
+struct Undo {
+    neighbour: Option<Child>,
+    setting: Option<(&'static str, String)>,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(neighbour) = &mut self.neighbour {
+            let _ = neighbour.kill();
+            let _ = neighbour.wait();
+        }
+        if let Some((file, before)) = &self.setting {
+            let _ = fs::write(file, before);
+        }
+        for cgroup in &self.cgroups {
+            let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+            for _ in 0..50 {
+                if remove_tree(cgroup).is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// Removes a cgroup with all below it.
+fn remove_tree(cgroup: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(cgroup)?.flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(cgroup)
+}
+
+/// A fresh cgroup below the top, with these controllers.
+fn fresh(undo: &mut Undo, controllers: &str) -> Result<PathBuf> {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let top = Path::new(CGROUPS);
+    let step = |what: &Path, e: std::io::Error| format!("{}: {e}", what.display());
+    fs::write(top.join("cgroup.subtree_control"), CONTROLLERS).map_err(|e| step(top, e))?;
+    let outer = top.join(format!("outer-{number}"));
+    fs::create_dir(&outer).map_err(|e| step(&outer, e))?;
+    undo.cgroups.push(outer.clone());
+    fs::write(outer.join("cgroup.subtree_control"), controllers).map_err(|e| step(&outer, e))?;
+    let inner = outer.join("inner");
+    fs::create_dir(&inner).map_err(|e| step(&inner, e))?;
+    Ok(inner)
+}
+
+/// As systemd delegates one (cgroups(7), "Delegation").
+fn give_away(cgroup: &Path) -> Result {
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        let path = cgroup.join(file);
+        std::os::unix::fs::chown(&path, Some(USER), Some(USER))
+            .map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A process that stays in a cgroup.
+fn neighbour(cgroup: &Path) -> Result<Child> {
+    let place = Place { cgroup: Some(cgroup.to_path_buf()), ..Place::default() };
+    let mut command = place.command(&[&format!("{FOLDER}/attacker"), "hold"])?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let child = child.map_err(|e| format!("the neighbour: {e}"))?;
+    let end = Instant::now() + Duration::from_secs(10);
+    while fs::read_to_string(cgroup.join("cgroup.procs")).is_ok_and(|p| p.trim().is_empty()) {
+        if Instant::now() > end {
+            return Err("the neighbour did not arrive".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(child)
+}
+
+impl Where {
+    fn make(&self) -> Result<(Place, Undo)> {
+        let mut undo = Undo::default();
+        let mut place = Place::default();
+        match self {
+            Self::Top => {}
+            Self::Alone => place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?),
+            Self::Beside => {
+                let cgroup = fresh(&mut undo, CONTROLLERS)?;
+                undo.neighbour = Some(neighbour(&cgroup)?);
+                place.cgroup = Some(cgroup);
+            }
+            Self::User => {
+                place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
+                place.uid = Some(USER);
+            }
+            Self::Delegated(_) | Self::DelegatedShared => {
+                let controllers = match self {
+                    Self::Delegated(some) => some,
+                    _ => CONTROLLERS,
+                };
+                let cgroup = fresh(&mut undo, controllers)?;
+                give_away(&cgroup)?;
+                if matches!(self, Self::DelegatedShared) {
+                    undo.neighbour = Some(neighbour(&cgroup)?);
+                }
+                place.cgroup = Some(cgroup);
+                place.uid = Some(USER);
+            }
+            Self::Setting { file, value, user } => {
+                let before = fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+                fs::write(file, value).map_err(|e| format!("{file}: {e}"))?;
+                undo.setting = Some((file, before));
+                place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
+                place.uid = user.then_some(USER);
+            }
+            Self::Sees(seen) => place.seen = *seen,
+            Self::Container => {
+                place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
+                place.container = true;
+            }
+            Self::Systemd { user, words } => {
+                place.through = words.iter().map(|w| (*w).to_owned()).collect();
+                if *user {
+                    place.uid = Some(USER);
+                    let run = format!("/run/user/{USER}");
+                    place.env = vec![
+                        ("DBUS_SESSION_BUS_ADDRESS".into(), format!("unix:path={run}/bus")),
+                        ("XDG_RUNTIME_DIR".into(), run),
+                    ];
+                }
+            }
+        }
+        Ok((place, undo))
+    }
+}
+
+/// Runs a command in a fresh place, and gives what it printed.
+fn run(place: &Where, command: &[String], input: &str, limit: Duration) -> Result<String> {
+    let (place, undo) = place.make()?;
+    let mut child = place
+        .command(command)?
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("{command:?}: {e}"))?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let read = stdout.map(|mut out| out.read_to_string(&mut text));
+        read.is_some_and(|r| r.is_ok()).then_some(text).unwrap_or_default()
+    });
+    // Held open until the end: a runner whose stdin closes ends itself.
+    let mut stdin = stdin.ok_or("no stdin")?;
+    let _ = writeln!(stdin, "{input}");
+    let end = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
+            break Some(status);
+        }
+        if Instant::now() > end {
+            if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+                let kill = rustix::process::Signal::KILL;
+                let _ = rustix::process::kill_process_group(group, kill);
+            }
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    drop(stdin);
+    let printed = reader.join().unwrap_or_default();
+    drop(undo);
+    match status {
+        Some(status) if status.success() => Ok(printed),
+        Some(status) => Err(format!("{} ended with {status}: {printed}", command.join(" "))),
+        None => Err(format!("{} took longer than {limit:?}: {printed}", command.join(" "))),
+    }
+}
+
+impl Step {
+    fn run(&self, situation: &str, place: &Where) -> Result<Vec<Finding>> {
+        let words = |words: &[&str]| -> Vec<String> {
+            let (program, rest) = words.split_first().unwrap_or((&"", &[]));
+            std::iter::once(format!("{FOLDER}/{program}"))
+                .chain(rest.iter().map(|w| (*w).to_owned()))
+                .collect()
+        };
+        match self {
+            Self::Doctor(doctor) => {
+                let command = words(&["palisade", "doctor", "--json"]);
+                doctor.judge(&run(place, &command, "", Duration::from_secs(60))?)
+            }
+            Self::Limits(what) => {
+                let command = words(&["palisade-vm", "limits", what]);
+                let printed = run(place, &command, "", Duration::from_secs(180))?;
+                serde_json::from_str(printed.lines().last().unwrap_or_default())
+                    .map_err(|e| format!("limits {what}: {e}: {printed}"))
+            }
+            Self::Escapes(escapes) => {
+                let command = words(&["escape", "runner", escapes::FORBIDDEN]);
+                let task = escapes.task()?;
+                let printed = run(place, &command, &task, Duration::from_secs(900))?;
+                escapes.judge(situation, &printed)
+            }
+            Self::Tests { program, without } => {
+                let command = tests::command(program, without)?;
+                tests::judge(program, run(place, &command, "", Duration::from_secs(600)))
+            }
+        }
+    }
+}
+
+/// Runs everything that belongs to this machine, and ends the machine.
+pub(crate) fn run_all() -> Result {
+    let done = report_all();
+    if let Err(message) = &done {
+        eprintln!("palisade-vm: {message}");
+    }
+    init::power_off()
+}
+
+fn report_all() -> Result {
+    let machine = Machine::read()?;
+    let port = Port::open()?;
+    if machine.disk {
+        ready_for_users()?;
+    }
+    let mut all = crate::plan::of(&machine)?;
+    all.retain(|s| machine.only.as_ref().is_none_or(|only| s.name == only));
+    let situations = all.iter().map(|s| s.name.to_owned()).collect();
+    port.send(&Event::Plan { situations });
+    for situation in &all {
+        let begun = Instant::now();
+        for step in &situation.steps {
+            let started = Instant::now();
+            let name = format!("{}/{}", machine.name, situation.name);
+            let found = step
+                .run(&name, &situation.place)
+                .unwrap_or_else(|e| vec![Finding::new(step.name(), false, e)]);
+            eprintln!("{name}: {} in {:.1} s", step.name(), started.elapsed().as_secs_f64());
+            for Finding { name, ok, detail } in found {
+                let situation = situation.name.to_owned();
+                port.send(&Event::Check { situation, name, ok, detail });
+            }
+        }
+        let millis = begun.elapsed().as_millis() as u64;
+        port.send(&Event::End { situation: situation.name.to_owned(), millis });
+    }
+    port.send(&Event::Done);
+    Ok(())
+}
+
+impl Step {
+    fn name(&self) -> String {
+        match self {
+            Self::Doctor(_) => "doctor".into(),
+            Self::Limits(what) => format!("limits {what}"),
+            Self::Escapes(e) => format!("escapes {} as {}", e.families.join("+"), e.launcher.key()),
+            Self::Tests { program, .. } => format!("tests {program}"),
+        }
+    }
+}
+
+/// Lets the ordinary user have a manager of its own without a login.
+fn ready_for_users() -> Result {
+    let bus = format!("/run/user/{USER}/bus");
+    let linger = Command::new("loginctl").args(["enable-linger", &USER.to_string()]).status();
+    match linger {
+        Ok(status) if status.success() => {}
+        other => return Err(format!("loginctl enable-linger: {other:?}")),
+    }
+    let end = Instant::now() + Duration::from_secs(60);
+    while !Path::new(&bus).exists() {
+        if Instant::now() > end {
+            return Err(format!("{bus} did not appear"));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// The launcher's kind for the suite.
+pub(crate) const fn escapes(launcher: Launcher, families: &'static [&'static str]) -> Escapes {
+    Escapes { launcher, families, only: &[], harmful: false }
+}

@@ -1,0 +1,125 @@
+//! One machine: started, listened to, ended.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Plan,
+    outcome::{self, Outcome},
+    payload::Payload,
+};
+use crate::{Result, step};
+
+/// Between two looks at what the machine has said.
+const LOOK: Duration = Duration::from_millis(100);
+/// What the machines have, in MiB: the attacks ask for 1 GiB.
+const MEMORY: &str = "2560";
+
+/// How to start it.
+pub(super) struct Boot<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) image: &'a Path,
+    pub(super) disk: Option<&'a Path>,
+    pub(super) short: bool,
+    /// Only the situation of this name.
+    pub(super) only: Option<&'a str>,
+    pub(super) limit: Duration,
+}
+
+fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {
+    let path = path.display().to_string();
+    move |e| format!("{path}: {e}")
+}
+
+/// Runs it to its end, and gives what it said.
+pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<Outcome> {
+    let name = boot.plan.name;
+    let logs = folder.join(name);
+    fs::create_dir_all(&logs).map_err(trouble(&logs))?;
+    let (console, said) = (logs.join("console.log"), logs.join("results.jsonl"));
+    for old in [&console, &said] {
+        let _ = fs::remove_file(old);
+    }
+    let initramfs = logs.join("initramfs");
+    let machine = serde_json::json!({
+        "name": name, "short": boot.short, "disk": boot.disk.is_some(), "only": boot.only,
+    });
+    payload.initramfs(&initramfs, &machine.to_string())?;
+    let words = format!(
+        // Told the clock's speed, the kernel does not measure it. No mitigations: nothing here is secret,
+        // and emulation pays for each.
+        "console=ttyS0 quiet loglevel=4 panic=-1 tsc_early_khz={} mitigations=off nokaslr random.trust_cpu=on {}",
+        clock(payload)?,
+        boot.plan.boot
+    );
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY])
+        .args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"])
+        .arg("-kernel")
+        .arg(boot.image)
+        .arg("-initrd")
+        .arg(&initramfs)
+        .args(["-append", words.trim_end()])
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .arg("-serial")
+        .arg(format!("file:{}", said.display()));
+    if let Some(disk) = boot.disk {
+        // Written to memory and a scratch file only; the image stays as it is.
+        qemu.arg("-drive")
+            .arg(format!("if=none,id=disk,format=raw,snapshot=on,file={}", disk.display()))
+            .args(["-device", "nvme,serial=palisade,drive=disk"]);
+    }
+    eprintln!("$ vm {name}");
+    let begun = Instant::now();
+    let mut child = qemu
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("QEMU cannot be started: {e}"))?;
+    let mut shown = 0;
+    let ended = loop {
+        let ended = child.try_wait().map_err(|e| format!("QEMU: {e}"))?;
+        let text = fs::read_to_string(&said).unwrap_or_default();
+        shown = outcome::progress(name, &text, shown);
+        if ended.is_some() {
+            break ended;
+        }
+        if begun.elapsed() > boot.limit {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(LOOK);
+    };
+    let _ = fs::remove_file(&initramfs);
+    let text = fs::read_to_string(&said).unwrap_or_default();
+    let trouble = match ended {
+        None => Some(format!("ended after {:?} without an answer", boot.limit)),
+        Some(status) if !status.success() => Some(format!("QEMU failed ({status})")),
+        Some(_) => None,
+    };
+    let tail = || {
+        let log = fs::read(&console).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
+    };
+    eprintln!("  {:.1} s; its log is {}", begun.elapsed().as_secs_f64(), console.display());
+    Ok(Outcome::read(name, &text, trouble, tail, begun.elapsed()))
+}
+
+/// Thousands of ticks of the time stamp counter a second.
+fn clock(payload: &Payload) -> Result<String> {
+    let output = Command::new(&payload.program).arg("tsc").output();
+    let output = output.map_err(|e| format!("{}: {e}", payload.program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    match text.parse::<u64>() {
+        Ok(_) => Ok(text),
+        Err(e) => Err(format!("the clock's speed is {text:?}: {e} (in {})", step::root().display())),
+    }
+}
