@@ -28,7 +28,11 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl AsyncWrite for Written {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -128,8 +132,9 @@ fuzz_target!(|input: &[u8]| {
         .build()
         .unwrap();
     let (to_client, to_server) = runtime.block_on(converse(input));
-    let is_hidden =
-        |tool: &Value| member(tool, "name").and_then(Value::as_str).is_none_or(|n| !n.starts_with("ok"));
+    let is_hidden = |tool: &Value| {
+        member(tool, "name").and_then(Value::as_str).is_none_or(|n| !n.starts_with("ok"))
+    };
     // Ids that stand for lists of tools and nothing else, as far as the server could see.
     let asked = to_server.messages();
     let method = |m: &Value| member(m, "method").and_then(Value::as_str).map(str::to_owned);

@@ -62,7 +62,7 @@ pub(crate) const MMDEBSTRAP: Tool = Tool {
 pub(crate) const MKE2FS: Tool = Tool {
     program: "mke2fs",
     source: Source::Apt("e2fsprogs"),
-    needed_for: "the small machine with Debian",
+    needed_for: "the small machines' disks",
 };
 pub(crate) const NEXTEST: Tool = Tool {
     program: "cargo-nextest",

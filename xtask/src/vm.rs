@@ -117,9 +117,9 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err("the small machines are x86_64; run this on such a host".into());
     }
     let plans = chosen(args)?;
-    tools::ensure(&[CC, QEMU])?;
+    tools::ensure(&[CC, QEMU, MKE2FS])?;
     if plans.iter().any(|p| p.disk) {
-        tools::ensure(&[MMDEBSTRAP, MKE2FS])?;
+        tools::ensure(&[MMDEBSTRAP])?;
     }
     let begun = Instant::now();
     let folder = folder();
@@ -129,12 +129,12 @@ pub(crate) fn run(args: &Args) -> Result {
     let mut outcomes = Vec::new();
     for plan in &plans {
         let image = fetch::kernel(&folder, plan.kernel)?;
-        let disk = if plan.disk { Some(fetch::disk(&folder)?) } else { None };
+        let disk = if plan.disk { fetch::disk(&folder)? } else { fetch::scratch(&folder)? };
         let limit = if args.short { plan.limits.0 } else { plan.limits.1 };
         let boot = machine::Boot {
             plan,
             image: &image,
-            disk: disk.as_deref(),
+            disk: &disk,
             short: args.short,
             only: args.situation.as_deref(),
             limit: std::time::Duration::from_secs(limit),

@@ -419,3 +419,16 @@ fn explain_of_a_run_is_json_where_json_is_asked_for() {
     let end = lines.iter().find(|l| l["event"] == "explained").unwrap();
     assert_eq!(end["denied"], denied.len());
 }
+
+#[test]
+fn a_call_that_ends_the_plugin_is_named() {
+    for launcher in launchers() {
+        let place = Place::new(launcher);
+        let body = "import ctypes\nctypes.CDLL(None).syscall(321, 0, 0, 0)\nreply(1)";
+        place.plugin("kills", &manifest("kills", ""), &program(body));
+        let (status, _, err) = place.run(&["call", "plugins/kills", "go", "--explain"]);
+        assert_eq!(status, 5, "{launcher:?}: {err}");
+        assert!(err.contains("bpf: the filter ends the process"), "{launcher:?}: {err}");
+        assert!(err.contains("forbidden system call"), "{launcher:?}: {err}");
+    }
+}

@@ -1,14 +1,16 @@
 //! `palisade mcp` as a client meets it: MCP on stdin and stdout, a server behind walls.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod mcp_client;
 mod support;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Child, ChildStdin, ChildStdout, Stdio},
+    io::{Read as _, Write as _},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
+use mcp_client::Client;
 use serde_json::{Value, json};
 use support::{Launcher, Place, launchers};
 
@@ -55,117 +57,30 @@ for line in sys.stdin:
     say({"jsonrpc": "2.0", "id": message["id"], "result": result})
 "#;
 
-struct Client {
-    child: Child,
-    to: Option<ChildStdin>,
-    from: BufReader<ChildStdout>,
-    /// What it says on stderr, read as it comes.
-    said: Option<std::thread::JoinHandle<String>>,
-    next: u64,
-}
-
 fn place(launcher: Launcher) -> Place {
     let place = Place::new(launcher);
     place.plugin("server", "", SERVER);
     place
 }
 
-impl Client {
-    /// Starts `palisade mcp OPTIONS -- python3 SERVER MODE…`.
-    fn start(place: &Place, options: &[&str], mode: &[&str]) -> Self {
-        let server = place.text("plugins/server/main.py");
-        let command = ["--", "python3", &server];
-        Self::run(place, &[options, &command, mode].concat())
-    }
+/// Starts `palisade mcp OPTIONS -- python3 SERVER MODE…`.
+fn start(place: &Place, options: &[&str], mode: &[&str]) -> Client {
+    let server = place.text("plugins/server/main.py");
+    let command = ["--", "python3", &server];
+    run(place, &[options, &command, mode].concat())
+}
 
-    fn run(place: &Place, args: &[&str]) -> Self {
-        let mut command = place.std_command();
-        command.arg("mcp").args(args).env("A_SECRET_OF_THE_HOST", "hunter2");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let to = child.stdin.take();
-        let from = BufReader::new(child.stdout.take().unwrap());
-        let mut stderr = child.stderr.take().unwrap();
-        let said = std::thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
-        Self { child, to, from, said: Some(said), next: 1 }
-    }
-
-    fn send(&mut self, message: &Value) {
-        // Where it has ended already, what it says tells.
-        let _ = writeln!(self.to.as_mut().unwrap(), "{message}");
-    }
-
-    fn line(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        let n = self.from.read_line(&mut line).unwrap();
-        (n > 0).then(|| serde_json::from_str(&line).unwrap())
-    }
-
-    fn ask(&mut self, method: &str, params: Value) -> Value {
-        let id = self.next;
-        self.next += 1;
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
-        loop {
-            match self.line() {
-                Some(answer) if answer["id"] == id => return answer,
-                Some(_) => {}
-                None => panic!("no answer to {method}; it said: {}", self.rest_of_stderr()),
-            }
-        }
-    }
-
-    fn rest_of_stderr(&mut self) -> String {
-        self.said.take().unwrap().join().unwrap()
-    }
-
-    fn initialize(&mut self) -> Value {
-        let capabilities = json!({"sampling": {}, "roots": {}, "experimental": {}});
-        let params = json!({"protocolVersion": "2025-06-18", "capabilities": capabilities,
-            "clientInfo": {"name": "test", "version": "1"}});
-        let answer = self.ask("initialize", params);
-        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
-        answer
-    }
-
-    fn tools(&mut self) -> Vec<String> {
-        let answer = self.ask("tools/list", json!({}));
-        let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        tools.iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect()
-    }
-
-    fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        self.ask("tools/call", json!({"name": tool, "arguments": arguments}))
-    }
-
-    fn text(&mut self, tool: &str, arguments: Value) -> String {
-        let answer = self.call(tool, arguments);
-        answer["result"]["content"][0]["text"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{answer}"))
-            .to_owned()
-    }
-
-    /// Closes its input and waits: exit status and what it said on stderr.
-    fn close(mut self) -> (i32, String) {
-        drop(self.to.take());
-        self.end()
-    }
-
-    fn end(mut self) -> (i32, String) {
-        let said = self.rest_of_stderr();
-        (self.child.wait().unwrap().code().unwrap(), said)
-    }
+fn run(place: &Place, args: &[&str]) -> Client {
+    let mut command = place.std_command();
+    command.arg("mcp").args(args).env("A_SECRET_OF_THE_HOST", "hunter2");
+    Client::spawn(command)
 }
 
 #[test]
 fn a_server_works_and_sees_nothing_of_the_host() {
     for launcher in launchers() {
         let place = place(launcher);
-        let mut client = Client::start(&place, &[], &["banner"]);
+        let mut client = start(&place, &[], &["banner"]);
         let answer = client.initialize();
         assert_eq!(answer["result"]["seen"], json!({"experimental": {}}), "only what is granted");
         assert!(client.tools().contains(&"add".to_owned()));
@@ -190,11 +105,8 @@ fn a_server_works_and_sees_nothing_of_the_host() {
 fn what_is_granted_is_seen_and_is_where_the_server_starts() {
     let place = place(Launcher::Me);
     let grant = format!("fs.read:{}/**", place.text("texts"));
-    let mut client = Client::start(
-        &place,
-        &["--grant", &grant, "--grant", "env:A_SECRET_OF_THE_HOST"],
-        &["plain"],
-    );
+    let mut client =
+        start(&place, &["--grant", &grant, "--grant", "env:A_SECRET_OF_THE_HOST"], &["plain"]);
     client.initialize();
     assert_eq!(client.text("where", json!({})), format!("{} a.txt", place.text("texts")));
     assert_eq!(client.text("read", json!({"path": "a.txt"})), "one two two\n");
@@ -202,7 +114,7 @@ fn what_is_granted_is_seen_and_is_where_the_server_starts() {
     assert_eq!(client.close().0, 0);
     // Without a folder it is an empty one of its own, which it keeps.
     for kept in ["x", "xx"] {
-        let mut client = Client::start(&place, &[], &["plain"]);
+        let mut client = start(&place, &[], &["plain"]);
         client.initialize();
         assert_eq!(client.text("write", json!({})), kept);
         assert_eq!(client.close().0, 0);
@@ -213,12 +125,12 @@ fn what_is_granted_is_seen_and_is_where_the_server_starts() {
 fn a_rug_pull_is_withheld_until_it_is_accepted() {
     let place = place(Launcher::Me);
     let audit = place.text("audit.jsonl");
-    let mut client = Client::start(&place, &[], &["plain"]);
+    let mut client = start(&place, &[], &["plain"]);
     client.initialize();
     assert!(client.tools().contains(&"add".to_owned()));
     client.close();
 
-    let mut client = Client::start(&place, &["--audit", &audit], &["turned"]);
+    let mut client = start(&place, &["--audit", &audit], &["turned"]);
     client.initialize();
     assert_eq!(client.tools(), Vec::<String>::new());
     let answer = client.call("add", json!({}));
@@ -239,7 +151,7 @@ fn a_rug_pull_is_withheld_until_it_is_accepted() {
     let (status, out, said) = place.run(&words);
     assert_eq!(status, 0, "{said}");
     assert!(out.contains("tool:add accepted"), "{out}");
-    let mut client = Client::start(&place, &[], &["turned"]);
+    let mut client = start(&place, &[], &["turned"]);
     client.initialize();
     assert_eq!(client.tools(), ["add"]);
     client.close();
@@ -253,13 +165,13 @@ fn a_rug_pull_is_withheld_until_it_is_accepted() {
 #[test]
 fn tools_are_narrowed_and_strict_pins_wait() {
     let place = place(Launcher::Me);
-    let mut client = Client::start(&place, &["--tool", "add", "--tool", "w*"], &["plain"]);
+    let mut client = start(&place, &["--tool", "add", "--tool", "w*"], &["plain"]);
     client.initialize();
     assert_eq!(client.tools(), ["add", "where", "write"]);
     assert_eq!(client.call("env", json!({}))["error"]["code"], -32602);
     client.close();
     let strict = place.text("strict");
-    let mut client = Client::start(&place, &["--strict-pins", "--state-dir", &strict], &["plain"]);
+    let mut client = start(&place, &["--strict-pins", "--state-dir", &strict], &["plain"]);
     client.initialize();
     assert_eq!(client.tools(), Vec::<String>::new());
     client.close();
@@ -268,12 +180,12 @@ fn tools_are_narrowed_and_strict_pins_wait() {
 #[test]
 fn sampling_takes_a_grant() {
     let place = place(Launcher::Me);
-    let mut client = Client::start(&place, &[], &["plain"]);
+    let mut client = start(&place, &[], &["plain"]);
     client.initialize();
     let told = client.text("sample", json!({}));
     assert!(told.contains("PAL-DENIED") && told.contains("mcp.sampling"), "{told}");
     client.close();
-    let mut client = Client::start(&place, &["--grant", "mcp.sampling:*"], &["plain"]);
+    let mut client = start(&place, &["--grant", "mcp.sampling:*"], &["plain"]);
     client.initialize();
     client.send(
         &json!({"jsonrpc": "2.0", "id": "c", "method": "tools/call", "params": {"name": "sample"}}),
@@ -291,7 +203,7 @@ fn servers_that_misbehave_end_with_a_reason() {
     for (tool, code, status) in
         [("flood", "PAL-PROTOCOL", 6), ("die", "PAL-CRASHED", 6), ("eat", "PAL-LIMIT", 5)]
     {
-        let mut client = Client::start(&place, &["--memory", "256MiB"], &["plain"]);
+        let mut client = start(&place, &["--memory", "256MiB"], &["plain"]);
         client.initialize();
         let answer = client.call(tool, json!({}));
         assert_eq!(answer["error"]["data"]["code"], code, "{answer}");
@@ -300,7 +212,7 @@ fn servers_that_misbehave_end_with_a_reason() {
         assert_eq!(ended, status, "{tool}: {said}");
         assert!(said.contains(code), "{said}");
     }
-    let mut client = Client::start(&place, &["--start-timeout", "1"], &["silent"]);
+    let mut client = start(&place, &["--start-timeout", "1"], &["silent"]);
     let answer = client.initialize();
     assert_eq!(answer["error"]["data"]["code"], "PAL-DEADLINE", "{answer}");
     assert_eq!(client.end().0, 5);
@@ -314,7 +226,8 @@ fn a_client_that_does_not_read_stderr_is_told_all_the_same() {
     command.args(["mcp", "--", "python3", &server, "plain"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "flood"}});
+    let call =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "flood"}});
     writeln!(child.stdin.as_mut().unwrap(), "{call}").unwrap();
     let mut out = String::new();
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
@@ -326,13 +239,13 @@ fn a_client_that_does_not_read_stderr_is_told_all_the_same() {
 fn a_server_that_ends_early_names_what_it_may_have_lacked() {
     let place = place(Launcher::Me);
     let folder = place.text("texts");
-    let client = Client::start(&place, &[], &["needs", &folder]);
+    let client = start(&place, &[], &["needs", &folder]);
     let (status, said) = client.end();
     assert_eq!(status, 6, "{said}");
     assert!(said.contains("is not there"), "the server's own words: {said}");
     assert!(said.contains(&format!("--grant 'fs.read:{folder}/**'")), "{said}");
     let grant = format!("fs.read:{folder}/**");
-    let mut client = Client::start(&place, &["--grant", &grant], &["needs", &folder]);
+    let mut client = start(&place, &["--grant", &grant], &["needs", &folder]);
     assert!(client.initialize()["result"].is_object());
     assert_eq!(client.close().0, 0);
 }
@@ -340,7 +253,7 @@ fn a_server_that_ends_early_names_what_it_may_have_lacked() {
 #[test]
 fn it_stops_when_told() {
     let place = place(Launcher::Me);
-    let mut client = Client::start(&place, &[], &["plain"]);
+    let mut client = start(&place, &[], &["plain"]);
     client.initialize();
     let begun = Instant::now();
     let pid = rustix::process::Pid::from_child(&client.child);
@@ -364,21 +277,25 @@ fn a_manifest_says_more_finely_what_a_server_may() {
     let server = place.text("plugins/server/main.py");
     let command = ["--", "python3", server.as_str(), "plain"];
     // What it needs is not granted by naming it.
-    let client = Client::run(&place, &[&["--manifest", &manifest], &command[..]].concat());
+    let client = run(&place, &[&["--manifest", &manifest], &command[..]].concat());
     let (status, said) = client.end();
     assert_eq!(status, 3, "{said}");
     assert!(said.contains("--grant"), "{said}");
     let mut client =
-        Client::run(&place, &[&["--manifest", &manifest, "--grant-all"], &command[..]].concat());
+        run(&place, &[&["--manifest", &manifest, "--grant-all"], &command[..]].concat());
     client.initialize();
     assert_eq!(client.tools(), ["read", "where"]);
     let path = place.text("texts/a.txt");
     assert_eq!(client.text("read", json!({"path": path})), "one two two\n");
     client.close();
     // A plugin's folder with an entry of its own.
-    std::fs::write(place.path("plugins/server/plugin.yaml"), text.replace("id: finer", "id: folder")).unwrap();
+    std::fs::write(
+        place.path("plugins/server/plugin.yaml"),
+        text.replace("id: finer", "id: folder"),
+    )
+    .unwrap();
     let folder = place.text("plugins/server");
-    let mut client = Client::run(&place, &["--manifest", &folder, "--grant-all"]);
+    let mut client = run(&place, &["--manifest", &folder, "--grant-all"]);
     client.initialize();
     assert_eq!(client.tools(), ["read", "where"]);
     client.close();

@@ -12,7 +12,15 @@ use std::{
 };
 
 use palisade_model::{Access, Failure, Kind};
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+mod pace;
+
+use pace::Pace;
 
 use crate::{
     AddressClass, AddressPolicy, Authority, Decide, EgressError, Entry, Host, Resolve, Standing,
@@ -37,12 +45,33 @@ pub struct Connection {
     pub address: SocketAddr,
 }
 
+/// Handles of one connection through the proxy: two sockets, and a pipe for each direction.
+const HANDLES_EACH: usize = 6;
+/// Fewest connections for all plugins together, however few handles there are.
+const LEAST_CONNECTIONS: usize = 16;
+
+/// How many connections all plugins together may have: what half of this process' handles suffice for.
+/// The others are the host's own.
+fn most_connections() -> usize {
+    #[cfg(target_os = "linux")]
+    let handles = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // What most systems allow where nobody has changed it.
+    #[cfg(not(target_os = "linux"))]
+    let handles = Some(256);
+    let handles = handles.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    (handles / 2 / HANDLES_EACH).clamp(LEAST_CONNECTIONS, 1 << 16)
+}
+
 /// The one way out. Cloning shares it, with its queue for lookups.
 #[derive(Clone)]
 pub struct Guard {
     resolver: Arc<dyn Resolve>,
     policy: Arc<AddressPolicy>,
     lookups: Arc<Semaphore>,
+    pace: Arc<Pace>,
+    /// For all plugins together.
+    connections: Arc<Semaphore>,
+    most_connections: usize,
 }
 
 impl Guard {
@@ -55,18 +84,39 @@ impl Guard {
     /// A guard that uses `resolver`.
     #[must_use]
     pub fn with_resolver(policy: AddressPolicy, resolver: Arc<dyn Resolve>) -> Self {
-        Self { resolver, policy: Arc::new(policy), lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+        let most_connections = most_connections();
+        Self {
+            resolver,
+            policy: Arc::new(policy),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            pace: Arc::default(),
+            connections: Arc::new(Semaphore::new(most_connections)),
+            most_connections,
+        }
     }
 
-    /// The same guard with a queue for lookups of its own, so that names which a plugin makes slow to
-    /// look up delay nobody else.
+    /// The same guard with a queue for lookups and a pace of its own, so that names which a plugin makes
+    /// slow to look up, or asks for without end, delay nobody else.
     #[must_use]
     pub fn for_plugin(&self) -> Self {
-        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), ..self.clone() }
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { lookups, pace: Arc::default(), ..self.clone() }
+    }
+
+    /// How many connections through proxies there may be at one time, those of all plugins together.
+    #[must_use]
+    pub fn most_connections(&self) -> usize {
+        self.most_connections
+    }
+
+    /// A place among them; waits for one.
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.connections).acquire_owned().await.ok()
     }
 
     /// Decides, looks up and checks, and records the outcome: the addresses that may be connected to,
-    /// best first, at least one.
+    /// best first, at least one. Who asks for ever new destinations waits for his turn.
     ///
     /// # Errors
     /// [`EgressError::Denied`], [`EgressError::AddressRefused`], and those of the lookup.
@@ -76,6 +126,7 @@ impl Guard {
         kind: Kind,
         authority: &Authority,
     ) -> Result<Vec<SocketAddr>, EgressError> {
+        self.pace.turn(authority).await;
         let checked = self.checked(decide, kind, authority).await;
         match checked.as_deref() {
             Ok([address, ..]) => {

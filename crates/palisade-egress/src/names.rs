@@ -28,6 +28,10 @@ const LAST: u32 = u32::from_be_bytes([198, 19, 255, 254]);
 pub const MAX_NAMES: usize = 4096;
 /// How long an answer may be kept, in seconds: less than the time in which [`MAX_NAMES`] can pass.
 const TTL: u32 = 1;
+/// Most queries of one instance that are answered in a second.
+pub const MAX_ANSWERS: u32 = 1000;
+/// Parts of a second.
+const WINDOWS: u32 = 10;
 /// Longest query that is read, in bytes: what fits a datagram without extensions (RFC 1035), and then
 /// some.
 pub const MAX_QUERY: usize = 1232;
@@ -139,10 +143,23 @@ impl Names {
         reply.build_bytes_vec().ok()
     }
 
-    /// Answers on `socket` until it fails. Dropping the future ends it.
+    /// Answers on `socket` until it fails, at most [`MAX_ANSWERS`] queries a second. Dropping the future
+    /// ends it.
     pub async fn serve(&self, socket: tokio::net::UdpSocket) {
         let mut query = [0u8; MAX_QUERY + 1];
+        // Each part of a second has its share. What comes beyond waits in the socket, and is lost where
+        // that is full, as on every network; it costs the host no time.
+        let (mut window, mut answers) = (tokio::time::Instant::now(), 0);
         loop {
+            if answers >= MAX_ANSWERS / WINDOWS {
+                tokio::time::sleep_until(window + std::time::Duration::from_secs(1) / WINDOWS)
+                    .await;
+                (window, answers) = (tokio::time::Instant::now(), 0);
+            }
+            if window.elapsed() >= std::time::Duration::from_secs(1) / WINDOWS {
+                (window, answers) = (tokio::time::Instant::now(), 0);
+            }
+            answers += 1;
             match socket.recv_from(&mut query).await {
                 Ok((len, from)) => {
                     let answer = query.get(..len).and_then(|query| self.answer(query));

@@ -41,7 +41,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// Bounds for the connections of one plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most connections at one time, at least 1; more wait in the listener's queue.
+    /// Most connections at one time, at least 1, and at most half of what the host's handles allow for
+    /// all plugins; more wait in the listener's queue.
     pub connections: usize,
     /// How long a client may take to say what it wants: a head, a SOCKS request, a TLS hello.
     pub request: Duration,
@@ -83,7 +84,9 @@ impl Proxy {
     /// A proxy that goes out through `guard`.
     #[must_use]
     pub fn new(guard: Guard, limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.connections.max(1)));
+        // Half of what all plugins have together, so that none can take everything.
+        let most = limits.connections.min(guard.most_connections() / 2).max(1);
+        let places = Arc::new(Semaphore::new(most));
         Self { guard, limits: Arc::new(limits), names: None, places }
     }
 
@@ -111,17 +114,19 @@ impl Proxy {
         let mut open = JoinSet::new();
         loop {
             while open.try_join_next().is_some() {}
-            // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(Some(client)) => {
+                    // After accepting: a listener at which nobody knocks keeps no place from the others.
+                    // The semaphores are never closed.
+                    let place = Arc::clone(&self.places).acquire_owned().await;
+                    let shared = self.guard.place().await;
                     let (proxy, decide) = (self.clone(), Arc::clone(&decide));
                     open.spawn(async move {
                         match direct {
                             true => proxy.handle_direct(client, &*decide).await,
                             false => proxy.handle(client, &*decide).await,
                         }
-                        drop(place);
+                        drop((place, shared));
                     });
                 }
                 Ok(None) => break,

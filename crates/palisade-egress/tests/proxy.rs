@@ -330,6 +330,43 @@ async fn more_connections_than_there_may_be_wait_their_turn() {
 }
 
 #[tokio::test]
+async fn a_listener_at_which_nobody_knocks_keeps_no_place() {
+    let (port, _) = echo_server().await;
+    let right = rights(&["net.tcp:a.example:*"]);
+    let proxy =
+        Proxy::new(guard_for(&["a.example"]), Limits { connections: 1, ..Limits::default() });
+    let mut addresses = Vec::new();
+    for _ in 0..3 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        addresses.push(listener.local_addr().unwrap());
+        let (proxy, right) = (proxy.clone(), right.clone());
+        tokio::spawn(async move { proxy.serve(listener, right).await });
+    }
+    for address in addresses {
+        let to = format!("a.example:{port}");
+        let tunnel =
+            timeout(Duration::from_secs(5), connect(address, &to)).await.expect("there is a place");
+        assert!(echoes(&mut tunnel.unwrap()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_the_rule_and_what_to_do_and_nothing_of_it_is_markup_or_escape() {
+    let right = rights(&[]);
+    let proxy = proxy(guard_for(&["a.example"]), right, Limits::default()).await;
+    let answer = talk(proxy, b"CONNECT b.example:443 HTTP/1.1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain"), "{answer}");
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    assert_eq!(
+        body,
+        "Palisade: net.http:b.example:443 is not granted\nno right covers it\ngrant it\n"
+    );
+    let answer = talk(proxy, b"CONNECT \x1b]0;x\x07<b>:443 HTTP/1.1\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(!answer.contains('\u{1b}') && !answer.contains('\u{7}'), "{answer:?}");
+}
+
+#[tokio::test]
 async fn dropping_the_server_ends_its_connections() {
     let (port, _) = echo_server().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

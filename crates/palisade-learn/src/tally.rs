@@ -14,6 +14,8 @@ use palisade_sandbox::{
 
 /// Most different things that are kept. What comes after them is counted only.
 pub const MAX_ENTRIES: usize = 20_000;
+/// Most bytes of paths and texts that are kept; what comes after them is counted only.
+const MAX_BYTES: usize = 16 << 20;
 /// Most names of calls that are kept of one thing.
 const MAX_CALLS: usize = 8;
 
@@ -57,6 +59,7 @@ pub struct Seen {
 struct Inner {
     places: BTreeMap<(Key, Outcome), usize>,
     seen: Seen,
+    bytes: usize,
     clock: u64,
 }
 
@@ -119,11 +122,12 @@ impl Observer for Tally {
         let next = inner.seen.entries.len();
         let at = match inner.places.get(&(key.clone(), outcome)) {
             Some(at) => *at,
-            None if next >= MAX_ENTRIES => {
+            None if next >= MAX_ENTRIES || inner.bytes + size(&subject) > MAX_BYTES => {
                 inner.seen.dropped += 1;
                 return;
             }
             None => {
+                inner.bytes += size(&subject);
                 inner.places.insert((key, outcome), next);
                 inner.seen.entries.push(Entry {
                     calls: BTreeSet::new(),
@@ -146,6 +150,17 @@ impl Observer for Tally {
 
     fn missed(&self) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).seen.missed += 1;
+    }
+}
+
+/// How much of the program's own text is in it.
+fn size(subject: &Subject) -> usize {
+    match subject {
+        Subject::Path { path, asked, .. } => {
+            path.as_os_str().len() + asked.as_ref().map_or(0, |asked| asked.as_os_str().len())
+        }
+        Subject::Socket(text) | Subject::Arguments(text) => text.len(),
+        Subject::Address(_) => 0,
     }
 }
 
@@ -208,6 +223,12 @@ mod tests {
             tally.saw(look(&format!("/x/{n}"), Outcome::NotThere));
         }
         tally.saw(look("/x/1", Outcome::NotThere));
+        let long = Tally::of_denials();
+        for n in 0..6000 {
+            long.saw(look(&format!("/{n}/{}", "x".repeat(4000)), Outcome::NotThere));
+        }
+        let kept = long.seen();
+        assert!(kept.dropped > 0 && kept.entries.len() > 4000, "{}", kept.entries.len());
         let seen = tally.seen();
         assert_eq!((seen.entries.len(), seen.dropped), (MAX_ENTRIES, 5));
         assert_eq!(seen.entries[1].count, 2, "what is kept is counted on");

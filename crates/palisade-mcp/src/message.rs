@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use palisade_model::{ErrorCode, Failure};
-use serde_json::{json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::json::{Object, string};
 
@@ -224,24 +224,24 @@ fn classify<'a>(object: &Object<'a>) -> Result<Message<'a>, Unfit> {
 
 /// The line of an error.
 pub(crate) fn error_line(id: Option<&str>, number: i64, failure: &Failure) -> Vec<u8> {
-    error_line_with(id, number, failure, json!({}))
+    error_line_with(id, number, failure, Map::new())
 }
 
-/// The line of an error with more `data`, an object, than the failure has.
+/// The line of an error with more `data` than the failure has.
 pub(crate) fn error_line_with(
     id: Option<&str>,
     number: i64,
     failure: &Failure,
-    mut data: serde_json::Value,
+    mut data: Map<String, Value>,
 ) -> Vec<u8> {
-    data["code"] = json!(failure.code);
+    data.insert("code".to_owned(), json!(failure.code));
     for (key, value) in [("rule", &failure.rule), ("hint", &failure.hint)] {
         if let Some(value) = value {
-            data[key] = json!(value);
+            data.insert(key.to_owned(), json!(value));
         }
     }
     if let Some(after) = failure.retry_after_ms {
-        data["retryAfterMs"] = json!(after);
+        data.insert("retryAfterMs".to_owned(), json!(after));
     }
     let error = json!({ "code": number, "message": failure.message, "data": data });
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"error\":{error}}}\n", id.unwrap_or("null"))
@@ -367,7 +367,7 @@ mod tests {
         let failure = Failure::new(ErrorCode::Denied, "no\u{1b}\"").hint("ask");
         let line = String::from_utf8(error_line(Some("1.0e0"), -31001, &failure)).unwrap();
         assert!(line.starts_with(r#"{"jsonrpc":"2.0","id":1.0e0,"error":{"#), "{line}");
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["error"]["data"], json!({"code": "PAL-DENIED", "hint": "ask"}));
         assert_eq!(number(ErrorCode::Denied), -31001);
     }

@@ -195,7 +195,7 @@ impl Relay {
         };
         wait_while(State::has_held).await;
         server.close().await;
-        wait_while(|state| !state.open.is_empty()).await;
+        wait_while(State::owes_answers).await;
         sleep(GRACE).await;
     }
 
@@ -361,7 +361,9 @@ impl Relay {
 
     /// Records that the server wrote something that no message of the protocol is.
     fn note_breach(&self, what: &str) {
-        let act = Act::new(RecordKind::Breach, Arc::clone(self.server.principal())).detail(what);
+        let act = Act::new(RecordKind::Breach, Arc::clone(self.server.principal()))
+            .detail(what)
+            .coalesce();
         self.gate.note(act, Some(ErrorCode::ProtocolBreach));
         self.tell(format!("the server wrote what is not clearly a message: {what}"));
     }

@@ -9,8 +9,9 @@ use crate::police::Police;
 use crate::program;
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, PollFd, nr, sys};
+use crate::violation::Watch;
 
-fn send_report(status: Fd, kind: u32, a: i32, b: u64) {
+pub fn send_report(status: Fd, kind: u32, a: i32, b: u64) {
     let mut bytes = [0u8; 16];
     bytes[..4].copy_from_slice(&kind.to_le_bytes());
     bytes[4..8].copy_from_slice(&a.to_le_bytes());
@@ -75,22 +76,25 @@ pub fn run(launch: &Launch<'_>) -> ! {
         }
     };
     send_report(status, report::RUNNING, child as i32, sys::now_ns() - launch.started);
+    let listener = prepared.take_listener(status);
     for fd in [handle::STDIN, handle::STDOUT, handle::STDERR, handle::LANE] {
         sys::close(launch.handles[fd]);
     }
     sys::close(prepared.ruleset);
     // What is left to do needs no right beyond signalling one's own children.
     program::drop_capabilities();
-    watch(launch, signals, child)
+    watch(launch, signals, listener, child)
 }
 
-fn watch(launch: &Launch<'_>, signals: Fd, child: isize) -> ! {
+fn watch(launch: &Launch<'_>, signals: Fd, listener: Fd, child: isize) -> ! {
     let status = launch.handles[handle::STATUS];
     let mut police = Police::new(&launch.config);
+    let mut violations = Watch::new();
     let mut fds = [
         PollFd { fd: status, events: sys::POLLIN, revents: 0 },
         PollFd { fd: launch.lifeline, events: sys::POLLIN, revents: 0 },
         PollFd { fd: signals, events: sys::POLLIN, revents: 0 },
+        PollFd { fd: listener, events: sys::POLLIN, revents: 0 },
     ];
     loop {
         let ready = sys::poll(&mut fds, police.interval_ms());
@@ -107,6 +111,12 @@ fn watch(launch: &Launch<'_>, signals: Fd, child: isize) -> ! {
         if fds[2].revents & sys::POLLIN != 0 {
             let mut info = [0u8; 128];
             sys::read(signals, &mut info);
+        }
+        if fds[3].revents & sys::POLLIN != 0 {
+            violations.answer(launch, listener, child);
+        } else if fds[3].revents & gone != 0 {
+            // Nobody is left who could ask.
+            fds[3].fd = -1;
         }
         // Also without a signal: several deaths may share one.
         reap(launch, child, &mut police);

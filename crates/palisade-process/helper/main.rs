@@ -22,6 +22,7 @@ mod police;
 mod program;
 mod spawner;
 mod support;
+mod violation;
 mod walls;
 
 #[cfg(target_arch = "x86_64")]

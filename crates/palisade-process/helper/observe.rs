@@ -1,5 +1,5 @@
-// An observed launch: the filter is loaded with a listener (seccomp_unotify(2)), and the listener goes to
-// the host.
+// Loading a filter with a listener (seccomp_unotify(2)). Of an observed launch the listener goes to the
+// host; of every other one to pid 1, which is asked about deaths only (`violation.rs`).
 //
 // From the load on, watched and refused calls of this process wait for the host's answer. The only calls
 // between the load and the exec are those here: sending a message and closing two handles, which are
@@ -11,7 +11,8 @@ use crate::plan::{report, step, switch, word};
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, nr, sys};
 
-/// Where the host's socket waits, behind the ruleset. Close-on-exec: the program never has it.
+/// Where the socket to whoever gets the listener waits, behind the ruleset. Close-on-exec: the program never
+/// has it.
 pub const STATUS: Fd = 5;
 
 pub fn is_wanted(launch: &Launch<'_>) -> bool {

@@ -100,6 +100,8 @@ pub mod switch {
     pub const JOIN_GROUPS: u64 = 64;
     /// Load the filter with a listener, and give it to the host ([`super::report::LISTENER`]).
     pub const OBSERVE: u64 = 128;
+    /// Memory that was written never becomes executable (PR_SET_MDWE).
+    pub const NO_JIT: u64 = 256;
 }
 
 /// What the sockets of the way out are for.
@@ -166,6 +168,13 @@ pub mod report {
     /// The filter's listener, as the one handle that comes with the message; sent by the process that is
     /// about to become the program.
     pub const LISTENER: u32 = 8;
+    /// A process made a call that is answered with death, and is being killed. a: the call's number.
+    /// b: the interface that it came through (AUDIT_ARCH_*), and [`PROGRAM`] if it is the program itself.
+    pub const VIOLATION: u32 = 9;
+    /// Whether [`VIOLATION`] is about the program itself, and not a process that it started.
+    pub const PROGRAM: u64 = 1 << 32;
+    /// The filter could not be given a listener: the kernel itself kills, and does not say for what.
+    pub const UNWATCHED: u32 = 10;
 }
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.
@@ -218,6 +227,7 @@ pub mod step {
     pub const SUBREAPER: u32 = 32;
     pub const JOIN_GROUP: u32 = 33;
     pub const EGRESS: u32 = 34;
+    pub const NO_JIT: u32 = 35;
 }
 
 /// Walks the records of a plan. Stops at the first malformed one; `complete` tells whether all was read.

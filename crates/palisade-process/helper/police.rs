@@ -222,6 +222,13 @@ fn proportional_bytes() -> u64 {
     if seen { bytes } else { u64::MAX / 2 }
 }
 
+/// The process that a thread belongs to.
+pub fn process_of(thread: u64) -> Option<u64> {
+    let mut buffer = [0u8; 1024];
+    let process = field(read_file(thread, b"status", &mut buffer), b"Tgid:");
+    (process != 0).then_some(process)
+}
+
 /// What the plugin's sockets may hold at most. The filter keeps it from enlarging their buffers.
 fn socket_bytes() -> u64 {
     let mut buffer = [0u8; 512];

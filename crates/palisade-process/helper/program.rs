@@ -4,9 +4,10 @@
 // no_new_privs; limits come before the drop of capabilities that could raise them.
 
 use crate::observe;
-use crate::plan::{self, Body, Records, handle, step};
+use crate::plan::{self, Body, Records, handle, step, switch, word};
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, new, nr, pr, sys};
+use crate::violation::{self, Handover};
 
 /// High enough to stay clear of everything that was passed.
 const PARKED: Fd = 400;
@@ -20,6 +21,7 @@ pub struct Prepared<'a> {
     seccomp: &'a [u8],
     /// Landlock ruleset, or -1.
     pub ruleset: Fd,
+    handover: Handover,
     /// Written by the child, read by pid 1 once the child has run on or ended.
     failure: Failure,
 }
@@ -33,6 +35,7 @@ pub fn prepare<'a>(launch: &'a Launch<'a>) -> Result<Prepared<'a>, Failure> {
         envp: [core::ptr::null(); plan::MAX_STRINGS + 1],
         seccomp: &[],
         ruleset: -1,
+        handover: Handover::NONE,
         failure: failed(0, 0, 0),
     };
     let (mut args, mut vars) = (0, 0);
@@ -71,7 +74,26 @@ pub fn prepare<'a>(launch: &'a Launch<'a>) -> Result<Prepared<'a>, Failure> {
             _ => {}
         }
     }
+    if !prepared.seccomp.is_empty() && !observe::is_wanted(launch) {
+        prepared.handover = Handover::new()?;
+    }
     Ok(prepared)
+}
+
+impl Prepared<'_> {
+    /// The listener of the program's filter, once it runs; -1 if pid 1 has none.
+    pub fn take_listener(&mut self, status: Fd) -> Fd {
+        core::mem::replace(&mut self.handover, Handover::NONE).take(status)
+    }
+
+    /// To whom the listener of the filter goes: the host where it observes, pid 1 otherwise.
+    fn listener_to(&self) -> Fd {
+        if observe::is_wanted(self.launch) {
+            self.launch.handles[handle::STATUS]
+        } else {
+            self.handover.theirs
+        }
+    }
 }
 
 fn push(list: &mut [*const u8], count: &mut usize, text: &[u8], index: u32) -> Result<(), Failure> {
@@ -214,7 +236,7 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
         return Err(failed(step::CWD, 0, cwd));
     }
     // Before the limits: parking needs numbers above most limits on open files.
-    handles(launch, prepared.ruleset)?;
+    handles(launch, prepared.ruleset, prepared.listener_to())?;
     limits(launch)?;
     if !drop_capabilities() {
         return Err(failed(step::CAPS, 0, sys::EPERM));
@@ -229,6 +251,15 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
         sys::close(RULESET);
         if restricted < 0 {
             return Err(failed(step::LANDLOCK, 0, restricted));
+        }
+    }
+    if launch.config[word::SWITCHES] & switch::NO_JIT != 0 {
+        // Kept through every fork and exec. Pid 1 shares this memory until the exec, and has no need of
+        // more either.
+        const REFUSE_EXEC_GAIN: usize = 1;
+        let refused = sys::prctl(pr::SET_MDWE, REFUSE_EXEC_GAIN, 0, 0);
+        if refused < 0 {
+            return Err(failed(step::NO_JIT, 0, refused));
         }
     }
     if !prepared.seccomp.is_empty() {
@@ -259,7 +290,7 @@ fn limits(launch: &Launch<'_>) -> Result<(), Failure> {
 const RULESET: Fd = 4;
 
 /// Leaves exactly stdin, stdout, stderr and the lane open; everything else is closed.
-fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
+fn handles(launch: &Launch<'_>, ruleset: Fd, listener_to: Fd) -> Result<(), Failure> {
     let wanted = [
         launch.handles[handle::STDIN],
         launch.handles[handle::STDOUT],
@@ -268,10 +299,10 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
         ruleset,
     ];
     let count = if ruleset >= 0 { 5 } else { 4 };
-    let observed = observe::is_wanted(launch);
-    if observed {
+    let handed = listener_to >= 0;
+    if handed {
         // Its number, the highest that stays, may be taken by another handle until all are parked.
-        let parked = sys!(nr::DUP3, launch.handles[handle::STATUS], PARKED + 5, sys::O_CLOEXEC);
+        let parked = sys!(nr::DUP3, listener_to, PARKED + 5, sys::O_CLOEXEC);
         if parked < 0 {
             return Err(failed(step::HANDLES, 5, parked));
         }
@@ -290,7 +321,7 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
             return Err(failed(step::HANDLES, 8 + i as u32, placed));
         }
     }
-    if observed {
+    if handed {
         let placed = sys!(nr::DUP3, PARKED + 5, observe::STATUS, sys::O_CLOEXEC);
         if placed < 0 {
             return Err(failed(step::HANDLES, 13, placed));
@@ -306,7 +337,7 @@ fn handles(launch: &Launch<'_>, ruleset: Fd) -> Result<(), Failure> {
     } else {
         count
     };
-    let first = if observed { observe::STATUS + 1 } else { first as Fd };
+    let first = if handed { observe::STATUS + 1 } else { first as Fd };
     let closed = sys!(new::CLOSE_RANGE, first, u32::MAX as usize, 0);
     if closed < 0 { Err(failed(step::HANDLES, 16, closed)) } else { Ok(()) }
 }
@@ -330,19 +361,29 @@ pub fn drop_capabilities() -> bool {
     sys!(nr::CAPSET, header.as_ptr(), sets.as_ptr()) == 0
 }
 
+/// `struct sock_fprog` of linux/filter.h.
+#[repr(C)]
+struct SockFprog {
+    len: u16,
+    filter: *const u8,
+}
+
+fn fprog(program: &[u8]) -> SockFprog {
+    SockFprog { len: (program.len() / 8) as u16, filter: program.as_ptr() }
+}
+
 fn load_filter(program: &[u8], observed: bool) -> Result<(), Failure> {
+    let fprog = fprog(program);
+    match observe::load(&raw const fprog as usize) {
+        Err(Failure { index: 1, errno: sys::EBUSY, .. }) if !observed => violation::load_deadly(program),
+        other => other,
+    }
+}
+
+/// Loads a filter that asks nobody.
+pub fn load_silent(program: &[u8]) -> Result<(), Failure> {
     const SET_MODE_FILTER: usize = 1;
-    #[repr(C)]
-    struct SockFprog {
-        len: u16,
-        filter: *const u8,
-    }
-    let count = program.len() / 8;
-    let fprog = SockFprog { len: count as u16, filter: program.as_ptr() };
-    if observed {
-        return observe::load(&raw const fprog as usize);
-    }
+    let fprog = fprog(program);
     let loaded = sys!(nr::SECCOMP, SET_MODE_FILTER, 0, &raw const fprog);
     if loaded < 0 { Err(failed(step::SECCOMP, 0, loaded)) } else { Ok(()) }
 }
-

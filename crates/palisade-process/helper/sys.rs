@@ -56,6 +56,7 @@ pub mod nr {
     pub const SOCKET: usize = 41;
     pub const BIND: usize = 49;
     pub const LISTEN: usize = 50;
+    pub const SOCKETPAIR: usize = 53;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -107,10 +108,13 @@ pub mod nr {
     pub const SOCKET: usize = 198;
     pub const BIND: usize = 200;
     pub const LISTEN: usize = 201;
+    pub const SOCKETPAIR: usize = 199;
 }
 
 /// Calls added since Linux 5.0 have the same number on every architecture.
 pub mod new {
+    pub const PIDFD_SEND_SIGNAL: usize = 424;
+    pub const PIDFD_OPEN: usize = 434;
     pub const OPEN_TREE: usize = 428;
     pub const MOVE_MOUNT: usize = 429;
     pub const FSOPEN: usize = 430;
@@ -135,6 +139,7 @@ pub const EOPNOTSUPP: isize = -95;
 pub const EPERM: isize = -1;
 pub const EEXIST: isize = -17;
 pub const E2BIG: isize = -7;
+pub const EBUSY: isize = -16;
 pub const EPROTO: isize = -71;
 pub const ESTALE: isize = -116;
 
@@ -306,6 +311,7 @@ pub mod pr {
     pub const CAP_AMBIENT: usize = 47;
     pub const CAP_AMBIENT_CLEAR_ALL: usize = 4;
     pub const SET_KEEPCAPS: usize = 8;
+    pub const SET_MDWE: usize = 65;
 }
 
 #[repr(C)]

@@ -188,9 +188,17 @@ impl Core {
     async fn machine(&self) -> &Machine {
         self.machine
             .get_or_init(|| async {
-                let mut machine = tokio::task::spawn_blocking(Machine::look)
-                    .await
-                    .unwrap_or_else(|_| Machine::look());
+                let with_cgroups = self.options.cgroups;
+                let look = move || {
+                    // Before the spawner is started: in a delegated version 2 cgroup only a process that is
+                    // alone there can step aside, and the spawner must follow it.
+                    if with_cgroups {
+                        let _ = cgroup::of_this_process();
+                    }
+                    Machine::look()
+                };
+                let mut machine =
+                    tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| Machine::look());
                 if self.namespaces {
                     machine.namespaces = self.trial(&machine).await.err().map(|e| e.to_string());
                 }
@@ -391,6 +399,7 @@ impl PreparedProcess {
         }
         tokio::spawn(output::forward(stderr, OutputStream::Stderr, rate, Arc::clone(&host)));
         let watching = |e| SandboxError::step("watching the plugin's lane", e);
+        let told = Arc::clone(&host);
         let stream = match (&spec.wire, ours) {
             (Wire::Jsonl(config), (to_plugin, Some(from_plugin))) => {
                 stream::jsonl(to_plugin, from_plugin, config.clone(), host).map_err(watching)?
@@ -405,7 +414,7 @@ impl PreparedProcess {
         };
         // The conversation has a task of its own: nothing that the watcher does may delay an answer.
         let end = tokio::spawn(stream.end);
-        tokio::spawn(instance::watch(Arc::clone(&shared), end, spec.limits.memory));
+        tokio::spawn(instance::watch(Arc::clone(&shared), end, spec.limits.memory, told));
         let instance = ProcessInstance {
             id: spec.instance,
             shared,

@@ -18,6 +18,10 @@ use std::{
 use palisade_model::Limits;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// Our folders are `palisade-PID`; the leaf that a host steps aside into is `palisade-PID-host`.
+const PREFIX: &str = "palisade-";
+const LEAF: &str = "-host";
 /// Period of the CPU limit, microseconds (the kernel's default).
 const CPU_PERIOD: u64 = 100_000;
 /// Pid 1 of the plugin is counted too.
@@ -88,7 +92,7 @@ fn own_groups() -> Vec<(String, String)> {
 }
 
 fn folder_name() -> String {
-    format!("palisade-{}", std::process::id())
+    format!("{PREFIX}{}", std::process::id())
 }
 
 fn find() -> Hierarchy {
@@ -99,7 +103,7 @@ fn find() -> Hierarchy {
     }
 }
 
-/// Version 2: needs the three controllers in one group that may have children of ours.
+/// Version 2: one folder for as many of the three controllers as may be used below it.
 fn find_unified(groups: &[(String, String)]) -> Result<Hierarchy, String> {
     let own = groups
         .iter()
@@ -111,58 +115,103 @@ fn find_unified(groups: &[(String, String)]) -> Result<Hierarchy, String> {
         .map(Path::new)
         .find(|m| m.join("cgroup.controllers").exists())
         .ok_or("no version 2 cgroup file system is mounted")?;
-    let available = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-    for controller in ["memory", "pids", "cpu"] {
-        if !available.split_whitespace().any(|c| c == controller) {
-            return Err(format!("the {controller} controller is not in the version 2 tree"));
-        }
+    if missing(mount).len() == CONTROLLERS.len() {
+        return Err("the version 2 tree has no memory, pids or cpu controller".into());
     }
     // Root may put its folder beside everything else; a user only below a group delegated to it.
-    let root_may = fs::metadata(mount.join("cgroup.subtree_control")).is_ok()
-        && rustix::process::geteuid().is_root();
-    let mut why = String::new();
-    for parent in [mount.join(&own), mount.to_path_buf()] {
-        if parent == mount && !root_may {
-            continue;
-        }
+    let mut parents = Vec::new();
+    // Seen from inside a cgroup namespace, a group outside of it begins with `..` (cgroup_namespaces(7)).
+    if !own.split('/').any(|part| part == "..") {
+        parents.push(mount.join(&own));
+        parents.extend(above_leaf(&mount.join(&own)));
+    }
+    if rustix::process::geteuid().is_root() {
+        parents.push(mount.to_path_buf());
+    }
+    let mut why = "this process's cgroup is outside of what is mounted".to_owned();
+    for parent in parents {
         match enable_below(&parent) {
-            Ok(folder) => {
-                let some = Some(folder);
-                return Ok(Hierarchy {
-                    memory: some.clone(),
-                    pids: some.clone(),
-                    cpu: some,
-                    unified: true,
-                    note: String::new(),
-                });
+            Ok(folder) => return Ok(unified(&parent, folder)),
+            // The first says most: the others are ways around it.
+            Err(e) if why.starts_with("this process") => {
+                why = format!("{}: {e}", parent.display());
             }
-            Err(e) => why = format!("{}: {e}", parent.display()),
+            Err(_) => {}
         }
     }
-    Err(format!(
-        "no delegated version 2 cgroup ({why}); start Palisade with `systemd-run --user --scope -p Delegate=yes`"
-    ))
+    Err(format!("no delegated version 2 cgroup ({why})"))
+}
+
+fn unified(parent: &Path, folder: PathBuf) -> Hierarchy {
+    let missing = missing(parent);
+    let with = |controller: &str| (!missing.contains(&controller)).then(|| folder.clone());
+    Hierarchy {
+        memory: with("memory"),
+        pids: with("pids"),
+        cpu: with("cpu"),
+        unified: true,
+        note: if missing.is_empty() {
+            String::new()
+        } else {
+            format!("{} not delegated: {}", parent.display(), missing.join(", "))
+        },
+    }
+}
+
+/// The controllers that a group has not been given.
+fn missing(group: &Path) -> Vec<&'static str> {
+    let given = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    let is_given = |controller: &&str| given.split_whitespace().any(|c| c == *controller);
+    CONTROLLERS.into_iter().filter(|c| !is_given(c)).collect()
+}
+
+/// The group that a host stepped aside from into the leaf that this process is in too: a host that was
+/// started by a host makes its folder beside the other's.
+fn above_leaf(own: &Path) -> Option<PathBuf> {
+    let name = own.file_name()?.to_str()?;
+    let pid = name.strip_prefix(PREFIX)?.strip_suffix(LEAF)?;
+    pid.parse::<u32>().ok()?;
+    own.parent().map(Path::to_path_buf)
 }
 
 /// Makes our folder below `parent` with the controllers switched on for its children.
 fn enable_below(parent: &Path) -> io::Result<PathBuf> {
-    const ENABLE: &str = "+memory +pids +cpu";
+    let missing = missing(parent);
+    let enable: String =
+        CONTROLLERS.iter().filter(|c| !missing.contains(c)).map(|c| format!("+{c} ")).collect();
+    if enable.is_empty() {
+        return Err(io::Error::other("it has none of the controllers"));
+    }
+    sweep(parent);
     let folder = parent.join(folder_name());
-    fs::create_dir(&folder)?;
+    let made = fs::create_dir(&folder);
+    if made.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::AlreadyExists) {
+        made?;
+    }
     let result = (|| {
-        if fs::write(parent.join("cgroup.subtree_control"), ENABLE).is_err() {
+        if fs::write(parent.join("cgroup.subtree_control"), &enable).is_err() {
             // A group with processes cannot have controlled children ("no internal processes"): step aside
             // into a leaf, if this process is the only one here.
-            let leaf = parent.join(format!("{}-host", folder_name()));
+            let leaf = parent.join(format!("{}{LEAF}", folder_name()));
             let procs = fs::read_to_string(parent.join("cgroup.procs"))?;
-            if procs.split_whitespace().any(|p| p != std::process::id().to_string()) {
+            let own = std::process::id().to_string();
+            if procs.split_whitespace().any(|p| p != own) {
                 return Err(io::Error::other("other processes share this process's cgroup"));
             }
-            fs::create_dir(&leaf)?;
-            fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?;
-            fs::write(parent.join("cgroup.subtree_control"), ENABLE)?;
+            match fs::create_dir(&leaf) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+            let moved = fs::write(leaf.join("cgroup.procs"), &own)
+                .and_then(|()| fs::write(parent.join("cgroup.subtree_control"), &enable));
+            if let Err(e) = moved {
+                // Back to where it was.
+                let _ = fs::write(parent.join("cgroup.procs"), &own);
+                let _ = fs::remove_dir(&leaf);
+                return Err(e);
+            }
         }
-        fs::write(folder.join("cgroup.subtree_control"), ENABLE)
+        fs::write(folder.join("cgroup.subtree_control"), &enable)
     })();
     match result {
         Ok(()) => Ok(folder),
@@ -216,8 +265,8 @@ fn sweep(parent: &Path) {
         let name = entry.file_name();
         let pid = name
             .to_str()
-            .and_then(|n| n.strip_prefix("palisade-"))
-            .and_then(|n| n.parse::<u32>().ok());
+            .and_then(|n| n.strip_prefix(PREFIX))
+            .and_then(|n| n.strip_suffix(LEAF).unwrap_or(n).parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             for child in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(child.path());
@@ -285,7 +334,8 @@ impl Group {
     /// The group's folder, where one group holds all (version 2), for CLONE_INTO_CGROUP.
     pub(crate) fn unified_folder(&self) -> Option<PathBuf> {
         let hierarchy = &self.cgroups.hierarchy;
-        hierarchy.memory.as_ref().filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
+        let folder = hierarchy.folders().into_iter().next();
+        folder.filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
     }
 
     /// The `tasks` files of version 1, for pid 1 to enter by; none where one group holds all.

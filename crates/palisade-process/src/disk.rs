@@ -106,10 +106,7 @@ pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, larg
     let mut search = Search { device, open: HashSet::new(), mapped: HashSet::new(), held };
     let mut todo = children(init);
     while let Some(pid) = todo.pop() {
-        // It may have ended meanwhile; one that lives and cannot be looked into hides something.
-        if search.process(pid).is_err() && fs::exists(format!("/proc/{pid}/fd")).unwrap_or(false) {
-            search.held.unseen = true;
-        }
+        search.process(pid);
         todo.extend(children(pid));
     }
     let unopened = search.mapped.difference(&search.open).count() as u64;
@@ -141,13 +138,39 @@ struct Search<'a> {
     held: &'a mut Held,
 }
 
+/// Whether a thread is there and has not ended: one that has ended and waits to be reaped (`Z`, `X`) holds
+/// nothing, and cannot be looked into by a user either (proc_pid_stat(5)).
+fn lives(thread: &Path) -> bool {
+    let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    // The name in parentheses may hold anything.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 impl Search<'_> {
-    fn process(&mut self, pid: i32) -> io::Result<()> {
-        for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+    /// Every thread of a process: the first may have ended while others go on, and each may have handles of
+    /// its own (unshare(2), CLONE_FILES). One that lives and cannot be looked into hides something.
+    fn process(&mut self, pid: i32) {
+        let mut mapped = false;
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let thread = task.path();
+            let seen = self.handles(&thread).and_then(|()| {
+                // All threads of a process have the same memory.
+                if !std::mem::replace(&mut mapped, true) { self.mappings(&thread) } else { Ok(()) }
+            });
+            if seen.is_err() {
+                mapped = false;
+                self.held.unseen |= lives(&thread);
+            }
+        }
+    }
+
+    fn handles(&mut self, thread: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(thread.join("fd"))?.flatten() {
             let Ok(meta) = fs::metadata(entry.path()) else { continue };
             let kind = FileType::from_raw_mode(meta.mode());
             if kind == FileType::Socket {
-                let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+                let info = thread.join("fdinfo").join(entry.file_name());
                 let info = fs::read_to_string(info).unwrap_or_default();
                 let waiting = info.lines().find_map(|l| l.strip_prefix("scm_fds:"));
                 self.held.unseen |= waiting.is_some_and(|n| n.trim() != "0");
@@ -156,8 +179,12 @@ impl Search<'_> {
                 self.held.bytes = self.held.bytes.saturating_add(meta.blocks().saturating_mul(512));
             }
         }
+        Ok(())
+    }
+
+    fn mappings(&mut self, thread: &Path) -> io::Result<()> {
         // address permissions offset device inode path
-        for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
+        for line in fs::read_to_string(thread.join("maps"))?.lines() {
             let mut words = line.split_ascii_whitespace().skip(3);
             if let (true, Some(device), Some(inode)) =
                 (line.ends_with(" (deleted)"), words.next(), words.next())
@@ -196,6 +223,25 @@ mod tests {
         rustix::fs::chmod(dir.path().join("closed"), Mode::empty()).unwrap();
         // Root reads it all the same.
         assert_eq!(measure(dir.path()).hidden, !rustix::process::geteuid().is_root());
+    }
+
+    #[test]
+    fn what_has_ended_hides_nothing() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let thread = std::path::PathBuf::from(format!("/proc/{0}/task/{0}", child.id()));
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while lives(&thread) {
+            assert!(std::time::Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(thread.join("stat").exists(), "not reaped yet");
+        let mut held = Held::default();
+        let mut search =
+            Search { device: 0, open: HashSet::new(), mapped: HashSet::new(), held: &mut held };
+        search.process(child.id().cast_signed());
+        child.wait().unwrap();
+        assert_eq!(held, Held::default());
+        assert!(lives(Path::new("/proc/self")));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palisade_sandbox::SandboxError;
-use palisade_seccomp::{Action, Arch, Op, Policy, compile, merged, profiles::Profile};
+use palisade_seccomp::{Action, Arch, Op, Policy, compile, merged, profiles::Profile, told};
 
 /// Pid 1 is the plugin's own user in the plugin's own pid namespace, so the kernel would let the plugin
 /// change its limits and its priority: with no handles to open, or no processor time, pid 1 could no longer
@@ -56,7 +56,8 @@ fn policed_memory() -> Result<Policy, palisade_seccomp::Error> {
 }
 
 /// The filter for a launch: floor and profile in one program, with the guard of pid 1 and, where memory is
-/// only sampled, without what cannot be counted.
+/// only sampled, without what cannot be counted. Pid 1 is asked about calls that are answered with death,
+/// and about nothing else.
 pub(crate) fn filter(
     profile: Profile,
     memory_is_policed: bool,
@@ -92,7 +93,7 @@ pub(crate) fn policy(profile: Profile, memory_is_policed: bool) -> Result<Policy
 }
 
 fn compile_filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
-    let policy = policy(profile, memory_is_policed)?;
+    let policy = told(&policy(profile, memory_is_policed)?);
     Ok(compile(&policy, arch()?).map_err(broken)?.to_bytes())
 }
 

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
+        OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,9 +16,10 @@ use std::{
 
 use palisade_model::{CapabilitySet, InstanceId, Limits, Payload};
 use palisade_sandbox::{
-    Assessment, BoxFuture, Exit, ExitCause, Instance, Invocation, KillReason, Lane, RightsChange,
+    Assessment, BoxFuture, Exit, ExitCause, HostCalls, Instance, Invocation, KillReason, Lane, RightsChange,
     SandboxError, Trace, Usage, stream::End,
 };
+use palisade_seccomp::{Arch, SeccompData};
 use rustix::process::Signal;
 use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle, time::Instant};
 
@@ -55,8 +57,8 @@ pub(crate) struct Shared {
     /// Why we killed it, if we did; the first reason stands.
     reason: Mutex<Option<KillReason>>,
     usage: watch::Sender<(u64, Option<(u32, u64)>)>,
-    /// The observer ended the program for a call; without one the kernel does, and says so itself.
-    pub(crate) policy_kill: Arc<AtomicBool>,
+    /// The call that the program itself is ended for: told by pid 1, or by the observer.
+    pub(crate) policy_kill: Arc<OnceLock<String>>,
     /// Keeps the spawner, pid 1's parent, alive as long as the instance.
     _spawner: Arc<Spawner>,
 }
@@ -128,10 +130,17 @@ struct Seen {
     wait_status: Option<i32>,
     cpu_micros: Option<u64>,
     memory_exceeded: Option<u64>,
+    /// Forbidden calls are answered by the kernel itself.
+    unwatched: bool,
 }
 
 /// Watches an instance until nothing is left of it, then publishes how it ended.
-pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limit: u64) {
+pub(crate) async fn watch(
+    shared: Arc<Shared>,
+    end: JoinHandle<End>,
+    memory_limit: u64,
+    host: Arc<dyn HostCalls>,
+) {
     let mut seen = Seen::default();
     let mut end = Some(end);
     let mut disk_check = tokio::time::interval(disk::INTERVAL);
@@ -158,6 +167,15 @@ pub(crate) async fn watch(shared: Arc<Shared>, end: JoinHandle<End>, memory_limi
                     seen.cpu_micros = Some(cpu_micros);
                 }
                 Ok(Report::MemoryExceeded { bytes }) => seen.memory_exceeded = Some(bytes),
+                Ok(Report::Violation { nr, interface, program }) => {
+                    let call = SeccompData { nr, arch: interface, ..SeccompData::default() };
+                    let name = Arch::native().map_or_else(|| "#?".into(), |arch| call.name(arch));
+                    host.violation(&name, program);
+                    if program {
+                        let _ = shared.policy_kill.set(name.into_owned());
+                    }
+                }
+                Ok(Report::Unwatched) => seen.unwatched = true,
                 Ok(Report::Usage { pids, memory }) => {
                     shared.usage.send_modify(|(turn, usage)| { *turn += 1; *usage = Some((pids, memory)); });
                 }
@@ -248,9 +266,12 @@ fn cause(shared: &Shared, seen: &Seen, memory_limit: u64) -> ExitCause {
             _ => ExitCause::Exited((status >> 8) & 0xff),
         },
         Some(status) => match status & 0x7f {
-            SIGKILL if shared.policy_kill.load(Ordering::SeqCst) => ExitCause::PolicyKill,
+            SIGKILL if let Some(call) = shared.policy_kill.get() => {
+                ExitCause::PolicyKill { syscall: Some(call.clone()) }
+            }
             SIGKILL if oom => ExitCause::OutOfMemory,
-            SIGSYS => ExitCause::PolicyKill,
+            // Where calls are told, a program that ends by SIGSYS has sent it to itself.
+            SIGSYS if seen.unwatched => ExitCause::PolicyKill { syscall: None },
             signal => reason.map_or(ExitCause::Signalled(signal), ExitCause::Killed),
         },
         None if oom && reason.is_none() => ExitCause::OutOfMemory,

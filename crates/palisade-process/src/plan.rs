@@ -234,12 +234,16 @@ impl Plan {
             step::BIND_OPEN => path_step(&format!("cannot be opened: {source}")),
             step::BIND_TARGET => path_step(&format!("has no place inside the new root: {source}")),
             step::IDMAP => path_step(&format!(
-                "its file system does not support id-mapped mounts ({source}), which keep the plugin's files from belonging to root; move it to ext4, xfs, btrfs or tmpfs, or run Palisade as an ordinary user"
+                "its file system does not support id-mapped mounts ({source}), which keep the plugin's files from belonging to root; move it to ext4, xfs or btrfs (tmpfs from Linux 6.3), or run Palisade as an ordinary user"
             )),
             step::EXEC => SandboxError::Artifact {
                 what: format!("the program cannot be started: {source}"),
                 hint: exec_hint(errno).to_owned(),
             },
+            // Without a record of its own, a step is told of the first, which says nothing about it.
+            number if index == 0 => {
+                SandboxError::Step { step: step_in_words(number).to_owned(), source }
+            }
             number => SandboxError::Step {
                 step: format!("{} {label}", step_in_words(number)).trim_end().to_owned(),
                 source,
@@ -290,6 +294,7 @@ fn step_in_words(number: u32) -> &'static str {
         step::KEYRING => "joining a new session keyring",
         step::JOIN_GROUP => "entering its cgroups",
         step::EGRESS => "opening",
+        step::NO_JIT => "forbidding written memory to become code",
         step::SUBREAPER => "becoming the reaper of orphans",
         _ => "an unknown step",
     }

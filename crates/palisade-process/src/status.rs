@@ -33,6 +33,16 @@ pub(crate) enum Report {
     Egress { socket: OwnedFd, purpose: u32 },
     /// The listener of an observed launch's filter.
     Listener(OwnedFd),
+    /// A process made a call that is answered with death, and is being killed.
+    Violation {
+        nr: u32,
+        /// `AUDIT_ARCH` value of the interface that it came through.
+        interface: u32,
+        /// It is the program itself.
+        program: bool,
+    },
+    /// The kernel itself kills for such calls, and does not tell.
+    Unwatched,
     /// The socket is closed: pid 1 has ended.
     Gone,
 }
@@ -99,6 +109,12 @@ impl Status {
             report::EGRESS => {
                 Report::Egress { socket: given.ok_or(io::ErrorKind::InvalidData)?, purpose: a }
             }
+            report::VIOLATION => Report::Violation {
+                nr: a,
+                interface: (b & 0xffff_ffff) as u32,
+                program: b & report::PROGRAM != 0,
+            },
+            report::UNWATCHED => Report::Unwatched,
             report::LISTENER => Report::Listener(given.ok_or(io::ErrorKind::InvalidData)?),
             _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
         })

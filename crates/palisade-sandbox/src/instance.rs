@@ -72,8 +72,14 @@ pub enum ExitCause {
     Signalled(i32),
     /// The kernel's out-of-memory killer ended it for its own memory limit.
     OutOfMemory,
-    /// It made a system call that is answered with death.
-    PolicyKill,
+    /// It made a system call that no honest program makes, and was ended for it.
+    #[serde(rename_all = "kebab-case")]
+    PolicyKill {
+        /// The call's name; `#NUMBER` where it has none, and with the interface in front where it came
+        /// through another one than the machine's own (`x32:execve`, `i386:#11`). `None` where the kernel
+        /// ended it by itself (SIGSYS) and does not tell for what.
+        syscall: Option<String>,
+    },
     /// The host ended it.
     Killed(KillReason),
     /// It ended, and the kernel does not tell how.
@@ -109,7 +115,7 @@ impl Exit {
             ExitCause::OutOfMemory | ExitCause::Killed(KillReason::Limit(_)) => {
                 ErrorCode::LimitExceeded
             }
-            ExitCause::PolicyKill => ErrorCode::PolicyKill,
+            ExitCause::PolicyKill { .. } => ErrorCode::PolicyKill,
             ExitCause::Killed(KillReason::Deadline(_)) => ErrorCode::Deadline,
             ExitCause::Killed(KillReason::Breach(_)) => ErrorCode::ProtocolBreach,
             ExitCause::Killed(KillReason::WallTooWeak) => ErrorCode::NoBackend,
@@ -125,7 +131,12 @@ impl fmt::Display for Exit {
             ExitCause::Exited(status) => write!(f, "exited with status {status}"),
             ExitCause::Signalled(signal) => write!(f, "killed by signal {signal}"),
             ExitCause::OutOfMemory => f.write_str("out of memory (its own limit)"),
-            ExitCause::PolicyKill => f.write_str("killed for a forbidden system call (SIGSYS)"),
+            ExitCause::PolicyKill { syscall: Some(call) } => {
+                write!(f, "killed for the forbidden system call {call}")
+            }
+            ExitCause::PolicyKill { syscall: None } => {
+                f.write_str("killed for a forbidden system call; the kernel does not tell which (SIGSYS)")
+            }
             ExitCause::Killed(why) => write!(f, "ended by Palisade: {why}"),
             ExitCause::Unknown => f.write_str("ended, cause unknown"),
         }

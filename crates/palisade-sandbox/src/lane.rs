@@ -71,6 +71,14 @@ pub trait HostCalls: Send + Sync + 'static {
     /// Says that `bytes` of output were dropped because the instance wrote faster than its log rate.
     fn output_dropped(&self, bytes: u64);
 
+    /// Says that a process of the instance made a system call that no honest program makes, and is being
+    /// killed for it; `syscall` as in [`ExitCause::PolicyKill`](crate::ExitCause::PolicyKill). `program`:
+    /// it is the plugin's own process, whose end follows, and not one that it started. Told of at most 64
+    /// of the latter.
+    fn violation(&self, syscall: &str, program: bool) {
+        let _ = (syscall, program);
+    }
+
     /// Serves the instance's way out to the network. Called once, for an instance whose rights lead to
     /// the network, before its program runs; dropped when the instance has ended. The default closes it,
     /// and the program reaches nothing.

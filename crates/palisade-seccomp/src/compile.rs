@@ -31,7 +31,7 @@ const ARGS: u8 = 16;
 pub fn compile(policy: &Policy, arch: Arch) -> Result<Program, Error> {
     let mut graph = Graph::default();
     let default = graph.answer(policy.default);
-    let kill = graph.answer(Action::KillProcess);
+    let foreign = graph.answer(policy.foreign);
 
     let mut outcomes = Vec::new();
     for &(number, name) in arch.syscalls() {
@@ -44,10 +44,10 @@ pub fn compile(policy: &Policy, arch: Arch) -> Result<Program, Error> {
     // The number is looked at only after the architecture: the same number means another call
     // through another interface.
     let guarded = match arch.killed_from() {
-        Some(first) => graph.branch(Test::new(NR, Jump::Ge, first), kill, searched),
+        Some(first) => graph.branch(Test::new(NR, Jump::Ge, first), foreign, searched),
         None => searched,
     };
-    let root = graph.branch(Test::new(ARCH, Jump::Eq, arch.audit_arch()), guarded, kill);
+    let root = graph.branch(Test::new(ARCH, Jump::Eq, arch.audit_arch()), guarded, foreign);
 
     let instructions = emit::emit(&graph, root);
     Program::new(policy.label(), arch, instructions)

@@ -43,7 +43,7 @@ pub use disassemble::disassemble;
 pub use error::Error;
 pub use evaluate::{evaluate, evaluate_raw};
 pub use listing::{Case, Listing, Row, listing};
-pub use merge::{merged, observed};
+pub use merge::{merged, observed, told};
 pub use policy::{Policy, PolicyBuilder, Rule, SeccompData};
 pub use program::{INSTRUCTION_BYTES, Instruction, MAX_INSTRUCTIONS, Program, code};
 pub use syscall::{Argument, Syscall, Width};

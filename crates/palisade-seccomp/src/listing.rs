@@ -38,6 +38,8 @@ pub struct Listing {
     pub rows: Vec<Row>,
     /// The answer for numbers that are in no table.
     pub unknown: Action,
+    /// The answer for calls through another interface, x32 included.
+    pub foreign: Action,
 }
 
 /// The answers of `policy` to every call of `arch`.
@@ -66,16 +68,22 @@ pub fn listing(policy: &Policy, arch: Arch) -> Listing {
             Row { number, name, cases }
         })
         .collect();
-    Listing { title: policy.label().to_owned(), arch, rows, unknown: policy.default_action() }
+    Listing {
+        title: policy.label().to_owned(),
+        arch,
+        rows,
+        unknown: policy.default_action(),
+        foreign: policy.foreign_action(),
+    }
 }
 
 impl fmt::Display for Listing {
     /// One line per call: number, name, answers. Conditions stand before their answer.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} on {}", self.title, self.arch)?;
-        writeln!(f, "  -- other architectures: kill")?;
+        writeln!(f, "  -- other architectures: {}", self.foreign)?;
         if let Some(first) = self.arch.killed_from() {
-            writeln!(f, "  -- from {first:#x} (x32): kill")?;
+            writeln!(f, "  -- from {first:#x} (x32): {}", self.foreign)?;
         }
         writeln!(f, "  -- numbers not listed: {}", self.unknown)?;
         for row in &self.rows {

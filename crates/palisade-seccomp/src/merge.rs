@@ -26,8 +26,35 @@ pub fn merged(floor: &Policy, profile: &Policy) -> Policy {
         version: profile.version,
         label: format!("{}+{}", floor.label, profile.label),
         default: Action::stacked(floor.default, profile.default),
+        foreign: Action::stacked(floor.foreign, profile.foreign),
         rules,
     }
+}
+
+/// The policy of a process whose deaths are told by name: a listener (seccomp_unotify(2)) is asked about
+/// every call that `policy` answers with death, through other interfaces too, and about nothing else.
+///
+/// The kernel does not tell for which call it ended a process; the listener knows, and must end the
+/// process itself, without ever letting the call go on. The call is no nearer to being made than before:
+/// while the question is open it waits, and where there is no listener any more it fails with `ENOSYS`.
+#[must_use]
+pub fn told(policy: &Policy) -> Policy {
+    let asked = |action: Action| match action {
+        Action::KillProcess => Action::UserNotify,
+        other => other,
+    };
+    let rules = policy
+        .rules
+        .iter()
+        .map(|(syscall, rules)| {
+            let asked = |rule: &Rule| Rule {
+                conditions: rule.conditions.clone(),
+                action: asked(rule.action),
+            };
+            (*syscall, rules.iter().map(asked).collect())
+        })
+        .collect();
+    Policy { default: asked(policy.default), foreign: asked(policy.foreign), rules, ..policy.clone() }
 }
 
 /// The policy of an observed process: a listener (seccomp_unotify(2)) is asked about every call that
@@ -55,6 +82,7 @@ pub fn observed(policy: &Policy, watched: &Policy) -> Policy {
         version: policy.version,
         label: format!("{}+{}", policy.label, watched.label),
         default: answer(policy.default, watched.default),
+        foreign: answer(policy.foreign, watched.foreign),
         rules,
     }
 }
@@ -141,9 +169,32 @@ mod tests {
             let unknown =
                 SeccompData { nr: 999, arch: Arch::X86_64.audit_arch(), ..Default::default() };
             assert_eq!(evaluate(&program, &unknown).unwrap(), Action::UserNotify);
-            // Through another interface there is no question: the process ends.
+            // Through another interface as well: the listener ends the process, and can say for what.
             let foreign = SeccompData { nr: 0, arch: 0x4000_0003, ..Default::default() };
-            assert_eq!(evaluate(&program, &foreign).unwrap(), Action::KillProcess);
+            assert_eq!(policy.decide(&foreign, Arch::X86_64), Action::KillProcess);
+            assert_eq!(evaluate(&program, &foreign).unwrap(), Action::UserNotify);
+        }
+    }
+
+    #[test]
+    fn a_told_policy_asks_about_deaths_and_nothing_else() {
+        use crate::{Arch, SeccompData, X32_SYSCALL_BIT, compile, evaluate, profiles::Profile};
+        for profile in Profile::ALL {
+            let policy = profile.with_floor().unwrap();
+            let program = compile(&told(&policy), Arch::X86_64).unwrap();
+            let own = Arch::X86_64.audit_arch();
+            for arch in [own, 0x4000_0003] {
+                for nr in (0..1024).chain(X32_SYSCALL_BIT..X32_SYSCALL_BIT + 600).chain([u32::MAX]) {
+                    for args in [[0; 6], [1; 6], [u64::MAX; 6]] {
+                        let data = SeccompData { nr, arch, args, ..Default::default() };
+                        let expected = match policy.decide(&data, Arch::X86_64) {
+                            Action::KillProcess => Action::UserNotify,
+                            other => other,
+                        };
+                        assert_eq!(evaluate(&program, &data), Ok(expected), "{profile} {data:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! A policy: ordered rules and a default. This is the meaning; the compiled program only has to
 //! agree with it, and the tests hold it to that.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::action::{Action, MAX_ERRNO};
-use crate::arch::Arch;
+use crate::arch::{Arch, X32_SYSCALL_BIT};
 use crate::condition::{ArgCondition, Op};
 use crate::error::Error;
 use crate::syscall::Syscall;
@@ -29,6 +30,36 @@ impl SeccompData {
     pub fn call(arch: Arch, name: &str, args: [u64; 6]) -> Option<SeccompData> {
         let nr = arch.number(name)?;
         Some(SeccompData { nr, arch: arch.audit_arch(), instruction_pointer: 0, args })
+    }
+
+    /// Whether the call came through the one interface that a filter for `arch` lets calls through.
+    #[must_use]
+    pub fn is_of(&self, arch: Arch) -> bool {
+        self.arch == arch.audit_arch() && arch.killed_from().is_none_or(|first| self.nr < first)
+    }
+
+    /// The call in a word, for reports: `reboot`, `#4000` for a number in no table, and with the
+    /// interface before it where that is not `arch`'s own: `x32:execve`, `i386:#11`, `aarch64:mount`.
+    #[must_use]
+    pub fn name(&self, arch: Arch) -> Cow<'static, str> {
+        const I386: u32 = 0x4000_0003;
+        let word = |of: Arch, nr: u32| match of.syscall_name(nr) {
+            Some(name) => Cow::Borrowed(name),
+            None => format!("#{}", nr.cast_signed()).into(),
+        };
+        match Arch::from_audit_arch(self.arch) {
+            Some(of) if self.is_of(of) && of == arch => word(of, self.nr),
+            Some(of) if self.is_of(of) => format!("{of}:{}", word(of, self.nr)).into(),
+            // What a call skipped by a tracer looks like.
+            Some(_) if self.nr == u32::MAX => "#-1".into(),
+            // Below 512 the two interfaces share their numbers; from there on x32 has its own.
+            Some(of) => match self.nr & !X32_SYSCALL_BIT {
+                nr if nr < 512 => format!("x32:{}", word(of, nr)).into(),
+                nr => format!("x32:#{nr}").into(),
+            },
+            None if self.arch == I386 => format!("i386:#{}", self.nr.cast_signed()).into(),
+            None => format!("{:#x}:#{}", self.arch, self.nr.cast_signed()).into(),
+        }
     }
 }
 
@@ -75,6 +106,8 @@ pub struct Policy {
     /// Name and version of every policy in it.
     pub(crate) label: String,
     pub(crate) default: Action,
+    /// The answer to calls through another interface, x32 included.
+    pub(crate) foreign: Action,
     pub(crate) rules: BTreeMap<Syscall, Vec<Rule>>,
 }
 
@@ -87,6 +120,7 @@ impl Policy {
             version,
             label: format!("{name}/{version}"),
             default,
+            foreign: Action::KillProcess,
             rules: BTreeMap::new(),
         };
         PolicyBuilder { outcome: check_action(default).map(|()| policy) }
@@ -116,6 +150,14 @@ impl Policy {
         self.default
     }
 
+    /// The answer to calls through another interface than the filter's own, x32 included:
+    /// [`Action::KillProcess`], or [`Action::UserNotify`] where a listener is to kill instead
+    /// ([`told`](crate::told), [`observed`](crate::observed)). Nothing else can be had.
+    #[must_use]
+    pub const fn foreign_action(&self) -> Action {
+        self.foreign
+    }
+
     /// The calls that have rules.
     pub fn syscalls(&self) -> impl Iterator<Item = Syscall> + '_ {
         self.rules.keys().copied()
@@ -128,14 +170,11 @@ impl Policy {
     }
 
     /// The answer to a call, straight from the rules. `arch` is the architecture the filter is for;
-    /// calls through any other interface, and x32 calls, are killed.
+    /// calls through any other interface, and x32 calls, get [`Policy::foreign_action`].
     #[must_use]
     pub fn decide(&self, data: &SeccompData, arch: Arch) -> Action {
-        if data.arch != arch.audit_arch() {
-            return Action::KillProcess;
-        }
-        if arch.killed_from().is_some_and(|first| data.nr >= first) {
-            return Action::KillProcess;
+        if !data.is_of(arch) {
+            return self.foreign;
         }
         self.matching_rule(data, arch).map_or(self.default, Rule::action)
     }
@@ -143,6 +182,9 @@ impl Policy {
     /// The rule that answers a call of `arch`, or `None` where the default does. Used to say why.
     #[must_use]
     pub fn matching_rule(&self, data: &SeccompData, arch: Arch) -> Option<&Rule> {
+        if !data.is_of(arch) {
+            return None;
+        }
         let syscall = Syscall::named(arch.syscall_name(data.nr)?).ok()?;
         self.rules(syscall).iter().find(|rule| rule.applies(&data.args))
     }
@@ -266,6 +308,27 @@ mod tests {
         assert_eq!(policy.decide(&i386, Arch::X86_64), Action::KillProcess);
         let arm = SeccompData { nr: u32::MAX, arch: 0xC000_00B7, ..SeccompData::default() };
         assert_eq!(policy.decide(&arm, Arch::Aarch64), Action::Allow, "arm64 has no x32");
+    }
+
+    #[test]
+    fn calls_have_a_name_whatever_way_they_came() {
+        let name = |arch: u32, nr: u32| {
+            let data = SeccompData { nr, arch, ..SeccompData::default() };
+            data.name(Arch::X86_64).into_owned()
+        };
+        const X86_64: u32 = 0xC000_003E;
+        assert_eq!(name(X86_64, 169), "reboot");
+        assert_eq!(name(X86_64, 4000), "#4000");
+        assert_eq!(name(X86_64, X32_SYSCALL_BIT | 169), "x32:reboot");
+        assert_eq!(name(X86_64, X32_SYSCALL_BIT | 520), "x32:#520");
+        assert_eq!(name(X86_64, u32::MAX), "#-1");
+        assert_eq!(name(0x4000_0003, 88), "i386:#88");
+        assert_eq!(name(0xC000_00B7, 142), "aarch64:reboot");
+        assert_eq!(name(0xC000_00F3, 1), "0xc00000f3:#1");
+        // No rule of another interface's call is taken for the deciding one.
+        let policy = Policy::builder("t", 1, Action::Allow).on(Action::EPERM, &["reboot"]);
+        let foreign = SeccompData { nr: 169, arch: 0x4000_0003, ..SeccompData::default() };
+        assert_eq!(policy.build().unwrap().matching_rule(&foreign, Arch::X86_64), None);
     }
 
     #[test]

@@ -13,10 +13,12 @@
 
 mod floor;
 mod groups;
+mod jvm;
 mod lockdown;
 mod native;
 mod node;
 mod python;
+mod shell;
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,12 +35,16 @@ pub use floor::floor;
 /// An allow-list for one kind of plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Profile {
-    /// Any compiled program, static or dynamic, and shells.
+    /// Any compiled program, static or dynamic.
     Native,
+    /// Scripts of POSIX shells and bash, with the tools that they start.
+    Shell,
     /// CPython 3.8 and later with native extensions and subprocesses.
     Python,
     /// Node.js 20 and later.
     Node,
+    /// Java virtual machines, OpenJDK 11 and later.
+    Jvm,
     /// For hosts where namespaces cannot be made: no sockets, no IPC that other processes could
     /// share, nothing aimed at another process by its number.
     Lockdown,
@@ -46,18 +52,46 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 4] =
-        [Profile::Native, Profile::Python, Profile::Node, Profile::Lockdown];
+    pub const ALL: [Profile; 6] = [
+        Profile::Native,
+        Profile::Shell,
+        Profile::Python,
+        Profile::Node,
+        Profile::Jvm,
+        Profile::Lockdown,
+    ];
 
     /// The name used in records and options.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Profile::Native => "native",
+            Profile::Shell => "shell",
             Profile::Python => "python",
             Profile::Node => "node",
+            Profile::Jvm => "jvm",
             Profile::Lockdown => "lockdown",
         }
+    }
+
+    /// What runs under it, in a line.
+    #[must_use]
+    pub const fn about(self) -> &'static str {
+        match self {
+            Profile::Native => "compiled programs",
+            Profile::Shell => "shell scripts",
+            Profile::Python => "Python",
+            Profile::Node => "Node.js",
+            Profile::Jvm => "Java",
+            Profile::Lockdown => "every plugin where no namespaces can be made",
+        }
+    }
+
+    /// Whether the runtime turns written memory into code, so that it cannot run where that is
+    /// forbidden (`PR_SET_MDWE`).
+    #[must_use]
+    pub const fn needs_jit(self) -> bool {
+        matches!(self, Profile::Node | Profile::Jvm)
     }
 
     /// The profile's own rules, without the floor.
@@ -67,8 +101,10 @@ impl Profile {
     pub fn policy(self) -> Result<Policy, Error> {
         match self {
             Profile::Native => native::native(),
+            Profile::Shell => shell::shell(),
             Profile::Python => python::python(),
             Profile::Node => node::node(),
+            Profile::Jvm => jvm::jvm(),
             Profile::Lockdown => lockdown::lockdown(),
         }
     }
@@ -98,8 +134,12 @@ impl fmt::Display for Profile {
 
 /// The text is no profile's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no system call profile is called `{0}`; there are native, python, node and lockdown")]
+#[error("no system call profile is called `{0}`; there are {all}", all = names())]
 pub struct UnknownProfile(String);
+
+fn names() -> String {
+    Profile::ALL.map(Profile::name).join(", ")
+}
 
 impl FromStr for Profile {
     type Err = UnknownProfile;

@@ -9,6 +9,7 @@ mod error;
 mod key;
 mod params;
 mod service;
+mod slot;
 mod worker;
 
 use std::{
@@ -33,12 +34,13 @@ pub use params::{
 pub use service::{MAX_LIST, MAX_OPERATIONS, MAX_TTL, MAX_VALUE, register};
 
 pub(crate) use service::{read_value, write_value};
-use worker::{Handle, locked};
+use slot::locked;
+use worker::Handle;
 
 /// How storage works, where the defaults do not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// After how long without use a file is closed. Default: 60 s.
+    /// A file that nobody used for so long is closed, at the latest after twice as long. Default: 60 s.
     pub idle: Duration,
     /// Most files that are open at once, 1 or more; two threads serve each. Default: 128.
     pub open: usize,
@@ -61,7 +63,7 @@ pub(crate) struct Inner {
     folder: PathBuf,
     clock: Arc<dyn Clock>,
     options: Options,
-    open: Mutex<HashMap<PathBuf, Arc<Handle>>>,
+    open: Mutex<HashMap<Arc<PluginRef>, Arc<Handle>>>,
 }
 
 impl Storage {
@@ -100,7 +102,7 @@ impl Storage {
 
     /// Closes the plugin's file as soon as what was asked is answered. The next use opens it again.
     pub fn close(&self, plugin: &PluginRef) {
-        self.inner.forget(&self.path_of(plugin));
+        self.inner.forget(plugin);
     }
 
     /// How many files are open.
@@ -113,10 +115,9 @@ impl Storage {
         &*self.inner.clock
     }
 
-    fn handle(&self, plugin: &PluginRef) -> Result<Arc<Handle>, StorageError> {
-        let path = self.path_of(plugin);
+    fn handle(&self, plugin: &Arc<PluginRef>) -> Result<Arc<Handle>, StorageError> {
         let mut open = locked(&self.inner.open);
-        if let Some(handle) = open.get(&path) {
+        if let Some(handle) = open.get(plugin) {
             return Ok(Arc::clone(handle));
         }
         let most = self.inner.options.open.max(1);
@@ -126,38 +127,38 @@ impl Storage {
                 .iter()
                 .filter(|(_, handle)| Arc::strong_count(handle) == 1)
                 .min_by_key(|(_, handle)| handle.used())
-                .map(|(path, _)| path.clone());
+                .map(|(plugin, _)| Arc::clone(plugin));
             let Some(oldest) = oldest else { return Err(StorageError::Busy(open.len())) };
             open.remove(&oldest);
         }
         let handle = Arc::new(Handle::open(
-            path.clone(),
-            canonical(plugin).into(),
+            self.path_of(plugin),
+            (Arc::clone(plugin), canonical(plugin).into()),
             Arc::clone(&self.inner.clock),
             self.inner.options.idle,
             Arc::downgrade(&self.inner),
         )?);
-        open.insert(path, Arc::clone(&handle));
+        open.insert(Arc::clone(plugin), Arc::clone(&handle));
         Ok(handle)
     }
 }
 
 impl Inner {
     /// Closes the file if nobody uses it or did of late.
-    fn close_if_idle(&self, path: &Path) {
+    fn close_if_idle(&self, plugin: &PluginRef) {
         let now = self.clock.now().monotonic_ns;
         let idle = u64::try_from(self.options.idle.as_nanos()).unwrap_or(u64::MAX);
         let mut open = locked(&self.open);
-        let is_idle = open.get(path).is_some_and(|handle| {
+        let is_idle = open.get(plugin).is_some_and(|handle| {
             Arc::strong_count(handle) == 1 && now.saturating_sub(handle.used()) >= idle
         });
         if is_idle {
-            open.remove(path);
+            open.remove(plugin);
         }
     }
 
-    fn forget(&self, path: &Path) {
-        locked(&self.open).remove(path);
+    fn forget(&self, plugin: &PluginRef) {
+        locked(&self.open).remove(plugin);
     }
 }
 

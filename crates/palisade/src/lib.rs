@@ -159,6 +159,14 @@ pub mod sandbox {
         Assessment, Backend, Candidate, Exit, ExitCause, Facts, Finding, KillReason, NoBackend,
         Unavailable, Usage,
     };
+
+    /// Being told about the system calls of a plugin ([`crate::Plugin::observe`]): for reports, never for
+    /// decisions.
+    pub mod observe {
+        pub use palisade_sandbox::observe::{
+            Found, Observation, Observer, Outcome, PathAccess, Subject,
+        };
+    }
 }
 
 /// The one way out to the network.

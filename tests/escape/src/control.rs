@@ -87,8 +87,7 @@ fn try_once(stage: &Stage, attempt: &Attempt) -> Result<String> {
     let is_root = rustix::process::geteuid().is_root();
     // It makes a pid namespace of its own first, and checks that it is there.
     let own_pids = (attempt.number, attempt.variant.as_str()) == (28, "kill-all");
-    let could_hurt =
-        (attempt.harmful && !own_pids) || attempt.number == 9 || attempt.number == 51;
+    let could_hurt = (attempt.harmful && !own_pids) || attempt.number == 9 || attempt.number == 51;
     if could_hurt && !stage.own_machine {
         return Ok("vm: could hurt this machine".into());
     }

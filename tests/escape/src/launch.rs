@@ -16,7 +16,8 @@ use palisade_model::{
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Exit, ExitCause, HostCalls, HostRequest, Instance,
-    Invocation, KillReason, LaunchSpec, OutputStream, Prepared, Program, Runtime, Trace, WayOut, Wire,
+    Invocation, KillReason, LaunchSpec, OutputStream, Prepared, Program, Runtime, Trace, WayOut,
+    Wire,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -340,7 +341,9 @@ impl Answer {
         match (self.outcome.as_str(), &self.errno, self.killed.as_deref()) {
             ("succeeded", ..) => "SUCCEEDED".into(),
             ("impossible", ..) => format!("impossible:{}", self.detail),
-            _ if self.said.is_some() => format!("blocked:{}", self.said.as_deref().unwrap_or_default()),
+            _ if self.said.is_some() => {
+                format!("blocked:{}", self.said.as_deref().unwrap_or_default())
+            }
             (_, _, Some("SIGSYS")) => "killed:policy".into(),
             (_, _, Some(signal)) => format!("killed:{signal}"),
             (_, Some(errno), _) => format!("blocked:{errno}"),
@@ -354,7 +357,7 @@ impl Answer {
 #[must_use]
 pub fn ending(cause: &ExitCause) -> String {
     match cause {
-        ExitCause::PolicyKill => "killed:policy".into(),
+        ExitCause::PolicyKill { .. } => "killed:policy".into(),
         ExitCause::OutOfMemory => "killed:memory".into(),
         ExitCause::Killed(KillReason::Limit(what)) => {
             format!("killed:{}", what.split(':').next().unwrap_or("limit"))

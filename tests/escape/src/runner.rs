@@ -41,8 +41,7 @@ pub struct Task {
 /// # Errors
 /// When the scene or the walls cannot be built.
 pub fn run(task: &Task) -> Result<Vec<Row>> {
-    let mut stage =
-        Stage::build(&task.attacker, task.forbidden.clone(), task.privileged.clone())?;
+    let mut stage = Stage::build(&task.attacker, task.forbidden.clone(), task.privileged.clone())?;
     stage.own_machine = task.own_machine;
     let stage = Arc::new(stage);
     let mut attempts = attacker::list(&task.attacker)?;

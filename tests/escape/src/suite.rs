@@ -43,14 +43,8 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::General,
-        Self::Network,
-        Self::Paths,
-        Self::Channel,
-        Self::Survive,
-        Self::Limits,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::General, Self::Network, Self::Paths, Self::Channel, Self::Survive, Self::Limits];
 
     /// The name in a [`Task`].
     #[must_use]

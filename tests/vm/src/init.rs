@@ -75,7 +75,8 @@ fn prepare() -> Result<Machine> {
     ] {
         file_system(kind, at, None)?;
     }
-    file_system("tmpfs", "/var/tmp", None)?;
+    // Root's plugins need id-mapped mounts, which tmpfs has from Linux 6.3.
+    mount_disk("/var/tmp")?;
     for folder in ["/tmp", "/dev/shm", "/var/tmp"] {
         open_to_all(folder).map_err(|e| format!("{folder}: {e}"))?;
     }
@@ -130,8 +131,7 @@ fn loopback_up() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Mounts the disk, puts our files and a service there, and becomes its init.
-fn into_the_disk() -> Result {
+fn mount_disk(at: &str) -> Result {
     let patience = Instant::now() + Duration::from_secs(20);
     while !Path::new(DISK).exists() {
         if Instant::now() > patience {
@@ -139,9 +139,13 @@ fn into_the_disk() -> Result {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    fs::create_dir_all(NEW_ROOT).map_err(|e| format!("{NEW_ROOT}: {e}"))?;
-    mount(DISK, NEW_ROOT, "ext4", MountFlags::empty(), None)
-        .map_err(|e| format!("mounting {DISK}: {e}"))?;
+    fs::create_dir_all(at).map_err(|e| format!("{at}: {e}"))?;
+    mount(DISK, at, "ext4", MountFlags::empty(), None).map_err(|e| format!("{DISK} at {at}: {e}"))
+}
+
+/// Mounts the disk, puts our files and a service there, and becomes its init.
+fn into_the_disk() -> Result {
+    mount_disk(NEW_ROOT)?;
     let inside = format!("{NEW_ROOT}{FOLDER}");
     fs::create_dir_all(&inside).map_err(|e| format!("{inside}: {e}"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

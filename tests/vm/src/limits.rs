@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,8 @@ use palisade_escape::{
     launch::{Boxed, Terms, Walls},
     scene::{Ground, Stage},
 };
-use palisade_process::Options;
+use palisade_process::{LandlockBackend, Options};
+use palisade_model::{Guarantee, Level};
 use palisade_sandbox::{ExitCause, KillReason};
 use serde_json::json;
 
@@ -30,23 +32,26 @@ const CPU: f64 = 0.5;
 #[derive(Clone, Copy)]
 struct Held {
     memory: bool,
-    pids: bool,
     cpu: bool,
 }
 
 /// Looks at everything that `what` says, and prints the findings.
 pub(crate) fn run(what: &str) -> Result {
-    let held = match what {
-        "held" => Held { memory: true, pids: true, cpu: true },
-        "some" => Held { memory: true, pids: true, cpu: false },
-        "policed" => Held { memory: false, pids: false, cpu: false },
-        other => return Err(format!("limits {other}: held, some or policed")),
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| format!("the runtime: {e}"))?;
+    if what == "weaker" {
+        let found = runtime.block_on(weaker()).map_err(|e| e.to_string())?;
+        return report::print(&found);
+    }
+    let held = match what {
+        "held" => Held { memory: true, cpu: true },
+        "some" => Held { memory: true, cpu: false },
+        "policed" => Held { memory: false, cpu: false },
+        other => return Err(format!("limits {other}: held, some, policed or weaker")),
+    };
     let found = runtime.block_on(all(held)).map_err(|e| e.to_string())?;
     report::print(&found)
 }
@@ -263,3 +268,41 @@ async fn nothing_left(bench: &Bench) -> Vec<Finding> {
     vec![Finding::new("no cgroup is left behind", left == 0, format!("{left} in {parent:?}"))]
 }
 
+
+/// The tier without namespaces: a daemon of the plugin's tries to live on after killing its pid 1. Where
+/// that works, nothing may have been promised.
+async fn weaker() -> Tried<Vec<Finding>> {
+    let stage = Stage::build(Path::new(&format!("{FOLDER}/attacker")), Vec::new(), None)?;
+    let options = Options::default();
+    let backend = Arc::new(LandlockBackend::new(options.clone()));
+    let walls = Walls::behind(backend, options, &stage).await?;
+    let bench = Bench { stage, walls };
+    let (boxed, ground) = bench.launch(&terms()).await?;
+    let promised = boxed.instance.achieved().guarantees.level(Guarantee::DiesWithHost);
+    let daemon = attempt(&boxed, &bench, &ground, 49, "double-fork", json!({"seconds": 60})).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let alive = beats(&ground).await;
+    let killed = attempt(&boxed, &bench, &ground, 28, "kill-init", json!({})).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after_kill = beats(&ground).await;
+    let (_, exit) = boxed.end().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left = beats(&ground).await;
+    let detail = format!(
+        "promised {promised}; the daemon {} and {}; init: {}; after that it {}; after the end ({exit}) it {}",
+        daemon.outcome(),
+        if alive { "beats" } else { "does not beat" },
+        killed.detail(),
+        if after_kill { "beats" } else { "does not beat" },
+        if left { "beats" } else { "does not beat" },
+    );
+    Ok(vec![Finding::new("nothing outlives its end", alive && !(left && promised != Level::None), detail)])
+}
+
+/// Whether the daemon's beacon changes.
+async fn beats(ground: &Ground) -> bool {
+    let beacon = ground.granted.join("beacon");
+    let before = fs::read(&beacon).unwrap_or_default();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fs::read(&beacon).unwrap_or_default() != before
+}

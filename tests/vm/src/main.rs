@@ -29,7 +29,9 @@ const FOLDER: &str = "/palisade";
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    if rustix::process::getpid().is_init() {
+    // The kernel may hand words of its own command line to its init; a container's first process has ours.
+    let is_command = words.first().is_some_and(|w| matches!(*w, "tsc" | "run" | "enter" | "limits"));
+    if rustix::process::getpid().is_init() && !is_command {
         init::run();
     }
     let result = match words.as_slice() {

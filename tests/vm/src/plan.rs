@@ -74,7 +74,7 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
         user.push(Step::Escapes(escapes(Launcher::User, MOST)));
     }
     let forbidden = |remedy| Doctor {
-        no_namespaces: Some(("clone", remedy)),
+        no_namespaces: Some(("creating the namespaces: ", remedy)),
         ..Doctor::without_cgroups(false, abi, "")
     };
     let weaker = || Step::Escapes(escapes(Launcher::User, &["landlock"]));
@@ -100,6 +100,7 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
             vec![
                 Step::Doctor(forbidden("sysctl -w user.max_user_namespaces=")),
                 weaker(),
+                Step::Limits("weaker"),
             ],
         ),
         situation(

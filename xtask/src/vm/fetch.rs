@@ -12,8 +12,9 @@ use crate::{Result, step};
 /// What the system has beside the essential packages.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,\
     python3";
-/// The image's size; only what is used takes space.
-const IMAGE_MEBIBYTES: &str = "900M";
+/// Sizes of the disks; only what is used takes space.
+const IMAGE_SIZE: &str = "3G";
+const SCRATCH_SIZE: &str = "3G";
 
 fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {
     let path = path.display().to_string();
@@ -113,6 +114,22 @@ fn release() -> String {
     name.map_or_else(|| "bookworm".to_owned(), |n| n.trim_matches('"').to_owned())
 }
 
+/// An empty disk for what the initramfs machines write.
+pub(super) fn scratch(folder: &Path) -> Result<PathBuf> {
+    let image = folder.join("scratch.ext4");
+    if !image.exists() {
+        let new = folder.join("scratch.ext4.new");
+        step::run(
+            Command::new("mke2fs")
+                .args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-F"])
+                .arg(&new)
+                .arg(SCRATCH_SIZE),
+        )?;
+        fs::rename(&new, &image).map_err(trouble(&image))?;
+    }
+    Ok(image)
+}
+
 /// The disk image of a Debian with systemd, made once.
 pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
     let image = folder.join("debian.ext4");
@@ -138,7 +155,7 @@ pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
             .args(["-q", "-t", "ext4", "-O", "^has_journal", "-F", "-d"])
             .arg(&tree)
             .arg(&new)
-            .arg(IMAGE_MEBIBYTES),
+            .arg(IMAGE_SIZE),
     )?;
     fs::rename(&new, &image).map_err(trouble(&image))?;
     let _ = fs::remove_dir_all(&tree);

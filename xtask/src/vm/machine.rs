@@ -23,7 +23,8 @@ const MEMORY: &str = "2560";
 pub(super) struct Boot<'a> {
     pub(super) plan: &'a Plan,
     pub(super) image: &'a Path,
-    pub(super) disk: Option<&'a Path>,
+    /// What it finds as its first NVMe disk; stays as it is.
+    pub(super) disk: &'a Path,
     pub(super) short: bool,
     /// Only the situation of this name.
     pub(super) only: Option<&'a str>,
@@ -46,7 +47,7 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
     }
     let initramfs = logs.join("initramfs");
     let machine = serde_json::json!({
-        "name": name, "short": boot.short, "disk": boot.disk.is_some(), "only": boot.only,
+        "name": name, "short": boot.short, "disk": boot.plan.disk, "only": boot.only,
     });
     payload.initramfs(&initramfs, &machine.to_string())?;
     let words = format!(
@@ -68,12 +69,10 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
         .arg(format!("file:{}", console.display()))
         .arg("-serial")
         .arg(format!("file:{}", said.display()));
-    if let Some(disk) = boot.disk {
-        // Written to memory and a scratch file only; the image stays as it is.
-        qemu.arg("-drive")
-            .arg(format!("if=none,id=disk,format=raw,snapshot=on,file={}", disk.display()))
-            .args(["-device", "nvme,serial=palisade,drive=disk"]);
-    }
+    // Written to a scratch file only.
+    qemu.arg("-drive")
+        .arg(format!("if=none,id=disk,format=raw,snapshot=on,file={}", boot.disk.display()))
+        .args(["-device", "nvme,serial=palisade,drive=disk"]);
     eprintln!("$ vm {name}");
     let begun = Instant::now();
     let mut child = qemu

@@ -1,11 +1,12 @@
 //! `--explain`: what the walls refused, and which grant would allow it.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use palisade_host::Plugin;
 use palisade_learn::{Advice, Denial, Seen, Tally, World, denials};
 use palisade_model::{Capability, CapabilitySet, Failure};
 use palisade_sandbox::observe::Found;
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use serde_json::json;
 
 use crate::terminal::{self, Paint};
@@ -61,14 +62,22 @@ impl Explaining {
     }
 }
 
+/// What is at a path of this machine. The path is the program's: nothing is mounted for its sake, and no
+/// server is asked that the kernel need not ask.
+fn outside(path: &Path) -> Found {
+    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    match statx(CWD, path, flags, StatxFlags::TYPE) {
+        Err(_) => Found::Nothing,
+        Ok(found) => match FileType::from_raw_mode(found.stx_mode.into()) {
+            FileType::RegularFile => Found::File,
+            FileType::Directory => Found::Folder,
+            _ => Found::Other,
+        },
+    }
+}
+
 /// What was refused, with what there is outside the walls looked up now.
 pub(crate) fn refused(seen: &Seen) -> Vec<Denial> {
-    let outside = |path: &Path| match fs::metadata(path) {
-        Ok(meta) if meta.is_file() => Found::File,
-        Ok(meta) if meta.is_dir() => Found::Folder,
-        Ok(_) => Found::Other,
-        Err(_) => Found::Nothing,
-    };
     let refuses = |right: &Capability| palisade_process::refuses(right);
     denials(seen, &World { outside: &outside, refuses: &refuses })
 }

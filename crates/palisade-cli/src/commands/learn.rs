@@ -218,7 +218,7 @@ impl Stage {
     /// Ends what runs, and gives what was seen.
     async fn strike(self) -> (Seen, Vec<Record>, Result<(), Failure>) {
         let ended = self.host.shutdown().await;
-        (self.tally.seen(), self.recorder.records(), ended.map_err(Into::into))
+        (self.tally.seen(), self.recorder.records(), ended)
     }
 }
 

@@ -184,7 +184,7 @@ pub(crate) fn new(args: &New) -> Result<(), Trouble> {
     } else {
         let paint = Paint::stdout();
         let about =
-            format_args!("{}, a plugin in {}", paint.bold(&folder.display()), args.lang.name());
+            format_args!("{}, a plugin in {}", paint.bold(folder.display()), args.lang.name());
         terminal::out(format_args!("Made {about}.\n\nNext:\n  {}", next.join("\n  ")));
     }
     Ok(())

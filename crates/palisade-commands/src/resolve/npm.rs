@@ -234,10 +234,13 @@ impl Npm {
         exit: &str,
         lines: &[String],
     ) -> CommandError {
-        let all = lines.join("\n");
-        if all.contains("E404") || all.contains("ETARGET") || all.contains("code ENOVERSIONS") {
+        if let Some(missing) = missing(lines) {
             return CommandError::NotFound {
-                what: format!("{} is not in the registry {}", package.shown(), self.npmrc.registry),
+                what: format!(
+                    "{missing} is not in the registry {} ({} needs it)",
+                    self.npmrc.registry,
+                    package.shown()
+                ),
                 hint: "check its name and version (npm view PACKAGE versions)".into(),
             };
         }
@@ -301,6 +304,17 @@ impl Npm {
         }
         Ok(notes)
     }
+}
+
+/// The package that the registry does not have, by npm's words.
+fn missing(lines: &[String]) -> Option<String> {
+    let after =
+        |mark: &str| lines.iter().find_map(|line| line.split_once(mark)).map(|(_, rest)| rest);
+    let name = match after("No matching version found for ") {
+        Some(rest) => rest.split_whitespace().next()?.trim_end_matches('.'),
+        None => after("The requested resource '")?.split('\'').next()?,
+    };
+    Some(escape(name, 120))
 }
 
 fn hint(package: &Package) -> String {

@@ -87,8 +87,11 @@ pub(super) async fn pump(
         return Ok(total);
     }
     #[cfg(target_os = "linux")]
-    if let (Some(from), Some(to)) = (from.get_ref().tcp(), to.tcp()) {
-        return Ok(total + splice::all(from, to, most - total, passed).await?);
+    if let (Some(from), Some(to)) = (from.get_ref().tcp(), to.tcp())
+        // Where there are no handles left for a pipe, bytes are copied.
+        && let Ok(pipe) = splice::pipe()
+    {
+        return Ok(total + splice::all(from, to, &pipe, most - total, passed).await?);
     }
     let mut buffer = vec![0; LARGE];
     while total < most {
@@ -108,6 +111,7 @@ pub(super) async fn pump(
 mod splice {
     use std::{
         io,
+        os::fd::OwnedFd,
         sync::atomic::{AtomicU64, Ordering::Relaxed},
     };
 
@@ -130,15 +134,22 @@ mod splice {
         socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
     }
 
+    /// A pipe's end to read from and its end to write to.
+    pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+        let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Only slower where the kernel refuses it.
+        let _ = fcntl_setpipe_size(&into, PIPE);
+        Ok((out, into))
+    }
+
     pub(super) async fn all(
         from: &TcpStream,
         to: &TcpStream,
+        (out, into): &(OwnedFd, OwnedFd),
         most: u64,
         passed: &AtomicU64,
     ) -> io::Result<u64> {
-        let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Each of these is only slower where the kernel refuses it.
-        let _ = fcntl_setpipe_size(&into, PIPE);
         if is_local(from) {
             let _ = set_socket_recv_buffer_size(from, LOCAL_BUFFER);
         }
@@ -151,7 +162,7 @@ mod splice {
             let n = usize::try_from(most - total).unwrap_or(usize::MAX).min(PIPE);
             // The pipe is empty here, so "would block" can only mean the socket.
             let n = from
-                .async_io(Interest::READABLE, || Ok(splice(from, None, &into, None, n, flags)?))
+                .async_io(Interest::READABLE, || Ok(splice(from, None, into, None, n, flags)?))
                 .await?;
             if n == 0 {
                 break;
@@ -160,7 +171,7 @@ mod splice {
             while inside > 0 {
                 let n = to
                     .async_io(Interest::WRITABLE, || {
-                        Ok(splice(&out, None, to, None, inside, flags)?)
+                        Ok(splice(out, None, to, None, inside, flags)?)
                     })
                     .await?;
                 if n == 0 {

@@ -327,6 +327,9 @@ fn refusal(error: &EgressError) -> Vec<u8> {
     let failure =
         failure.unwrap_or_else(|| Failure::new(ErrorCode::LimitExceeded, error.to_string()));
     let mut text = format!("Palisade: {}\n", escape(&failure.message, 512));
+    if let Some(rule) = &failure.rule {
+        text.push_str(&format!("{}\n", escape(rule, 512)));
+    }
     if let Some(hint) = &failure.hint {
         text.push_str(&format!("{}\n", escape(hint, 512)));
     }

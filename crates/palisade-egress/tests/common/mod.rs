@@ -63,7 +63,9 @@ impl Decide for Rights {
         {
             return Ok(());
         }
-        Err(Failure::new(ErrorCode::Denied, format!("{access} is not granted")).hint("grant it"))
+        Err(Failure::new(ErrorCode::Denied, format!("{access} is not granted"))
+            .rule("no right covers it")
+            .hint("grant it"))
     }
 
     fn standing(&self, access: &Access<'_>) -> Standing {

@@ -68,7 +68,7 @@ impl Relay {
                     return Ended::ServerEnded(Failure::new(ErrorCode::Crashed, what));
                 }
             };
-            let taken = match self.from_server(&line, &mut noise, client, server).await {
+            let taken = match self.take_from_server(&line, &mut noise, client, server).await {
                 Ok(is_read) => is_read,
                 Err(flood) => return self.breach(&flood.to_string()),
             };
@@ -87,7 +87,7 @@ impl Relay {
     }
 
     /// Takes one line. False where the client does not read any more.
-    async fn from_server<C, S>(
+    async fn take_from_server<C, S>(
         &self,
         line: &Bytes,
         noise: &mut NoiseBudget,
@@ -361,9 +361,10 @@ impl Relay {
         let (number, data) = match failure.code {
             ErrorCode::Denied => {
                 let needed = json!({ need.feature(): {} });
-                (MISSING_CLIENT_CAPABILITY, json!({ "requiredCapabilities": needed }))
+                let data = [("requiredCapabilities".to_owned(), needed)];
+                (MISSING_CLIENT_CAPABILITY, data.into_iter().collect())
             }
-            code => (number(code), json!({})),
+            code => (number(code), serde_json::Map::new()),
         };
         Answer::Instead(error_line_with(Some(&open.id), number, &failure, data), failure)
     }
@@ -477,9 +478,10 @@ impl Relay {
             }
             _ => {}
         }
-        if let Some(object) = &object
-            && let Err((need, failure)) = self.ask_for(&carried(object)?).await
-        {
+        let mut needs = object.as_ref().map(carried).transpose()?.unwrap_or_default();
+        // A request without an id is none, but not every client looks for the id first.
+        needs.extend(needed(method, params)?);
+        if let Err((need, failure)) = self.ask_for(&needs).await {
             self.tell_asked(&need, &failure);
             return Ok(false);
         }

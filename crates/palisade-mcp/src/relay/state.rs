@@ -133,6 +133,11 @@ impl State {
         !self.held.is_empty()
     }
 
+    /// Whether a request is open that will be answered one day: a subscription need not be.
+    pub(super) fn owes_answers(&self) -> bool {
+        self.open.values().any(|open| open.deadline.is_some())
+    }
+
     pub(super) fn reopen(&mut self, open: Open) {
         self.open.insert(open.key.clone(), open);
     }

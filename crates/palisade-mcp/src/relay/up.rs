@@ -60,7 +60,7 @@ impl Relay {
     {
         loop {
             match lines.next().await {
-                Next::Line(line) => self.from_client(&line, client, server).await,
+                Next::Line(line) => self.take_from_client(&line, client, server).await,
                 Next::TooLong => {
                     let what = format!("a line is longer than {} bytes", self.options.line_bytes);
                     let failure = Failure::new(ErrorCode::LimitExceeded, what);
@@ -87,7 +87,7 @@ impl Relay {
         }
     }
 
-    async fn from_client<C, S>(&self, line: &Bytes, client: &Writer<C>, server: &Writer<S>)
+    async fn take_from_client<C, S>(&self, line: &Bytes, client: &Writer<C>, server: &Writer<S>)
     where
         C: AsyncWrite + Unpin,
         S: AsyncWrite + Unpin,
@@ -101,8 +101,10 @@ impl Relay {
                 }
             }
             Ok(Message::Notification { method, params }) => {
-                if method != "notifications/cancelled" || self.client_gives_up(params) {
-                    server.write(line).await;
+                match self.client_notifies(&method, params).await {
+                    Ok(true) => drop(server.write(line).await),
+                    Ok(false) => {}
+                    Err(failure) => self.answer(client, None, INVALID_REQUEST, &failure).await,
                 }
             }
             Ok(Message::Answer { id, outcome }) => {
@@ -133,6 +135,29 @@ impl Relay {
         }
     }
 
+    /// Whether a notification of the client goes to the server.
+    async fn client_notifies(&self, method: &str, params: Option<&str>) -> Result<bool, Failure> {
+        if method == "notifications/cancelled" {
+            return Ok(self.client_gives_up(params));
+        }
+        if method.starts_with("notifications/") {
+            return Ok(true);
+        }
+        let action = Action::new(RecordKind::Call)
+            .towards(&self.server)
+            .name(method)
+            .target_rate(Bucket::Calls)
+            .coalesce();
+        // A request without an id is none, but not every server looks for the id first.
+        if what(method) != What::Other {
+            let shown = escape(method, 64);
+            let failure = Failure::new(ErrorCode::InvalidParams, format!("{shown} takes an id"));
+            return Err(self.gate.refuse(&self.client, &action, failure));
+        }
+        self.gate.admit(&self.client, action).await?.done();
+        Ok(true)
+    }
+
     /// The client gives a request up. Says whether the server is to be told.
     fn client_gives_up(&self, params: Option<&str>) -> bool {
         let Some(Ok(object)) = params.map(|params| Object::read(params, &["requestId"])) else {
@@ -154,12 +179,7 @@ impl Relay {
         server: &Writer<S>,
     ) -> Result<(), (i64, Failure)> {
         self.check_id(id).map_err(|failure| (INVALID_REQUEST, failure))?;
-        let what = match method {
-            "initialize" | "server/discover" => What::Start,
-            "tools/list" => What::List,
-            "tools/call" => What::Call,
-            _ => What::Other,
-        };
+        let what = what(method);
         let unclear = |why: Unclear| {
             let what = format!("the parameters of {} are not clear: {why}", escape(method, 64));
             (INVALID_PARAMS, Failure::new(ErrorCode::InvalidParams, what))
@@ -509,6 +529,16 @@ impl Relay {
         for name in pinned {
             self.note_pinned(&format!("tool:{name}"));
         }
+    }
+}
+
+/// What a request's answer is looked at for.
+fn what(method: &str) -> What {
+    match method {
+        "initialize" | "server/discover" => What::Start,
+        "tools/list" => What::List,
+        "tools/call" => What::Call,
+        _ => What::Other,
     }
 }
 

@@ -162,9 +162,12 @@ async fn an_answer_that_asks_for_what_is_not_granted_is_replaced() {
     }
     // The state of a task in a notification.
     stage.server.send(json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": ask("sampling/createMessage")})).await;
+    // A request that pretends to be a notification.
+    let pretends = json!({"jsonrpc": "2.0", "method": "sampling/createMessage", "params": {}});
+    stage.server.send(pretends).await;
     let state =
         json!({"jsonrpc": "2.0", "method": "notifications/tasks", "params": {"status": "working"}});
-    assert_eq!(stage.answer(state.clone()).await, state, "the one before did not come");
+    assert_eq!(stage.answer(state.clone()).await, state, "those before did not come");
 
     let mut stage = Setup::rights(&ALL).start();
     stage.list(json!([tool("a")])).await;

@@ -193,6 +193,16 @@ async fn a_client_that_writes_everything_and_closes_gets_its_answers() {
     assert_eq!(stage.ended().await, Ended::ClientClosed);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_subscription_does_not_keep_a_relay_whose_client_has_closed() {
+    let mut stage = Stage::new();
+    stage.ask(request(1, "subscriptions/listen")).await;
+    stage.client.close().await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(stage.relay.await.unwrap(), Ended::ClientClosed);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_relay() {
     let mut stage = Stage::new();

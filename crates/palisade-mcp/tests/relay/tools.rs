@@ -235,6 +235,29 @@ async fn after_the_list_has_changed_a_call_waits_for_the_new_one() {
 }
 
 #[tokio::test]
+async fn a_call_that_pretends_to_be_a_notification_goes_nowhere() {
+    let mut stage = Stage::new();
+    for method in ["tools/call", "tools/list", "initialize"] {
+        let params = json!({"name": "rm", "arguments": {}});
+        stage.client.send(json!({"jsonrpc": "2.0", "method": method, "params": params})).await;
+        assert_eq!(stage.client.next().await["error"]["code"], -32600);
+    }
+    let other = json!({"jsonrpc": "2.0", "method": "custom/notice", "params": {}});
+    assert_eq!(stage.ask(other.clone()).await, other);
+    assert!(stage.records().iter().any(|r| r.target.as_deref() == Some("custom/notice")));
+}
+
+#[tokio::test]
+async fn a_name_that_no_right_can_cover_is_told() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.list(json!([tool("a b"), tool("\u{202e}c"), tool("ok")])).await, ["ok"]);
+    assert_eq!(stage.notices().len(), 2, "{:?}", stage.notices());
+    assert!(stage.notices()[0].contains("no right can name"), "{:?}", stage.notices());
+    stage.client.send(call(json!(1), "a b")).await;
+    assert_eq!(refusal(&stage.client.next().await).0, -32602);
+}
+
+#[tokio::test]
 async fn calls_are_held_to_their_rate() {
     let mut setup = Setup::default();
     setup.limits.rates.calls_per_second = 3;

@@ -61,8 +61,8 @@ pub(crate) struct Observing {
     pub(crate) ids: (u32, u32),
     /// The port of the way out, where there is one.
     pub(crate) way_out: Option<u16>,
-    /// Set before the program itself (not a process that it started) is ended for a call.
-    pub(crate) policy_kill: Arc<AtomicBool>,
+    /// The call, set before the program itself (not a process that it started) is ended for it.
+    pub(crate) policy_kill: Arc<OnceLock<String>>,
 }
 
 impl Observing {
@@ -146,7 +146,8 @@ impl Thread {
         }
         // The thread still waits, so its process is the one that was opened.
         if self.program == Some(process) {
-            self.with.policy_kill.store(true, Ordering::SeqCst);
+            let name = question.call.name(self.with.arch).into_owned();
+            let _ = self.with.policy_kill.set(name);
         }
         pidfd_send_signal(handle, Signal::KILL)?;
         Ok(())
@@ -154,10 +155,14 @@ impl Thread {
 
     /// What there is to say about a call.
     fn look(&mut self, question: &Question, action: Action) -> Result<Vec<Observation>, ()> {
-        let name = self.with.arch.syscall_name(question.call.nr);
+        // The same number means another call through another interface.
+        let is_ours = question.call.arch == self.with.arch.audit_arch();
+        let name = self.with.arch.syscall_name(question.call.nr).filter(|_| is_ours);
+        let number = question.call.nr.cast_signed();
         let call: Cow<'static, str> = match name {
             Some(name) => name.into(),
-            None => format!("#{}", question.call.nr.cast_signed()).into(),
+            None if is_ours => format!("#{number}").into(),
+            None => format!("#{number} of another interface").into(),
         };
         let refused = match action {
             Action::Errno(errno) => Some(Outcome::Refused(errno)),

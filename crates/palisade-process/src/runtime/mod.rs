@@ -25,6 +25,30 @@ pub(crate) const PLUGIN: &str = "/plugin";
 /// Longest chain of symbolic links or `#!` lines that is followed.
 const MAX_CHAIN: usize = 16;
 
+/// See [`Needs::add_common_data`].
+const COMMON_DATA: [&str; 11] = [
+    "/etc/fonts",
+    "/etc/mime.types",
+    "/etc/protocols",
+    "/etc/services",
+    "/usr/local/share/fonts",
+    "/usr/share/file",
+    "/usr/share/fontconfig",
+    "/usr/share/fonts",
+    "/usr/share/mime",
+    "/usr/share/misc",
+    "/usr/share/terminfo",
+];
+
+/// What git keeps outside of its program: the commands that it starts, and templates.
+const GIT: [&str; 5] = [
+    "/usr/libexec/git-core",
+    "/usr/local/libexec/git-core",
+    "/usr/share/git-core",
+    "/usr/local/share/git-core",
+    "/usr/lib/git-core",
+];
+
 /// A program, ready to be started, and what must be visible for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Needs {
@@ -106,6 +130,9 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         }
     }
     needs.argv.extend(program.args.iter().cloned());
+    if program.file.starts_with('/') {
+        needs.add_common_data()?;
+    }
     Ok(needs)
 }
 
@@ -382,6 +409,20 @@ impl Needs {
         self.show(&real, false)
     }
 
+    /// Data of the system that software of this machine expects to find: names of services and of media
+    /// types, fonts, terminals. Nothing in it is about the user or the machine. What a plugin brings itself
+    /// does without.
+    fn add_common_data(&mut self) -> Result<(), SandboxError> {
+        for path in COMMON_DATA {
+            let path = Path::new(path);
+            match path.canonicalize() {
+                Ok(real) if real == path => self.show(path, path.is_dir())?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What is shown, without what lies below a folder that is shown.
     pub(crate) fn minimal(&self) -> Vec<(&str, bool)> {
         let folders: BTreeSet<&str> =
@@ -419,7 +460,12 @@ impl Needs {
         match path.rsplit('/').next().unwrap_or_default() {
             name if is_python(name) => drop(interpreter::host_python(self, &root, path)?),
             name if is_node(name) => drop(interpreter::node(self, &root, Some(path))?),
-            _ => self.add_program(Path::new(path), false, 0)?,
+            name => {
+                self.add_program(Path::new(path), false, 0)?;
+                for folder in GIT.iter().map(Path::new).filter(|f| name == "git" && f.is_dir()) {
+                    self.show(folder, true)?;
+                }
+            }
         }
         // The filter is the plugin's own; a program that it runs does not loosen it.
         self.profile = profile;

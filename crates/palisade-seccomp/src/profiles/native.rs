@@ -1,4 +1,4 @@
-//! Compiled programs of any language, and shells with their tools.
+//! Compiled programs of any language.
 
 use super::groups::*;
 use crate::action::Action;

@@ -23,6 +23,8 @@ const FORMAT: i64 = 1;
 const BUSY: Duration = Duration::from_secs(5);
 /// Most expired entries that one transaction removes on the side.
 const SWEEP: u32 = 256;
+/// Most bytes of a value that is read on the side.
+const SMALL: i64 = 32 << 10;
 
 const SCHEMA: &str = "
 CREATE TABLE entries (
@@ -89,6 +91,16 @@ pub(super) enum Applied {
     Done(Vec<(u64, u64)>),
     /// None was done, since the precondition of this one did not hold: there is this version.
     Conflict { index: usize, version: u64 },
+}
+
+/// What a quick look finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Small {
+    Found(Row),
+    /// There is no such entry.
+    Nothing,
+    /// It takes longer: the value is large, or another process has the file.
+    No,
 }
 
 /// An open file.
@@ -170,24 +182,44 @@ impl Database {
         sqlite(&self.path, error)
     }
 
+    /// From now on reading waits for another process, should one repair the file.
+    pub(super) fn wait_for_others(&self) {
+        // Nothing but a number is set, which cannot fail.
+        let _ = self.connection.busy_timeout(BUSY);
+    }
+
     /// The entry, if there is one that has not expired.
     pub(super) fn get(&self, key: &str, now: u64) -> Result<Option<Row>, StorageError> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT value, version, expires FROM entries
-                 WHERE key = ?1 AND (expires IS NULL OR expires > ?2)",
-            )
-            .map_err(|e| self.error(&e))?;
-        let row = statement.query_row(params![key, to_i64(now)], |r| {
-            Ok(Row {
-                key: key.to_owned(),
-                value: r.get(0)?,
-                version: to_u64(r.get(1)?),
-                expires: r.get::<_, Option<i64>>(2)?.map(to_u64),
-            })
-        });
-        row.optional().map_err(|e| self.error(&e))
+        match self.get_up_to(i64::MAX, key, now).map_err(|e| self.error(&e))? {
+            Small::Found(row) => Ok(Some(row)),
+            Small::Nothing | Small::No => Ok(None),
+        }
+    }
+
+    /// As [`Database::get`], where that is quickly done.
+    pub(super) fn get_small(&self, key: &str, now: u64) -> Result<Small, StorageError> {
+        let _ = self.connection.busy_timeout(Duration::ZERO);
+        match self.get_up_to(SMALL, key, now) {
+            Err(error) if is_busy(&error) => Ok(Small::No),
+            found => found.map_err(|e| self.error(&e)),
+        }
+    }
+
+    fn get_up_to(&self, most: i64, key: &str, now: u64) -> rusqlite::Result<Small> {
+        // The length stands in the row's first page; what is longer is not read at all.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT CASE WHEN octet_length(value) <= ?3 THEN value END, version, expires FROM entries
+             WHERE key = ?1 AND (expires IS NULL OR expires > ?2)",
+        )?;
+        let mut rows = statement.query(params![key, to_i64(now), most])?;
+        let Some(row) = rows.next()? else { return Ok(Small::Nothing) };
+        let Some(value) = row.get(0)? else { return Ok(Small::No) };
+        Ok(Small::Found(Row {
+            key: key.to_owned(),
+            value,
+            version: to_u64(row.get(1)?),
+            expires: row.get::<_, Option<i64>>(2)?.map(to_u64),
+        }))
     }
 
     /// Entries of the range `(from, without from itself, before)` by key: at most `limit`, and no more
@@ -240,19 +272,36 @@ impl Database {
 
     /// Does groups of changes in one transaction; each group all or not at all, whatever becomes of the
     /// others. Only when this returns `Ok` is anything done.
-    #[allow(clippy::type_complexity)]
     pub(super) fn apply<'g>(
         &mut self,
         groups: impl IntoIterator<Item = (&'g [Change], u64)>,
         now: u64,
-    ) -> Result<Vec<Result<Applied, StorageError>>, StorageError> {
-        let path = self.path.clone();
-        let fail = |e: &rusqlite::Error| sqlite(&path, e);
-        let tx = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(|e| fail(&e))?;
-        let work = || -> rusqlite::Result<Vec<Result<Applied, StorageError>>> {
+    ) -> Result<Results, StorageError> {
+        self.apply_within(BUSY, groups, now).map_err(|e| self.error(&e))
+    }
+
+    /// As [`Database::apply`]; `None`: another process is writing, and nothing was done.
+    pub(super) fn apply_if_free<'g>(
+        &mut self,
+        groups: impl IntoIterator<Item = (&'g [Change], u64)>,
+        now: u64,
+    ) -> Result<Option<Results>, StorageError> {
+        match self.apply_within(Duration::ZERO, groups, now) {
+            Err(error) if is_busy(&error) => Ok(None),
+            done => done.map(Some).map_err(|e| self.error(&e)),
+        }
+    }
+
+    /// What fails has done nothing.
+    fn apply_within<'g>(
+        &mut self,
+        wait: Duration,
+        groups: impl IntoIterator<Item = (&'g [Change], u64)>,
+        now: u64,
+    ) -> rusqlite::Result<Results> {
+        self.connection.busy_timeout(wait)?;
+        let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let work = || -> rusqlite::Result<Results> {
             let mut state =
                 tx.prepare_cached("SELECT version, used FROM state")?.query_row([], |r| {
                     Ok(State { version: to_u64(r.get(0)?), used: to_u64(r.get(1)?) })
@@ -269,8 +318,8 @@ impl Database {
             }
             Ok(results)
         };
-        let results = work().map_err(|e| fail(&e))?;
-        tx.commit().map_err(|e| fail(&e))?;
+        let results = work()?;
+        tx.commit()?;
         Ok(results)
     }
 
@@ -279,6 +328,9 @@ impl Database {
         self.apply([], now).map(|_| ())
     }
 }
+
+/// For each group what became of it.
+type Results = Vec<Result<Applied, StorageError>>;
 
 enum OpenError {
     Sqlite(rusqlite::Error),

@@ -95,10 +95,8 @@ async fn read_one(
     key: Key,
 ) -> Result<Option<(Option<u64>, Row)>, Failure> {
     let (handle, _) = file(storage, cx)?;
-    let read = handle.read(move |database, now| {
-        Ok(database.get(key.as_str(), now)?.map(|row| (ttl(&row, now), row)))
-    });
-    read.await.map_err(fail)
+    let (row, now) = handle.get(key.as_str()).await.map_err(fail)?;
+    Ok(row.map(|row| (ttl(&row, now), row)))
 }
 
 /// The value under `key`, for other names of `storage.get`.

@@ -107,7 +107,11 @@ async fn one(
 ///
 /// # Errors
 /// When the scene cannot be set.
-pub async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<(String, String)> {
+pub async fn inside(
+    stage: &Arc<Stage>,
+    attempt: &Attempt,
+    walls: &Walls,
+) -> Result<(String, String)> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
     params.extend(judge::params(stage, attempt, &ground, true));

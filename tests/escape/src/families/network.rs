@@ -159,8 +159,7 @@ async fn one(
         true => attempt.variant.clone(),
         false => format!("{}{WITH}", attempt.variant),
     };
-    let mut row =
-        Row::new(attempt.number, &variant, &attempt.name, launcher).seen(outcome, detail);
+    let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher).seen(outcome, detail);
     row.without = without;
     Ok(row)
 }

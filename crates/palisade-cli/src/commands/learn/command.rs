@@ -31,9 +31,7 @@ pub(super) async fn learn(
     ceiling: CapabilitySet,
     printer: Arc<Printer>,
 ) -> Result<Learned, Trouble> {
-    let start =
-        serve::found(&args.command, false, &printer, &palisade_process::backends())
-            .await?;
+    let start = serve::found(&args.command, false, &printer, &palisade_process::backends()).await?;
     let base = base(&start)?;
     let wide = within_ceiling(&base, &ceiling, &[])?;
     let internal = |error: std::io::Error| {

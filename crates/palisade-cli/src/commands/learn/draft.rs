@@ -181,10 +181,7 @@ fn variables(learned: &Learned, rights: &mut Vec<Drafted>, candidates: &mut Vec<
 
 fn notes(learned: &Learned, refused: &[Denial]) -> Vec<String> {
     let mut notes = learned.notes.clone();
-    let profile = match learned.base.pointer("/entry/kind").and_then(Value::as_str) {
-        Some(kind @ ("python" | "node")) => kind,
-        _ => "that of its interpreter, else native",
-    };
+    let profile = profile(&learned.base);
     let calls: Vec<String> = refused
         .iter()
         .filter(|d| d.access == "call" && !d.probably_harmless)
@@ -205,4 +202,39 @@ fn notes(learned: &Learned, refused: &[Denial]) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// The system call profile that a program of this entry runs under, as the walls choose it.
+fn profile(base: &Value) -> &'static str {
+    let text = |at: &str| base.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let command = text("/entry/command");
+    let name = command.rsplit('/').next().unwrap_or(command);
+    let runs = |language: &str| [text("/entry/kind"), text("/entry/runtime")].contains(&language);
+    if runs("python") || name.starts_with("python") {
+        "python"
+    } else if runs("node") || name == "node" {
+        "node"
+    } else {
+        "native"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_profile_follows_the_interpreter() {
+        for (entry, expected) in [
+            (json!({"kind": "python", "file": "a.py"}), "python"),
+            (json!({"kind": "jsonl", "runtime": "node", "file": "a.js"}), "node"),
+            (json!({"kind": "mcp", "command": "/usr/bin/python3.12"}), "python"),
+            (json!({"kind": "mcp", "command": "node"}), "node"),
+            (json!({"kind": "exec", "command": "/opt/tool"}), "native"),
+        ] {
+            assert_eq!(profile(&json!({ "entry": entry })), expected, "{entry}");
+        }
+    }
 }

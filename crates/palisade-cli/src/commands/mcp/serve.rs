@@ -152,7 +152,8 @@ impl Wanted {
 
     /// The first folder that is granted, where the server is started.
     fn folder(&self) -> Option<String> {
-        let paths = self.granted.iter().filter_map(Capability::path);
+        let files = |c: &&Capability| matches!(c.kind(), Kind::FsRead | Kind::FsWrite);
+        let paths = self.granted.iter().filter(files).filter_map(Capability::path);
         let mut real = paths.filter_map(|p| Path::new(p.path()).canonicalize().ok());
         real.find(|p| p.is_dir()).and_then(|p| p.to_str().map(str::to_owned))
     }
@@ -234,6 +235,12 @@ async fn relayed(args: &Serve, printer: &Arc<Printer>) -> Result<(), Trouble> {
         all = async { tokio::join!(open, start, probe) } => (all.0?, all.1?),
         () = interrupts.next() => return Err(Failure::new(ErrorCode::Cancelled, "interrupted").into()),
     };
+    let mut wanted = wanted;
+    if let (Some(start), None) = (&start, &args.manifest) {
+        // What it is known to run; behind the same walls that can do no more than the server itself.
+        let programs = start.programs.iter().filter_map(|path| path.to_str());
+        wanted.granted.extend(programs.filter_map(|path| Capability::new(Kind::Exec, path).ok()));
+    }
     let plugin = load(args, &session, &policy, &wanted, start.as_ref()).await?;
     let options = GrantOptions::new().for_this_host();
     for capability in &wanted.granted {
