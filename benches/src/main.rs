@@ -9,11 +9,13 @@ mod call;
 mod egress;
 mod gate;
 mod launch;
+mod mcp;
 mod memory;
 mod plugin;
 mod report;
 mod sdk;
 mod storage;
+mod walls;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,8 @@ const NAMES: &[&str] = &[
     "rss_per_idle_process_plugin",
     "storage_vs_sqlite",
     "egress",
+    "mcp_overhead",
+    "walls",
 ];
 
 fn bench(name: &str) -> Result<Vec<Row>> {
@@ -36,8 +40,12 @@ fn bench(name: &str) -> Result<Vec<Row>> {
         "gate_decision" => gate::run(),
         "rss_per_idle_process_plugin" => memory::run(),
         "storage_vs_sqlite" => storage::run(),
+        "mcp_overhead" => mcp::run(),
         // One run gives both.
         "egress" | "egress_throughput" | "egress_connect_latency" => egress::run(),
+        name if name == "walls" || walls::NAMES.iter().any(|n| name.starts_with(n)) => {
+            walls::run(name)
+        }
         other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
     }
 }

@@ -64,7 +64,7 @@ impl Samples {
     }
 
     /// The value below which `share` of the samples lie, by nearest rank.
-    fn quantile(&self, share: f64) -> f64 {
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let rank = (share * sorted.len() as f64).ceil() as usize;

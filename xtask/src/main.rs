@@ -56,6 +56,8 @@ struct BenchArgs {
 
 fn bench(args: &BenchArgs) -> Result {
     tools::ensure(&[tools::CC, tools::BWRAP, tools::PYTHON, tools::NODE])?;
+    // Some benches start the command itself.
+    step::run(&mut step::cargo(["build", "--release", "--quiet", "--package", "palisade-cli"]))?;
     let mut run = step::cargo(["run", "--release", "--quiet", "--package", "palisade-bench", "--"]);
     run.args(&args.names);
     if args.json {

@@ -51,7 +51,7 @@ pub enum RecordKind {
     Egress,
     /// A connection to the network has ended; how much went over it stands in the detail.
     EgressClosed,
-    /// A plugin broke the protocol.
+    /// A plugin broke the protocol, or made a system call that no honest program makes.
     Breach,
     /// Output of a plugin was dropped because it wrote faster than it may.
     LogDropped,

@@ -2,7 +2,7 @@
 //! `uvx PKG`, `python -m MODULE`, the name of a program.
 //!
 //! [`analyse`] says what a command line starts and what of this machine must be visible for it. Where it
-//! names a package that is to be fetched first, [[`resolve`]] fetches it in walls of its own, which reach
+//! names a package that is to be fetched first, [`resolve()`] fetches it in walls of its own, which reach
 //! the registry that the package client is configured with and nothing else, and keeps the result in a
 //! cache; the second start reads two files. What comes out of both is a [`Start`].
 //!

@@ -223,18 +223,25 @@ async fn install_scripts_do_not_run_and_who_needs_one_is_named() {
     let bench = Bench::new();
     let marker = bench.options.cache.join("../was-run");
     let script = json!({"bin": "server.js", "scripts": {"postinstall": format!("touch {}; node build.js", marker.display())}});
-    bench.registry.npm("test-server", "1.0.0", script, &[("server.js", SERVER)]);
+    // What the script would have made is not there.
+    let broken = SERVER.replacen("const v", "require('./built.js');\nconst v", 1);
+    bench.registry.npm("test-server", "0.1.0", script.clone(), &[("server.js", &broken)]);
     match bench.resolve(&NPX).await {
-        Err(CommandError::NeedsScripts { package, hint, .. }) => {
+        Err(CommandError::NeedsScripts { package, hint, why }) => {
             assert_eq!(package, "test-server");
+            assert!(why.contains("node build.js"), "{why}");
             assert!(hint.contains("npm install") && hint.contains("--ignore-scripts"), "{hint}");
         }
         other => panic!("{other:?}"),
     }
     assert!(bench.cached(&NPX).is_none());
-    // npm's own option says that it works without.
-    let start = bench.resolve(&["npx", "--ignore-scripts", "-y", "test-server"]).await.unwrap();
-    assert_eq!(start.notes.len(), 1, "{:?}", start.notes);
+    // npm's own option says that it is to be tried anyway.
+    let anyway = ["npx", "--ignore-scripts", "-y", "test-server"];
+    assert_eq!(bench.resolve(&anyway).await.unwrap().notes.len(), 1);
+    // One that starts without its script is taken, with a note.
+    bench.registry.npm("test-server", "1.0.0", script, &[("server.js", SERVER)]);
+    let start = bench.resolve(&NPX).await.unwrap();
+    assert!(start.notes[0].contains("test-server"), "{:?}", start.notes);
     assert_eq!(version_of(&start).await, "v1.0.0");
     assert!(!marker.exists());
 

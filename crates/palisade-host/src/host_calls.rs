@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use palisade_audit::{Act, RecordKind};
 use palisade_broker::{Broker, Caller};
 use palisade_egress::{
     Guard,
     proxy::{Limits, Sockets, serve_way_out},
 };
-use palisade_model::{Failure, Payload};
+use palisade_model::{ErrorCode, Failure, Payload};
 use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, WayOut};
 use palisade_services::{
     egress::Rights,
@@ -60,6 +61,13 @@ impl HostCalls for InstanceCalls {
         self.counters.output_dropped.fetch_add(bytes, Ordering::Relaxed);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sink.dropped(self.caller.principal(), bytes);
+    }
+
+    fn violation(&self, syscall: &str, program: bool) {
+        let whose = if program { "" } else { " in a process that it started" };
+        let act = Act::new(RecordKind::Breach, Arc::clone(self.caller.principal()));
+        let act = act.detail(&format!("forbidden system call {syscall}{whose}"));
+        self.broker.gate().note(act, Some(ErrorCode::PolicyKill));
     }
 
     fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {

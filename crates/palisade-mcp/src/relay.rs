@@ -5,6 +5,8 @@
 //! itself (refusals, its own question for the list of tools) wait in short queues, so that neither loop
 //! waits for the other's stream.
 
+mod asked;
+mod calls;
 mod down;
 mod state;
 mod up;

@@ -22,6 +22,11 @@ const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Our folders are `palisade-PID`; the leaf that a host steps aside into is `palisade-PID-host`.
 const PREFIX: &str = "palisade-";
 const LEAF: &str = "-host";
+/// How far the ancestors of a process are followed.
+const MOST_GENERATIONS: usize = 64;
+/// How often processes are moved before giving up.
+const MOVES: usize = 5;
+const ESRCH: i32 = 3;
 /// Period of the CPU limit, microseconds (the kernel's default).
 const CPU_PERIOD: u64 = 100_000;
 /// Pid 1 of the plugin is counted too.
@@ -190,26 +195,7 @@ fn enable_below(parent: &Path) -> io::Result<PathBuf> {
     }
     let result = (|| {
         if fs::write(parent.join("cgroup.subtree_control"), &enable).is_err() {
-            // A group with processes cannot have controlled children ("no internal processes"): step aside
-            // into a leaf, if this process is the only one here.
-            let leaf = parent.join(format!("{}{LEAF}", folder_name()));
-            let procs = fs::read_to_string(parent.join("cgroup.procs"))?;
-            let own = std::process::id().to_string();
-            if procs.split_whitespace().any(|p| p != own) {
-                return Err(io::Error::other("other processes share this process's cgroup"));
-            }
-            match fs::create_dir(&leaf) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
-            let moved = fs::write(leaf.join("cgroup.procs"), &own)
-                .and_then(|()| fs::write(parent.join("cgroup.subtree_control"), &enable));
-            if let Err(e) = moved {
-                // Back to where it was.
-                let _ = fs::write(parent.join("cgroup.procs"), &own);
-                let _ = fs::remove_dir(&leaf);
-                return Err(e);
-            }
+            step_aside(parent, &enable)?;
         }
         fs::write(folder.join("cgroup.subtree_control"), &enable)
     })();
@@ -222,9 +208,84 @@ fn enable_below(parent: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// A group with processes cannot have controlled children ("no internal processes"): moves this process
+/// into a leaf with all that it started; the others too where the whole group is marked as given to us.
+fn step_aside(parent: &Path, enable: &str) -> io::Result<()> {
+    let delegated = is_delegated(parent);
+    let here = || fs::read_to_string(parent.join("cgroup.procs"));
+    if !delegated && !here()?.split_whitespace().all(is_own) {
+        return Err(io::Error::other("other processes share this process's cgroup"));
+    }
+    let leaf = parent.join(format!("{}{LEAF}", folder_name()));
+    match fs::create_dir(&leaf) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let enabled = (|| {
+        // Again, because one that was not moved yet may have forked.
+        for _ in 0..MOVES {
+            for process in here()?.split_whitespace() {
+                match fs::write(leaf.join("cgroup.procs"), process) {
+                    // It has ended.
+                    Err(e) if e.raw_os_error() == Some(ESRCH) => {}
+                    other => other?,
+                }
+            }
+            if fs::write(parent.join("cgroup.subtree_control"), enable).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("processes keep coming into this process's cgroup"))
+    })();
+    if enabled.is_err() {
+        // Back to where they were.
+        for process in fs::read_to_string(leaf.join("cgroup.procs"))?.split_whitespace() {
+            let _ = fs::write(parent.join("cgroup.procs"), process);
+        }
+        let _ = fs::remove_dir(&leaf);
+    }
+    enabled
+}
+
+/// Whether a process is this one, or was started by it or by one that it started.
+fn is_own(pid: &str) -> bool {
+    let own = std::process::id().to_string();
+    let mut at = pid.to_owned();
+    for _ in 0..MOST_GENERATIONS {
+        match at.as_str() {
+            // The parent of the first process.
+            "0" => return false,
+            it if it == own => return true,
+            _ => {}
+        }
+        // pid (name) state ppid …; the name may hold anything (proc_pid_stat(5)).
+        let stat = fs::read_to_string(format!("/proc/{at}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        match parent {
+            Some(parent) => at = parent.to_owned(),
+            // It has ended.
+            None => return true,
+        }
+    }
+    false
+}
+
+/// Whether systemd marked a group as delegated: then everything in it is the unit's own affair
+/// (systemd.resource-control(5), `Delegate=`; the attribute since systemd 251).
+fn is_delegated(group: &Path) -> bool {
+    ["user.delegate", "trusted.delegate"].into_iter().any(|name| {
+        let mut value = [0u8; 8];
+        rustix::fs::getxattr(group, name, &mut value).is_ok_and(|n| value.get(..n) == Some(b"1"))
+    })
+}
+
 /// Version 1: one hierarchy a controller, each used by itself.
 fn find_v1(groups: &[(String, String)], why_not_2: &str) -> Hierarchy {
     let mut notes = vec![why_not_2.to_owned()];
+    if groups.iter().all(|(controllers, _)| controllers.is_empty()) {
+        // A machine with version 2 only: what version 1 lacks would say nothing.
+        return Hierarchy { note: notes.concat(), ..Hierarchy::default() };
+    }
     let mut folder = |controller: &str| {
         let own = groups.iter().find(|(c, _)| c.split(',').any(|c| c == controller));
         let Some((controllers, path)) = own else {

@@ -7,8 +7,7 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,8 +15,8 @@ use std::{
 
 use palisade_model::{CapabilitySet, InstanceId, Limits, Payload};
 use palisade_sandbox::{
-    Assessment, BoxFuture, Exit, ExitCause, HostCalls, Instance, Invocation, KillReason, Lane, RightsChange,
-    SandboxError, Trace, Usage, stream::End,
+    Assessment, BoxFuture, Exit, ExitCause, HostCalls, Instance, Invocation, KillReason, Lane,
+    RightsChange, SandboxError, Trace, Usage, stream::End,
 };
 use palisade_seccomp::{Arch, SeccompData};
 use rustix::process::Signal;

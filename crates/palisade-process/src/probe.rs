@@ -72,6 +72,8 @@ impl Machine {
             true,
             if self.privileged {
                 "started by root: each plugin gets a user id of its own".to_owned()
+            } else if rustix::process::geteuid().is_root() {
+                "started by root without all of root's rights, as in a container: all plugins share its id, behind separate namespaces".to_owned()
             } else {
                 "started by a user: all plugins share that user's id, behind separate namespaces"
                     .to_owned()
@@ -125,9 +127,7 @@ impl Machine {
                     if have.is_empty() { "none".to_owned() } else { have.join(", ") },
                     h.note
                 ),
-                Some(
-                    "systemd-run --user --scope -p Delegate=yes palisade …, or run as root".into(),
-                ),
+                Some(cgroup_remedy()),
             )
         });
         all
@@ -153,6 +153,15 @@ impl Machine {
             return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined (or use the host), or run Palisade on the host".to_owned();
         }
         "needs Linux 5.12 or later with user namespaces; run as root, or ask the administrator to allow unprivileged user namespaces".to_owned()
+    }
+}
+
+/// What would make cgroups usable.
+fn cgroup_remedy() -> String {
+    if rustix::process::geteuid().is_root() {
+        "mount the cgroup file system so that it can be written (in a container: let the engine delegate the container's cgroup), or run Palisade on the host".to_owned()
+    } else {
+        "systemd-run --user --scope -p Delegate=yes palisade …, or run as root".to_owned()
     }
 }
 

@@ -91,9 +91,14 @@ const BUFFERS: &str = "4096 131072 262144";
 
 /// Settings of the plugin's own network namespace.
 fn sysctls() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [("/proc/sys/net/ipv4/tcp_rmem", BUFFERS), ("/proc/sys/net/ipv4/tcp_wmem", BUFFERS)]
-        .into_iter()
-        .filter(|(file, _)| Path::new(file).exists())
+    [
+        ("/proc/sys/net/ipv4/tcp_rmem", BUFFERS),
+        ("/proc/sys/net/ipv4/tcp_wmem", BUFFERS),
+        // Whatever the machine's default is: pacing (BBR) only costs time on a loopback interface.
+        ("/proc/sys/net/ipv4/tcp_congestion_control", "reno"),
+    ]
+    .into_iter()
+    .filter(|(file, _)| Path::new(file).exists())
 }
 
 /// Variables that programs look for. `ALL_PROXY` names the HTTP proxy: HTTP clients read it too, and

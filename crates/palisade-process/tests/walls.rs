@@ -162,7 +162,8 @@ async fn ends_are_told_apart() {
         ExitCause::Signalled(11)
     );
     let forbidden = "import ctypes; ctypes.CDLL(None).syscall(169, 0, 0, 0, 0)"; // reboot(2)
-    assert_eq!(end_of(&bench, &backend, forbidden).await.cause, ExitCause::PolicyKill);
+    let named = ExitCause::PolicyKill { syscall: Some("reboot".into()) };
+    assert_eq!(end_of(&bench, &backend, forbidden).await.cause, named);
     let garbage =
         end_of(&bench, &backend, "os.write(3, b'garbage\\n') and __import__('time').sleep(20)")
             .await;

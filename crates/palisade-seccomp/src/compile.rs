@@ -9,7 +9,6 @@ mod emit;
 mod graph;
 mod search;
 
-use crate::action::Action;
 use crate::arch::Arch;
 use crate::condition::{ArgCondition, Op};
 use crate::error::Error;

@@ -54,7 +54,12 @@ pub fn told(policy: &Policy) -> Policy {
             (*syscall, rules.iter().map(asked).collect())
         })
         .collect();
-    Policy { default: asked(policy.default), foreign: asked(policy.foreign), rules, ..policy.clone() }
+    Policy {
+        default: asked(policy.default),
+        foreign: asked(policy.foreign),
+        rules,
+        ..policy.clone()
+    }
 }
 
 /// The policy of an observed process: a listener (seccomp_unotify(2)) is asked about every call that
@@ -184,7 +189,8 @@ mod tests {
             let program = compile(&told(&policy), Arch::X86_64).unwrap();
             let own = Arch::X86_64.audit_arch();
             for arch in [own, 0x4000_0003] {
-                for nr in (0..1024).chain(X32_SYSCALL_BIT..X32_SYSCALL_BIT + 600).chain([u32::MAX]) {
+                for nr in (0..1024).chain(X32_SYSCALL_BIT..X32_SYSCALL_BIT + 600).chain([u32::MAX])
+                {
                     for args in [[0; 6], [1; 6], [u64::MAX; 6]] {
                         let data = SeccompData { nr, arch, args, ..Default::default() };
                         let expected = match policy.decide(&data, Arch::X86_64) {

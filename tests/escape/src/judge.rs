@@ -8,7 +8,7 @@ use std::{
     },
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -179,9 +179,14 @@ impl Watch {
     }
 }
 
+/// A port at which nobody listens, and below those that the kernel gives to others meanwhile.
 fn free_port() -> Option<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    listener.local_addr().ok().map(|a| a.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (0..1000).find_map(|_| {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(20_000 + (std::process::id() * 61 + step) % 10_000).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+    })
 }
 
 /// Outcome and detail of one attempt, after the host has looked at its side.

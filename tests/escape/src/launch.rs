@@ -149,6 +149,8 @@ pub struct Walls {
     pub options: Options,
     /// The backend.
     pub backend: Arc<dyn Backend>,
+    /// What every launch demands: the default floor, unless the backend is a weaker one.
+    pub demand: GuaranteeSet,
     prepared: Arc<dyn Prepared>,
     serial: AtomicU64,
 }
@@ -194,7 +196,9 @@ impl Walls {
             code: Vec::new(),
         };
         let prepared = backend.prepare(&artifact).await?;
-        Ok(Self { options, backend, prepared, serial: AtomicU64::new(1) })
+        let floor = GuaranteeSet::default_floor();
+        let demand = if facts.guarantees.covers(&floor) { floor } else { GuaranteeSet::new() };
+        Ok(Self { options, backend, demand, prepared, serial: AtomicU64::new(1) })
     }
 
     /// Launches the attacker on `ground`.
@@ -235,7 +239,7 @@ impl Walls {
             },
             rights: Arc::new(rights),
             limits: terms.limits.clone(),
-            demand: GuaranteeSet::default_floor(),
+            demand: self.demand.clone(),
             wire: Wire::Native,
             data: ground.data.clone(),
             slot: ground.slot,

@@ -54,7 +54,7 @@ impl SceneNames {
         let (here, there) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         match name {
             "granted.example" => vec![here],
-            "flip.example" => vec![if turn % 2 == 0 { here } else { there }],
+            "flip.example" => vec![if turn.is_multiple_of(2) { here } else { there }],
             "both.example" => vec![here, there],
             "mapped.example" => {
                 vec![std::net::Ipv4Addr::new(127, 0, 0, 2).to_ipv6_mapped().into()]

@@ -29,6 +29,8 @@ impl Held {
 pub(crate) struct Doctor {
     /// Started by root with all of root's rights.
     pub(crate) privileged: bool,
+    /// Started by root without them.
+    pub(crate) weak_root: bool,
     /// Words of the reason and of the remedy where the namespaces cannot be built.
     pub(crate) no_namespaces: Option<(&'static str, &'static str)>,
     /// 0 for none.
@@ -42,7 +44,7 @@ const ALL: &str = "memory, pids, cpu";
 impl Doctor {
     /// Everything is there.
     pub(crate) fn good(privileged: bool, landlock: u32) -> Self {
-        Self { privileged, no_namespaces: None, landlock, cgroups: (ALL, "") }
+        Self { privileged, weak_root: false, no_namespaces: None, landlock, cgroups: (ALL, "") }
     }
 
     /// As [`Doctor::good`], but no controller can be used; the note says why.
@@ -156,7 +158,11 @@ impl Doctor {
         } else {
             format!("usable: {usable}; ")
         };
-        let launcher = if self.privileged { "started by root" } else { "started by a user" };
+        let launcher = match (self.privileged, self.weak_root) {
+            (true, _) => "started by root: each",
+            (false, true) => "started by root without",
+            (false, false) => "started by a user",
+        };
         let (reason, remedy) =
             self.no_namespaces.unwrap_or(("user, pid, mount, net, ipc, uts and cgroup", ""));
         let wanted: [(&str, bool, [&str; 2], &str); 5] = [

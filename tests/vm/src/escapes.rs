@@ -132,7 +132,10 @@ impl Escapes {
         let counted: Vec<String> = counts.iter().map(|(k, n)| format!("{n} {k}")).collect();
         let works = rows.iter().filter(|r| r.control == WORKS).count();
         let detail = format!("{}; {works} controls work", counted.join(", "));
-        let enough = !rows.is_empty() && (!self.harmful || works > 0);
+
+        // One that was refused at the launch was not made.
+        let made = rows.iter().filter(|r| !r.outcome.starts_with("blocked:PAL-")).count();
+        let enough = made * 2 > rows.len() && (!self.harmful || works > 0);
         found.push(Finding::new(format!("{} attempts", rows.len()), enough, detail));
         Ok(found)
     }

@@ -91,7 +91,10 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
             Step::Doctor(Doctor { cgroups: ("memory, pids", "cpu"), ..Doctor::good(false, abi) }),
             Step::Limits("some"),
         ]),
-        situation("user-delegated-shared", Where::DelegatedShared, vec![Step::Doctor(
+        situation("user-delegated-shared", Where::DelegatedShared { marked: true }, vec![
+            Step::Doctor(Doctor::good(false, abi)),
+        ]),
+        situation("user-shared", Where::DelegatedShared { marked: false }, vec![Step::Doctor(
             Doctor::without_cgroups(false, abi, "other processes share"),
         )]),
         situation(
@@ -120,6 +123,7 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
             Doctor::without_cgroups(true, abi, "no version 2 cgroup file system is mounted"),
         )]),
         situation("container", Where::Container, vec![Step::Doctor(Doctor {
+            weak_root: true,
             no_namespaces: Some(("", "in a container")),
             ..Doctor::without_cgroups(false, abi, "Read-only file system")
         })]),

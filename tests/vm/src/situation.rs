@@ -21,6 +21,8 @@ use crate::{
     tests,
 };
 
+/// The root of the container that systemd-nspawn starts.
+const CONTAINER: &str = "/run/palisade-container";
 /// The ordinary user.
 pub(crate) const USER: u32 = 1000;
 const CONTROLLERS: &str = "+memory +pids +cpu";
@@ -38,8 +40,8 @@ pub(crate) enum Where {
     User,
     /// The user, alone in a cgroup that was given to it with these controllers.
     Delegated(&'static str),
-    /// The same, but with a second process there, as a shell in a scope.
-    DelegatedShared,
+    /// The same with a second process there, as a shell in a scope; with or without systemd's mark.
+    DelegatedShared { marked: bool },
     /// With a kernel setting, as root or as the user.
     Setting { file: &'static str, value: &'static str, user: bool },
     /// Root, seeing less of the cgroups.
@@ -134,6 +136,13 @@ fn give_away(cgroup: &Path) -> Result {
     Ok(())
 }
 
+/// Marks a cgroup as systemd does.
+fn mark(cgroup: &Path) -> Result {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(cgroup, "user.delegate", b"1", flags)
+        .map_err(|e| format!("{}: {e}", cgroup.display()))
+}
+
 /// A process that stays in a cgroup.
 fn neighbour(cgroup: &Path) -> Result<Child> {
     let place = Place { cgroup: Some(cgroup.to_path_buf()), ..Place::default() };
@@ -166,14 +175,17 @@ impl Where {
                 place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
                 place.uid = Some(USER);
             }
-            Self::Delegated(_) | Self::DelegatedShared => {
+            Self::Delegated(_) | Self::DelegatedShared { .. } => {
                 let controllers = match self {
                     Self::Delegated(some) => some,
                     _ => CONTROLLERS,
                 };
                 let cgroup = fresh(&mut undo, controllers)?;
                 give_away(&cgroup)?;
-                if matches!(self, Self::DelegatedShared) {
+                if !matches!(self, Self::DelegatedShared { marked: false }) {
+                    mark(&cgroup)?;
+                }
+                if matches!(self, Self::DelegatedShared { .. }) {
                     undo.neighbour = Some(neighbour(&cgroup)?);
                 }
                 place.cgroup = Some(cgroup);
@@ -335,8 +347,11 @@ impl Step {
     }
 }
 
-/// Lets the ordinary user have a manager of its own without a login.
+/// Lets the ordinary user have a manager of its own without a login, and shows this system's files where a
+/// container can use them.
 fn ready_for_users() -> Result {
+    fs::create_dir_all(CONTAINER).map_err(|e| format!("{CONTAINER}: {e}"))?;
+    rustix::mount::mount_bind("/", CONTAINER).map_err(|e| format!("{CONTAINER}: {e}"))?;
     let bus = format!("/run/user/{USER}/bus");
     let linger = Command::new("loginctl").args(["enable-linger", &USER.to_string()]).status();
     match linger {

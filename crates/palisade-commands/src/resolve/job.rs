@@ -25,7 +25,10 @@ use palisade_sandbox::{
     Artifact, BoxFuture, Content, Exit, HostCalls, HostRequest, LaunchSpec, OutputStream, Program,
     Runtime, WayOut, Wire, stream::ByteWire,
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    sync::mpsc,
+};
 
 use super::{Options, Watch, reach::Reach};
 use crate::CommandError;
@@ -34,6 +37,8 @@ use crate::CommandError;
 const LAST_LINES: usize = 60;
 /// Longest line that is read at once.
 const MAX_LINE: u64 = 8 * 1024;
+/// How long the rest of a log may take to be read when its writer has ended.
+const LOG: Duration = Duration::from_secs(2);
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// What is to be run.
@@ -61,13 +66,20 @@ pub(super) struct Outcome {
     pub(super) lines: Vec<String>,
 }
 
-struct Calls {
-    reach: Option<Arc<Reach>>,
+/// What a program said.
+struct Words {
     watch: Arc<dyn Watch>,
     lines: Mutex<VecDeque<String>>,
 }
 
-impl Calls {
+/// What is done for the program. Whoever reads its log holds it to the end of that.
+struct Calls {
+    reach: Option<Arc<Reach>>,
+    words: Arc<Words>,
+    _held: mpsc::Sender<()>,
+}
+
+impl Words {
     fn line(&self, line: &str) {
         let line = escape(line.trim_end(), 500);
         if line.is_empty() {
@@ -89,7 +101,7 @@ impl HostCalls for Calls {
     }
 
     fn output(&self, _stream: OutputStream, line: &str) {
-        self.line(line);
+        self.words.line(line);
     }
 
     fn output_dropped(&self, bytes: u64) {
@@ -126,7 +138,9 @@ impl Job<'_> {
         let seconds = options.deadline.as_secs();
         let late = || CommandError::Deadline { package: package.clone(), seconds };
         let left = deadline.saturating_duration_since(Instant::now());
-        let calls = Arc::new(Calls { reach: self.reach.clone(), watch, lines: Mutex::default() });
+        let words = Arc::new(Words { watch, lines: Mutex::default() });
+        let (held, mut log_is_read) = mpsc::channel(1);
+        let calls = Calls { reach: self.reach.clone(), words: Arc::clone(&words), _held: held };
         let (wire, ends) = ByteWire::new();
         let spec = self.spec(options, wire)?;
         let artifact = Artifact {
@@ -143,7 +157,7 @@ impl Job<'_> {
             .map_err(|e| CommandError::cache("preparing the job's folder", e))?;
         let chosen = options.walls.resolve(&spec, None).await?;
         let prepared = chosen.backend.prepare(&artifact).await?;
-        let instance = prepared.launch(spec, Arc::clone(&calls) as Arc<dyn HostCalls>).await?;
+        let instance = prepared.launch(spec, Arc::new(calls)).await?;
         let run = async {
             // The ends come before launch returns, or not at all.
             if let Ok(mut ends) = ends.await {
@@ -152,7 +166,7 @@ impl Job<'_> {
                 let mut line = Vec::new();
                 while let Ok(1..) = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line).await
                 {
-                    calls.line(&String::from_utf8_lossy(&line));
+                    words.line(&String::from_utf8_lossy(&line));
                     line.clear();
                 }
                 let exit = instance.wait().await;
@@ -172,8 +186,10 @@ impl Job<'_> {
                 return Err(late());
             }
         };
+        drop(instance);
+        let _ = tokio::time::timeout(LOG, log_is_read.recv()).await;
         let lines =
-            std::mem::take(&mut *calls.lines.lock().unwrap_or_else(PoisonError::into_inner));
+            std::mem::take(&mut *words.lines.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Outcome { exit, lines: lines.into() })
     }
 

@@ -5,13 +5,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use palisade_model::text::escape;
 use serde_json::{Value, json};
 
 use super::{
-    Request,
+    Quiet, Request,
     copy::Copier,
     env,
     job::Job,
@@ -39,6 +40,20 @@ const HARMLESS: [&str; 9] = [
     "true",
     "exit 0",
     "node -e \"console.log",
+];
+
+/// How long a package may take to show that it misses something.
+const TRIAL: Duration = Duration::from_secs(10);
+/// Words of programs that miss a file, a module or a program.
+const MISSING: [&str; 8] = [
+    "cannot find",
+    "module_not_found",
+    "enoent",
+    "no such file",
+    "not found",
+    "not installed",
+    "could not locate",
+    "postinstall",
 ];
 
 /// npm, and how it is configured.
@@ -97,8 +112,8 @@ impl Npm {
         let package = request.package;
         let work = store.work()?;
         let step = |what: &'static str| move |e: std::io::Error| CommandError::cache(what, e);
-        let (input, data, staged) =
-            (work.path().join("input"), work.path().join("data"), work.path().join("tree"));
+        let root = work.path().canonicalize().map_err(step("finding the job's folder"))?;
+        let (input, data, staged) = (root.join("input"), root.join("data"), root.join("tree"));
         for folder in [&input, &data] {
             fs::create_dir_all(folder).map_err(step("making the job's folders"))?;
         }
@@ -213,8 +228,13 @@ impl Npm {
         fs::write(staged.join("package.json"), br#"{"name":"run","private":true}"#)
             .map_err(step("taking over what npm installed"))?;
         let parsed: Value = serde_json::from_slice(&lock).unwrap_or_default();
-        let notes = self.scripts(request, &parsed, &modules)?;
+        let Skipped { notes, doubtful } = skipped(request, &parsed, &modules)?;
         let launch = launch(package, &staged)?;
+        if let (Some(doubtful), Launch::Node { flags, script }) = (doubtful, &launch) {
+            let args =
+                flags.iter().cloned().chain([staged.join(script).to_string_lossy().into_owned()]);
+            self.try_out(request, &root, &staged, args.collect(), doubtful).await?;
+        }
         let entry = Entry {
             format: FORMAT,
             request: package.shown(),
@@ -252,58 +272,99 @@ impl Npm {
         }
     }
 
-    /// Looks for packages that do not work without what was not run. Gives what is worth a note.
-    fn scripts(
+    /// Starts the package that was asked for without the script that it has, behind the same walls and
+    /// without any network, to see whether it misses what the script would have made. Its input is
+    /// closed: a server ends then, or waits.
+    async fn try_out(
         &self,
         request: &Request<'_>,
-        lock: &Value,
-        modules: &Path,
-    ) -> Result<Vec<String>, CommandError> {
-        let mut notes = Vec::new();
-        let packages = lock.get("packages").and_then(Value::as_object);
-        for (path, about) in packages.into_iter().flatten() {
-            let is = |key: &str| about.get(key).and_then(Value::as_bool) == Some(true);
-            let Some(below) = path.strip_prefix("node_modules/").filter(|_| is("hasInstallScript"))
-            else {
-                continue;
-            };
-            let folder = modules.join(below);
-            let Some(manifest) = read_manifest(&folder.join("package.json")) else { continue };
-            let name = below.rsplit("node_modules/").next().unwrap_or(below);
-            let script =
-                |key: &&str| manifest.get("scripts")?.get(*key)?.as_str().map(str::to_owned);
-            let scripts: Vec<String> = SCRIPTS.iter().filter_map(script).collect();
-            let asked_for = request.package.specs.iter().any(|spec| spec.name == name);
-            let builds = folder.join("binding.gyp").is_file() && !has_prebuilt(&folder);
-            let wants =
-                scripts.iter().any(|s| !HARMLESS.iter().any(|h| s.trim_start().starts_with(h)));
-            let shown = escape(name, 120);
-            if builds && !is("optional") && !request.package.skip_scripts {
-                return Err(CommandError::NeedsScripts {
-                    package: shown,
-                    why: "must be compiled when it is installed, and nothing of a package is run here".into(),
-                    hint: hint(request.package),
-                });
-            }
-            if asked_for && wants && !request.package.skip_scripts {
-                return Err(CommandError::NeedsScripts {
-                    package: shown,
-                    why: format!(
-                        "runs a script when it is installed ({}), and nothing of a package is run here",
-                        escape(&scripts.join("; "), 160)
-                    ),
-                    hint: hint(request.package),
-                });
-            }
-            if wants && !is("optional") {
-                notes.push(format!(
-                    "{shown} has an install script that was not run ({})",
-                    escape(&scripts.join("; "), 160)
-                ));
+        work: &Path,
+        tree: &Path,
+        mut args: Vec<String>,
+        doubtful: CommandError,
+    ) -> Result<(), CommandError> {
+        let (input, data) = (work.join("input"), work.join("trial"));
+        fs::create_dir_all(&data)
+            .map_err(|e| CommandError::cache("making the job's folders", e))?;
+        args.extend(request.package.args.iter().cloned());
+        let job = Job {
+            package: &request.package.shown(),
+            program: &self.node,
+            args,
+            code: vec![tree.to_path_buf()],
+            env: request.package.env.clone(),
+            input: &input,
+            data: &data,
+            reach: None,
+            programs: Vec::new(),
+            deadline: request.deadline.min(Instant::now() + TRIAL),
+        };
+        match job.run(request.options, Arc::new(Quiet)).await {
+            Err(CommandError::Deadline { .. }) => Ok(()),
+            Err(other) => Err(other),
+            Ok(outcome) if outcome.exit.is_clean() => Ok(()),
+            Ok(outcome) => {
+                let text = outcome.lines.join("\n").to_ascii_lowercase();
+                if MISSING.iter().any(|words| text.contains(words)) {
+                    Err(doubtful)
+                } else {
+                    Ok(())
+                }
             }
         }
-        Ok(notes)
     }
+}
+
+/// What was not run.
+#[derive(Default)]
+struct Skipped {
+    /// For whom the server does not start.
+    notes: Vec<String>,
+    /// The error for a package that may need its script.
+    doubtful: Option<CommandError>,
+}
+
+/// Looks for packages that want to run something when they are installed.
+fn skipped(request: &Request<'_>, lock: &Value, modules: &Path) -> Result<Skipped, CommandError> {
+    let mut found = Skipped::default();
+    let packages = lock.get("packages").and_then(Value::as_object);
+    for (path, about) in packages.into_iter().flatten() {
+        let is = |key: &str| about.get(key).and_then(Value::as_bool) == Some(true);
+        let below = path.strip_prefix("node_modules/");
+        let Some(below) = below.filter(|_| is("hasInstallScript") && !is("optional")) else {
+            continue;
+        };
+        let folder = modules.join(below);
+        let Some(manifest) = read_manifest(&folder.join("package.json")) else { continue };
+        let name = below.rsplit("node_modules/").next().unwrap_or(below);
+        let script = |key: &&str| manifest.get("scripts")?.get(*key)?.as_str().map(str::to_owned);
+        let scripts: Vec<String> = SCRIPTS.iter().filter_map(script).collect();
+        let strict = !request.package.skip_scripts;
+        let shown = escape(name, 120);
+        if strict && folder.join("binding.gyp").is_file() && !has_prebuilt(&folder) {
+            return Err(CommandError::NeedsScripts {
+                package: shown,
+                why: "must be compiled when it is installed, and nothing of a package is run then"
+                    .into(),
+                hint: hint(request.package),
+            });
+        }
+        if scripts.iter().all(|s| HARMLESS.iter().any(|h| s.trim_start().starts_with(h))) {
+            continue;
+        }
+        let scripts = escape(&scripts.join("; "), 160);
+        found.notes.push(format!("{shown} has an install script that was not run ({scripts})"));
+        if strict && request.package.specs.iter().any(|spec| spec.name == name) {
+            found.doubtful = Some(CommandError::NeedsScripts {
+                package: shown,
+                why: format!(
+                    "needs the script that it has for its installation ({scripts}), and nothing of a package is run then"
+                ),
+                hint: hint(request.package),
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// The package that the registry does not have, by npm's words.

@@ -460,18 +460,25 @@ fn failed(package: &Package, context: &Context, exit: &str, lines: &[String]) ->
     let all = lines.join(" ");
     // uv and pip break their sentences over lines.
     let text = all.split_whitespace().collect::<Vec<_>>().join(" ");
-    for mark in [" has no usable wheels", " has no wheels with a matching"] {
+    let other_python = [
+        "requires-python",
+        "Requires-Python",
+        "Python version",
+        "satisfy Python",
+        "require a different python",
+    ];
+    let other_python = other_python.iter().any(|mark| text.contains(mark));
+    let marks = [" has no usable wheels", " has no wheels with a matching"];
+    for mark in marks.iter().filter(|_| !other_python) {
         if let Some((before, _)) = text.split_once(mark) {
-            let name = before.rsplit([' ', '=']).next().unwrap_or_default();
-            let name = before
-                .rsplit(' ')
-                .next()
-                .and_then(|w| w.split(['=', '>', '<']).next())
-                .unwrap_or(name);
-            return needs_build(name);
+            let word = before.rsplit(' ').next().unwrap_or_default();
+            return needs_build(word.split(['=', '>', '<']).next().unwrap_or(word));
         }
     }
-    if text.contains("there is no version of") || text.contains("No matching distribution found") {
+    if !other_python
+        && (text.contains("there is no version of")
+            || text.contains("No matching distribution found"))
+    {
         return CommandError::NotFound {
             what: format!("{} is not in the index: {}", package.shown(), last_words(lines)),
             hint: "check its version, and those of what it needs".into(),
@@ -481,14 +488,7 @@ fn failed(package: &Package, context: &Context, exit: &str, lines: &[String]) ->
     CommandError::Install {
         package: package.shown(),
         why: if words.is_empty() { format!("the client {exit}") } else { words },
-        hint: if ["requires-python", "Requires-Python", "Python version"]
-            .iter()
-            .any(|m| text.contains(m))
-        {
-            OTHER_PYTHON.into()
-        } else {
-            network_hint(context)
-        },
+        hint: if other_python { OTHER_PYTHON.into() } else { network_hint(context) },
     }
 }
 

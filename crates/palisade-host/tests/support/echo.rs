@@ -413,7 +413,7 @@ impl EchoLane {
                 Err(closed())
             }
             "sigsys" => {
-                self.0.end(ExitCause::PolicyKill);
+                self.0.end(ExitCause::PolicyKill { syscall: Some("bpf".into()) });
                 Err(closed())
             }
             "segv" => {

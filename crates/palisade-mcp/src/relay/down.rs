@@ -1,11 +1,9 @@
 //! From the server to the client.
 
 use bytes::Bytes;
-use palisade_audit::RecordKind;
-use palisade_broker::{Action, Bucket};
+use palisade_broker::Bucket;
 use palisade_dialect::{DialectError, NoiseBudget, mcp::PAGES};
 use palisade_model::{ErrorCode, Failure, text::escape};
-use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Duration, sleep},
@@ -13,19 +11,17 @@ use tokio::{
 
 use super::{
     Ended, Relay,
-    state::{ASKED, Open, What},
-    up::list_request,
+    asked::carried,
+    calls::list_request,
+    state::{Open, What},
     writer::Writer,
 };
 use crate::{
     Sight, Subject,
-    ask::{MISSING_CLIENT_CAPABILITY, Need, URL_ELICITATION_REQUIRED, input_requests, needed},
+    ask::{Need, URL_ELICITATION_REQUIRED, needed},
     json::{Object, Unclear, replace, string},
     lines::{LineReader, Next},
-    message::{
-        self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND, Message,
-        Unfit, error_line, error_line_with, number,
-    },
+    message::{self, INTERNAL_ERROR, Id, Message, Unfit, error_line},
     tools::BadPage,
 };
 
@@ -33,7 +29,7 @@ use crate::{
 const THROTTLE: Duration = Duration::from_secs(1);
 
 /// What the client gets instead of an answer, or in its place.
-enum Answer {
+pub(super) enum Answer {
     /// The line as it came.
     AsItCame,
     /// The result with something taken out.
@@ -333,116 +329,6 @@ impl Relay {
         }
     }
 
-    /// Lets what a server asks of the client inside an answer pass the gate.
-    async fn ask_for(&self, needs: &[Need]) -> Result<(), (Need, Failure)> {
-        for need in needs {
-            let action =
-                Action::new(RecordKind::Request).access(need.access()).rate(Bucket::Requests);
-            match self.gate.admit(&self.server, action).await {
-                Ok(pass) => pass.done(),
-                Err(failure) => return Err((need.clone(), failure)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The request cannot be done without what is not granted (2026-07-28: MissingRequiredClientCapability).
-    fn refused_input(&self, open: &Open, need: &Need, failure: Failure) -> Answer {
-        self.tell_asked(need, &failure);
-        let failure = Failure {
-            message: format!(
-                "{} needs {} of the client: {}",
-                escape(&open.method, 64),
-                need.feature(),
-                failure.message
-            ),
-            ..failure
-        };
-        let (number, data) = match failure.code {
-            ErrorCode::Denied => {
-                let needed = json!({ need.feature(): {} });
-                let data = [("requiredCapabilities".to_owned(), needed)];
-                (MISSING_CLIENT_CAPABILITY, data.into_iter().collect())
-            }
-            code => (number(code), serde_json::Map::new()),
-        };
-        Answer::Instead(error_line_with(Some(&open.id), number, &failure, data), failure)
-    }
-
-    fn tell_asked(&self, need: &Need, failure: &Failure) {
-        let hint =
-            failure.hint.as_ref().map(|hint| format!("; allow it with {hint}")).unwrap_or_default();
-        self.tell(format!("the server asked for {}, and was refused{hint}", need.feature()));
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one place, and each is a thing of its own")]
-    async fn server_asks<C, S>(
-        &self,
-        line: &Bytes,
-        id: &Id<'_>,
-        method: &str,
-        params: Option<&str>,
-        noise: &mut NoiseBudget,
-        client: &Writer<C>,
-        server: &Writer<S>,
-    ) -> Result<bool, DialectError>
-    where
-        C: AsyncWrite + Unpin,
-        S: AsyncWrite + Unpin,
-    {
-        let refuse = |noise: &mut NoiseBudget, number: i64, failure: &Failure| {
-            // A server that does not read what it is told is one that floods.
-            if server.post(error_line(Some(id.raw), number, failure)) {
-                Ok(true)
-            } else {
-                noise.note(line.len()).map(|()| true)
-            }
-        };
-        let (is_open, count) = {
-            let state = self.lock();
-            (state.asked.contains_key(&id.key), state.asked.len())
-        };
-        if is_open {
-            let failure =
-                Failure::new(ErrorCode::InvalidParams, "a request with this id is still open");
-            return refuse(noise, INVALID_REQUEST, &failure);
-        }
-        if count >= ASKED {
-            let what = format!("{ASKED} requests wait for the client already");
-            let failure = Failure::new(ErrorCode::LimitExceeded, what);
-            return refuse(noise, number(failure.code), &failure);
-        }
-        let need = match needed(method, params) {
-            Ok(need) => need,
-            Err(why) => {
-                let what = format!("the parameters of {} are not clear: {why}", escape(method, 64));
-                let failure = Failure::new(ErrorCode::InvalidParams, what);
-                return refuse(noise, INVALID_PARAMS, &failure);
-            }
-        };
-        let action = Action::new(RecordKind::Request).rate(Bucket::Requests);
-        let action = match &need {
-            Some(need) => action.access(need.access()),
-            None => action.name(method).coalesce(),
-        };
-        let pass = match self.gate.admit(&self.server, action).await {
-            Ok(pass) => pass,
-            Err(failure) => {
-                if let Some(need) = &need {
-                    self.tell_asked(need, &failure);
-                }
-                let number = match failure.code {
-                    // As a client answers that has not announced the feature.
-                    ErrorCode::Denied => METHOD_NOT_FOUND,
-                    code => number(code),
-                };
-                return refuse(noise, number, &failure);
-            }
-        };
-        self.lock().asked.insert(id.key.clone(), pass);
-        Ok(client.write(line).await)
-    }
-
     /// Looks at a notification. Says whether it passes.
     async fn notified(&self, method: &str, params: Option<&str>) -> Result<bool, Unclear> {
         self.throttle().await;
@@ -574,13 +460,4 @@ impl Relay {
         drop(state);
         if server.post(question) { Ok(()) } else { Err("the server does not read its input") }
     }
-}
-
-/// What an object asks of the client: of itself, or as a task does.
-fn carried(object: &Object<'_>) -> Result<Vec<Need>, Unclear> {
-    let mut needs = input_requests(object)?;
-    if let Some(task) = object.get("task").filter(|task| task.starts_with('{')) {
-        needs.extend(input_requests(&Object::read(task, &["inputRequests"])?)?);
-    }
-    Ok(needs)
 }

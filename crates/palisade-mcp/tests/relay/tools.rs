@@ -41,6 +41,8 @@ async fn tools_without_a_right_are_not_seen_and_cannot_be_called() {
     assert_eq!((number, code), (-32602, "PAL-DENIED"));
     assert!(message.starts_with("Unknown tool: write_a"), "{message}");
     assert!(answer["error"]["data"]["rule"].is_string());
+    let hint = answer["error"]["data"]["hint"].as_str().unwrap();
+    assert!(hint.contains("--tool write_a"), "{hint}");
     let record =
         stage.records().into_iter().rfind(|r| r.target.as_deref() == Some("write_a")).unwrap();
     assert_eq!(record.code.unwrap().as_str(), "PAL-DENIED");

@@ -179,17 +179,36 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_of_a_normal_launch_asks_nobody() {
-        use palisade_seccomp::profiles::Profile;
-        const RETURN: [u8; 2] = [0x06, 0];
-        const ASK: [u8; 4] = 0x7fc0_0000_u32.to_le_bytes();
-        let asks =
-            |program: &[u8]| program.chunks(8).any(|i| i.starts_with(&RETURN) && i.ends_with(&ASK));
+    fn the_filter_of_a_normal_launch_asks_about_deaths_only() {
+        use palisade_seccomp::{Action, Arch, Program, SeccompData, evaluate, profiles::Profile};
+        let read = |bytes: &[u8]| {
+            let instructions = bytes.chunks(8).map(|i| palisade_seccomp::Instruction {
+                code: u16::from_ne_bytes([i[0], i[1]]),
+                jt: i[2],
+                jf: i[3],
+                k: u32::from_ne_bytes([i[4], i[5], i[6], i[7]]),
+            });
+            let arch = Arch::native().unwrap();
+            Program::new("read", arch, instructions.collect()).unwrap()
+        };
+        let arch = Arch::native().unwrap();
         for profile in Profile::ALL {
             for policed in [false, true] {
-                assert!(!asks(&crate::filter::filter(profile, policed).unwrap()), "{profile}");
                 let policy = crate::filter::policy(profile, policed).unwrap();
-                assert!(asks(&crate::filter::observed(&policy).unwrap()), "{profile}");
+                let normal = read(&crate::filter::filter(profile, policed).unwrap());
+                for nr in (0..1024).chain([u32::MAX]) {
+                    let arch_value = arch.audit_arch();
+                    let call = SeccompData { nr, arch: arch_value, ..SeccompData::default() };
+                    let expected = match policy.decide(&call, arch) {
+                        Action::KillProcess => Action::UserNotify,
+                        other => other,
+                    };
+                    assert_eq!(evaluate(&normal, &call), Ok(expected), "{profile} {call:?}");
+                }
+                let observed = read(&crate::filter::observed(&policy).unwrap());
+                let open = SeccompData::call(arch, "openat", [0; 6]).unwrap();
+                assert_eq!(evaluate(&observed, &open), Ok(Action::UserNotify), "{profile}");
+                assert_eq!(evaluate(&normal, &open), Ok(Action::Allow), "{profile}");
             }
         }
     }

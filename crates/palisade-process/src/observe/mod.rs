@@ -17,14 +17,10 @@ mod place;
 mod tier;
 
 use std::{
-    borrow::Cow,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -156,14 +152,9 @@ impl Thread {
     /// What there is to say about a call.
     fn look(&mut self, question: &Question, action: Action) -> Result<Vec<Observation>, ()> {
         // The same number means another call through another interface.
-        let is_ours = question.call.arch == self.with.arch.audit_arch();
+        let is_ours = question.call.is_of(self.with.arch);
         let name = self.with.arch.syscall_name(question.call.nr).filter(|_| is_ours);
-        let number = question.call.nr.cast_signed();
-        let call: Cow<'static, str> = match name {
-            Some(name) => name.into(),
-            None if is_ours => format!("#{number}").into(),
-            None => format!("#{number} of another interface").into(),
-        };
+        let call = question.call.name(self.with.arch);
         let refused = match action {
             Action::Errno(errno) => Some(Outcome::Refused(errno)),
             Action::KillProcess => Some(Outcome::Killed),

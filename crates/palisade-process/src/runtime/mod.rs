@@ -477,3 +477,6 @@ impl Needs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

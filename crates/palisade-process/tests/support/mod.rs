@@ -21,6 +21,8 @@ use palisade_sandbox::{
 pub(crate) struct Host {
     pub(crate) lines: Mutex<Vec<String>>,
     pub(crate) dropped: Mutex<u64>,
+    /// Calls that processes were killed for, and whether it was the program itself.
+    pub(crate) violations: Mutex<Vec<(String, bool)>>,
 }
 
 impl HostCalls for Host {
@@ -37,6 +39,9 @@ impl HostCalls for Host {
     }
     fn output_dropped(&self, bytes: u64) {
         *self.dropped.lock().unwrap() += bytes;
+    }
+    fn violation(&self, syscall: &str, program: bool) {
+        self.violations.lock().unwrap().push((syscall.to_owned(), program));
     }
     /// Says to each connection how many came before it.
     fn egress(&self, way: palisade_sandbox::WayOut) -> BoxFuture<'static, ()> {

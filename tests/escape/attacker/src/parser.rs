@@ -15,7 +15,8 @@ const BY_HOST: &[&str] = &["proxy_by_host!", "web_port!", "reached!"];
 const BY_LENGTH: &[&str] = &["proxy_by_length!", "web_port!", "reached!"];
 /// The request that is to arrive at the other service.
 const INNER: &str = "GET http://127.0.0.2:{web}/ HTTP/1.1\r\nHost: 127.0.0.2:{web}\r\n\r\n";
-const OUTER: &str = "POST http://granted.example:{web}/ HTTP/1.1\r\nHost: granted.example:{web}\r\n";
+const OUTER: &str =
+    "POST http://granted.example:{web}/ HTTP/1.1\r\nHost: granted.example:{web}\r\n";
 
 #[rustfmt::skip]
 pub const TABLE: &[Attempt] = &[

@@ -334,8 +334,8 @@ impl Tally {
 /// Every attempt, family by family.
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
-        channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces, net, parser, proc,
-        process, residue, resources, sockets, survive, tls, tty,
+        channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces,
+        net, parser, proc, process, residue, resources, sockets, survive, tls, tty,
     };
     [
         files::TABLE,

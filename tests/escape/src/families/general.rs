@@ -64,8 +64,10 @@ pub async fn run(
             thinner.push((name, Arc::new(Walls::new(options(Some(layer)), stage).await?)));
         }
     }
-    let controls =
-        Controls::start(stage, attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)));
+    let start_controls =
+        || Controls::start(stage, attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)));
+    // Those that could hurt would also be seen by what watches the attempts.
+    let controls = (!stage.own_machine).then(start_controls);
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)) {
@@ -80,7 +82,7 @@ pub async fn run(
     for task in tasks {
         rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
     }
-    controls.tell(&mut rows).await?;
+    controls.unwrap_or_else(start_controls).tell(&mut rows).await?;
     Ok(rows)
 }
 

@@ -492,8 +492,8 @@ fn early_hint(start: &Start, server: &Caller) -> Option<String> {
     };
     let mut lines: Vec<String> = Vec::new();
     for path in start.paths.iter().filter(|path| path.exists) {
-        let real = path.path.canonicalize().ok()?;
-        let text = real.to_str()?;
+        let Ok(real) = path.path.canonicalize() else { continue };
+        let Some(text) = real.to_str() else { continue };
         // What is shown as software is seen already.
         if sees(text) || start.code.iter().any(|code| real.starts_with(code)) {
             continue;

@@ -1,0 +1,221 @@
+//! Plugins that take all they can get: the escape suite's attacker, and Debian's stress-ng.
+//!
+//! The attacker is a plugin of the same host as its neighbour, asked for its attempt again and again, and
+//! started again where it was ended. stress-ng runs behind the same walls until it is killed; it replaces
+//! its own workers where they are ended.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use palisade_host::{CallOptions, Plugin};
+use palisade_process::{Options, ProcessBackend};
+use palisade_sandbox::{
+    Artifact, Backend, Instance, KillReason, Runtime, Wire,
+    stream::{ByteEnds, ByteWire},
+};
+use serde_json::{Value, json};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::plugin::{self, Result, Silent};
+
+/// One way to take too much.
+pub(super) struct Bomb {
+    pub(super) name: &'static str,
+    how: How,
+}
+
+enum How {
+    /// An attempt of the escape suite: number, variant, parameters.
+    Own(u16, &'static str, &'static str),
+    /// Arguments of stress-ng.
+    Stress(&'static [&'static str]),
+}
+
+const fn own(name: &'static str, number: u16, variant: &'static str, params: &'static str) -> Bomb {
+    Bomb { name, how: How::Own(number, variant, params) }
+}
+
+const fn stress(name: &'static str, args: &'static [&'static str]) -> Bomb {
+    Bomb { name, how: How::Stress(args) }
+}
+
+/// All of them. Each asks for far more than the default limits allow.
+#[rustfmt::skip]
+pub(super) const BOMBS: &[Bomb] = &[
+    own("anon", 43, "anon", r#"{"bytes": 1073741824}"#),
+    own("tmp", 43, "tmp", r#"{"bytes": 1073741824}"#),
+    own("shm", 43, "shm", r#"{"bytes": 1073741824}"#),
+    own("memfd", 43, "memfd", r#"{"bytes": 1073741824}"#),
+    own("page-tables", 43, "page-tables", r#"{"bytes": 1073741824}"#),
+    own("pipes", 43, "many-pipes", r#"{"bytes": 1073741824}"#),
+    own("sockets", 43, "many-sockets", r#"{"bytes": 1073741824}"#),
+    own("fork", 42, "fork", r#"{"count": 4096}"#),
+    own("threads", 42, "threads", r#"{"count": 4096}"#),
+    own("spin", 44, "spin-children", r#"{"threads": 16, "seconds": 30}"#),
+    own("disk", 45, "fill", r#"{"dir": "/data", "bytes": 1073741824}"#),
+    own("inodes", 45, "inodes", r#"{"dir": "/data", "count": 1000000}"#),
+    own("handles", 46, "fds", r#"{"count": 100000}"#),
+    own("inotify", 46, "watches", r#"{"count": 1000000}"#),
+    own("timers", 46, "timers", r#"{"count": 1000000}"#),
+    own("signals", 46, "signals", r#"{"count": 1000000}"#),
+    own("log", 47, "log-stderr", r#"{"bytes": 4294967296, "seconds": 30}"#),
+    own("log-lines", 47, "notifications", r#"{"count": 100000000, "seconds": 30}"#),
+    own("requests", 47, "requests", r#"{"count": 100000000, "seconds": 30}"#),
+    stress("stress-vm", &["--vm", "4", "--vm-bytes", "1g"]),
+    stress("stress-bigheap", &["--bigheap", "4"]),
+    stress("stress-shm", &["--shm", "4"]),
+    stress("stress-memfd", &["--memfd", "4", "--memfd-bytes", "1g"]),
+    stress("stress-mmap", &["--mmap", "4", "--mmap-bytes", "1g"]),
+    stress("stress-pipe", &["--pipe", "8"]),
+    stress("stress-sockpair", &["--sockpair", "8"]),
+    stress("stress-fork", &["--fork", "8"]),
+    stress("stress-pthread", &["--pthread", "8"]),
+    stress("stress-cpu", &["--cpu", "16"]),
+    stress("stress-cpu-rt", &["--cpu", "16", "--sched", "fifo", "--sched-prio", "99"]),
+    stress("stress-switch", &["--switch", "8"]),
+    stress("stress-hdd", &["--hdd", "4"]),
+    stress("stress-dentry", &["--dentry", "4"]),
+    stress("stress-open", &["--open", "4"]),
+    stress("stress-inotify", &["--inotify", "4"]),
+    stress("stress-timerfd", &["--timerfd", "4", "--timerfd-freq", "100000"]),
+    stress("stress-timer", &["--timer", "4", "--timer-freq", "1000000"]),
+    stress("stress-sigq", &["--sigq", "8"]),
+];
+
+const STRESS_NG: &str = "/usr/bin/stress-ng";
+/// A plugin that a limit has ended is started again after this time, as an operator's rule would.
+const RESTART: Duration = Duration::from_millis(20);
+
+/// The manifest of the attacker as a plugin.
+pub(super) const MANIFEST: &str = r#"
+api = "palisade/1"
+id = "bomb"
+name = "Bomb"
+version = "1.0.0"
+
+[entry]
+kind = "exec"
+file = "attacker"
+
+[[contributes.tools]]
+name = "attempt"
+description = "Makes one attempt of the escape suite."
+input = { type = "object" }
+"#;
+
+/// Builds the attacker (a workspace of its own, statically linked) and gives its path.
+pub(super) fn attacker() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/escape/attacker");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--locked", "--quiet", "--target-dir", "target"])
+        .current_dir(&folder)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("CARGO_BUILD_TARGET")
+        .status()?;
+    if built.success() {
+        Ok(folder.join("target/release/attacker"))
+    } else {
+        Err("the attacker does not build".into())
+    }
+}
+
+/// What is needed to set off any of them.
+pub(super) struct Arsenal {
+    /// The attacker, loaded and not started.
+    pub(super) attacker: Plugin,
+    backend: Arc<ProcessBackend>,
+    /// Folders for stress-ng, and launch specifications.
+    folders: plugin::Plugin,
+}
+
+impl Arsenal {
+    pub(super) fn new(attacker: Plugin) -> Result<Self> {
+        let backend = Arc::new(ProcessBackend::new(Options::default()));
+        Ok(Self { attacker, backend, folders: plugin::Plugin::build()? })
+    }
+
+    /// Sets one off.
+    pub(super) async fn light(&self, bomb: &Bomb) -> Result<Lit> {
+        match bomb.how {
+            How::Own(number, variant, params) => {
+                let params: Value = serde_json::from_str(params)?;
+                let args = json!({"number": number, "variant": variant, "params": params});
+                self.attacker.start().await?;
+                let plugin = self.attacker.clone();
+                let done = Arc::new(AtomicU64::new(0));
+                let task = tokio::spawn(again_and_again(plugin.clone(), args, Arc::clone(&done)));
+                Ok(Lit::Own { plugin, task, done })
+            }
+            How::Stress(args) => {
+                let mut artifact: Artifact = self.folders.artifact();
+                artifact.program.runtime = Runtime::Native;
+                artifact.program.file = STRESS_NG.to_owned();
+                artifact.program.args = ["--quiet", "--timeout", "0", "--temp-path", "/data"]
+                    .iter()
+                    .chain(args)
+                    .map(|a| (*a).to_owned())
+                    .collect();
+                let prepared = self.backend.prepare(&artifact).await?;
+                let (wire, ends) = ByteWire::new();
+                let mut spec = self.folders.spec();
+                spec.wire = Wire::Bytes(wire);
+                let instance = prepared.launch(spec, Arc::new(Silent)).await?;
+                Ok(Lit::Stress { instance, _ends: ends })
+            }
+        }
+    }
+}
+
+async fn again_and_again(plugin: Plugin, args: Value, done: Arc<AtomicU64>) {
+    let patience = || CallOptions::new().timeout(Duration::from_secs(60));
+    loop {
+        let answer = plugin.call_with("attempt", &args, patience()).await;
+        done.fetch_add(1, Ordering::Relaxed);
+        if answer.is_err() {
+            let _ = plugin.wait().await;
+            tokio::time::sleep(RESTART).await;
+            // Where it runs again already, or cannot be started yet, the next turn sees.
+            let _ = plugin.start().await;
+        }
+    }
+}
+
+/// One that has been set off.
+pub(super) enum Lit {
+    Own { plugin: Plugin, task: JoinHandle<()>, done: Arc<AtomicU64> },
+    Stress { instance: Arc<dyn Instance>, _ends: oneshot::Receiver<ByteEnds> },
+}
+
+impl Lit {
+    /// Ends it; says what it came to.
+    pub(super) async fn put_out(self) -> Result<String> {
+        match self {
+            Self::Own { plugin, task, done } => {
+                let used = plugin.usage().await.and_then(|u| u.memory).unwrap_or(0);
+                task.abort();
+                let _ = task.await;
+                plugin.kill().await?;
+                Ok(format!(
+                    "{} attempts, {} KiB at the end",
+                    done.load(Ordering::Relaxed),
+                    used >> 10
+                ))
+            }
+            Self::Stress { instance, .. } => {
+                let exit = instance.kill(KillReason::Asked).await;
+                let peak = exit.usage.and_then(|u| u.memory_peak).unwrap_or(0) >> 20;
+                Ok(format!("{exit}, peak {peak} MiB"))
+            }
+        }
+    }
+}

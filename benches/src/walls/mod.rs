@@ -1,0 +1,31 @@
+//! `walls`: what the walls cost and hold: neighbours of plugins that take all they can get, and the end of
+//! many plugins at once.
+
+mod bombs;
+mod neighbour;
+mod reap;
+
+use crate::{plugin::Result, report::Row};
+
+/// What is measured, each by its name; `neighbour_p99_ratio.BOMB` measures one bomb.
+pub(crate) const NAMES: &[&str] = &["neighbour_p99_ratio", "reap_50_stopped"];
+
+/// Measures everything, or what one of [`NAMES`] begins.
+pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let is_asked = |known: &str| {
+        name == "walls"
+            || name.strip_prefix(known).is_some_and(|r| r.is_empty() || r.starts_with('.'))
+    };
+    if is_asked("reap_50_stopped") {
+        rows.extend(reap::run()?);
+    }
+    if is_asked("neighbour_p99_ratio") {
+        let only = name.strip_prefix("neighbour_p99_ratio.");
+        rows.extend(neighbour::run(only)?);
+    }
+    if rows.is_empty() {
+        return Err(format!("walls has no `{name}`; there are {}", NAMES.join(", ")).into());
+    }
+    Ok(rows)
+}
