@@ -41,6 +41,8 @@ fn bench(name: &str) -> Result<Vec<Row>> {
         "rss_per_idle_process_plugin" => memory::run(),
         "storage_vs_sqlite" => storage::run(),
         "mcp_overhead" => mcp::run(),
+        // `walls --steps`.
+        "steps" => walls::steps(),
         // One run gives both.
         "egress" | "egress_throughput" | "egress_connect_latency" => egress::run(),
         name if name == "walls" || walls::NAMES.iter().any(|n| name.starts_with(n)) => {
@@ -69,7 +71,13 @@ fn main() -> ExitCode {
         return sdk::run();
     }
     let json = args.iter().any(|a| a == "--json");
-    let names: Vec<&str> = args.iter().map(String::as_str).filter(|a| *a != "--json").collect();
+    let names: Vec<&str> =
+        args.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
+    let steps = ["steps"];
+    let names = match names.as_slice() {
+        ["walls"] if args.iter().any(|a| a == "--steps") => steps.to_vec(),
+        _ => names,
+    };
     let names = match names.as_slice() {
         [] | ["all"] => NAMES.to_vec(),
         some => some.to_vec(),

@@ -52,6 +52,9 @@ struct BenchArgs {
     /// An array of {name, value, unit, baseline, ratio} instead of a table
     #[arg(long)]
     json: bool,
+    /// With `walls`: how long each step of a launch takes
+    #[arg(long)]
+    steps: bool,
 }
 
 fn bench(args: &BenchArgs) -> Result {
@@ -62,6 +65,9 @@ fn bench(args: &BenchArgs) -> Result {
     run.args(&args.names);
     if args.json {
         run.arg("--json");
+    }
+    if args.steps {
+        run.arg("--steps");
     }
     step::run(&mut run)
 }

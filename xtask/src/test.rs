@@ -2,7 +2,7 @@
 
 use crate::{
     Result, escape, step,
-    tools::{self, BWRAP, CC, NEXTEST, NODE, NPM, PYTHON},
+    tools::{self, BWRAP, CC, JAVAC, NEXTEST, NODE, NPM, PYTHON},
 };
 
 #[derive(clap::Args)]
@@ -13,7 +13,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    tools::ensure(&[CC, PYTHON, NODE, NPM, BWRAP, NEXTEST])?;
+    tools::ensure(&[CC, PYTHON, NODE, NPM, JAVAC, BWRAP, NEXTEST])?;
     escape::build_attacker()?;
     let is_whole = args.filter.is_none();
     // The same packages and features every time, so that nothing is built twice.

@@ -40,6 +40,12 @@ pub(crate) const NPM: Tool = Tool {
     source: Source::Apt("npm"),
     needed_for: "the TypeScript compiler, and servers from the npm registry",
 };
+/// With the runtime that its plugins run on.
+pub(crate) const JAVAC: Tool = Tool {
+    program: "javac",
+    source: Source::Apt("default-jdk-headless"),
+    needed_for: "plugins in Java",
+};
 pub(crate) const BWRAP: Tool = Tool {
     program: "bwrap",
     source: Source::Apt("bubblewrap"),

@@ -4,11 +4,17 @@
 mod bombs;
 mod neighbour;
 mod reap;
+mod steps;
 
 use crate::{plugin::Result, report::Row};
 
 /// What is measured, each by its name; `neighbour_p99_ratio.BOMB` measures one bomb.
 pub(crate) const NAMES: &[&str] = &["neighbour_p99_ratio", "reap_50_stopped"];
+
+/// How long each step of a launch takes.
+pub(crate) fn steps() -> Result<Vec<Row>> {
+    steps::run()
+}
 
 /// Measures everything, or what one of [`NAMES`] begins.
 pub(crate) fn run(name: &str) -> Result<Vec<Row>> {

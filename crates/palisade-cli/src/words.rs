@@ -68,6 +68,7 @@ pub(crate) fn guarantee(guarantee: Guarantee) -> &'static str {
         Guarantee::DiesWithHost => "does not outlive Palisade",
         Guarantee::OwnKernel => "runs on a kernel of its own",
         Guarantee::EngineWalled => "its engine stands behind walls too",
+        Guarantee::NoJit => "cannot turn what it writes into code",
         _ => "",
     }
 }

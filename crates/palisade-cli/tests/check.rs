@@ -51,12 +51,12 @@ fn what_cannot_start_here_is_status_4_and_says_why() {
         "",
     );
     place.plugin("kernel", &manifest("kernel", "guarantees: [own-kernel]"), "");
-    let network = "capabilities: { required: [{ capability: 'net.http:example.org:443', reason: Looks things up. }] }";
-    place.plugin("network", &manifest("network", network), "");
+    let gpu = "capabilities: { required: [{ capability: 'gpu:0', reason: Draws. }] }";
+    place.plugin("gpu", &manifest("gpu", gpu), "");
     for (plugin, says) in [
         ("wasm", "needs backend wasm"),
         ("kernel", "own-kernel is demanded"),
-        ("network", "cannot enforce net.http"),
+        ("gpu", "cannot enforce gpu"),
     ] {
         let (status, out, _) = place.run(&["check", &format!("plugins/{plugin}")]);
         assert_eq!(status, 4, "{plugin}: {out}");

@@ -195,7 +195,12 @@ async fn the_client_reaches_its_registry_and_nothing_else() {
     let watch = Arc::clone(&bench.seen) as Arc<dyn Watch>;
     let package = bench.package(&NPX);
     let refused = resolve::resolve(&package, &strict, &bench.options, Arc::clone(&watch)).await;
-    assert!(matches!(refused, Err(CommandError::Install { .. })), "{refused:?}");
+    match refused {
+        Err(CommandError::Install { hint, .. }) => {
+            assert!(hint.contains(&elsewhere.address.to_string()), "{hint}");
+        }
+        other => panic!("{other:?}"),
+    }
     assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
     assert!(bench.seen.refused.lock().unwrap().contains(&elsewhere.address.to_string()));
     assert_eq!(bench.kept(), 0);

@@ -48,11 +48,13 @@ pub enum Guarantee {
     OwnKernel,
     /// The engine that runs the plugin's code stands inside a wall of its own.
     EngineWalled,
+    /// Memory that was written never becomes code: what runs is what was on disk.
+    NoJit,
 }
 
 impl Guarantee {
     /// Every guarantee, in the order in which reports list them.
-    pub const ALL: [Guarantee; 13] = [
+    pub const ALL: [Guarantee; 14] = [
         Self::FsIsolated,
         Self::NetIsolated,
         Self::IpcIsolated,
@@ -66,6 +68,7 @@ impl Guarantee {
         Self::DiesWithHost,
         Self::OwnKernel,
         Self::EngineWalled,
+        Self::NoJit,
     ];
 
     /// The name used in manifests, reports and options.
@@ -85,6 +88,7 @@ impl Guarantee {
             Self::DiesWithHost => "dies-with-host",
             Self::OwnKernel => "own-kernel",
             Self::EngineWalled => "engine-walled",
+            Self::NoJit => "no-jit",
         }
     }
 

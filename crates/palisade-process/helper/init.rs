@@ -4,7 +4,8 @@
 // It runs only this code, holds no handle but its lifelines, and cannot be traced (undumpable) or
 // signalled from inside (it is the pid namespace's init).
 
-use crate::plan::{command, handle, report, step, switch, word};
+use crate::laps;
+use crate::plan::{command, handle, lap, report, step, switch, word};
 use crate::police::Police;
 use crate::program;
 use crate::spawner::{Failure, Launch, failed};
@@ -53,6 +54,7 @@ pub fn run(launch: &Launch<'_>) -> ! {
             sys::exit(74)
         }
     };
+    laps::lap(lap::RULESET);
     if launch.config[word::SWITCHES] & switch::ONLY_WALLS != 0 {
         send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
         sys::exit(0);
@@ -68,6 +70,9 @@ pub fn run(launch: &Launch<'_>) -> ! {
     let mask: u64 = 1 << 16;
     sys!(nr::RT_SIGPROCMASK, 0, &raw const mask, 0, 8);
     let signals = sys!(nr::SIGNALFD4, sys::EVERY, &raw const mask, 8, 0o2000000) as Fd;
+    if launch.held {
+        hold(launch);
+    }
     let child = match program::start(&mut prepared) {
         Ok(pid) => pid,
         Err(failure) => {
@@ -75,6 +80,8 @@ pub fn run(launch: &Launch<'_>) -> ! {
             sys::exit(74)
         }
     };
+    laps::lap(lap::EXEC);
+    laps::tell(status);
     send_report(status, report::RUNNING, child as i32, sys::now_ns() - launch.started);
     let listener = prepared.take_listener(status);
     for fd in [handle::STDIN, handle::STDOUT, handle::STDERR, handle::LANE] {
@@ -84,6 +91,29 @@ pub fn run(launch: &Launch<'_>) -> ! {
     // What is left to do needs no right beyond signalling one's own children.
     program::drop_capabilities();
     watch(launch, signals, listener, child)
+}
+
+/// Waits behind finished walls until the host wants the program. Nothing else runs in here meanwhile.
+fn hold(launch: &Launch<'_>) {
+    let status = launch.handles[handle::STATUS];
+    send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
+    let mut fds = [
+        PollFd { fd: status, events: sys::POLLIN, revents: 0 },
+        PollFd { fd: launch.lifeline, events: sys::POLLIN, revents: 0 },
+    ];
+    loop {
+        sys::poll(&mut fds, -1);
+        if fds[1].revents != 0 {
+            end(launch, 77);
+        }
+        if fds[0].revents != 0 {
+            match receive_command(status) {
+                Some((command::START, _)) => return,
+                // The host closed its end, or wants these walls no longer.
+                _ => end(launch, 77),
+            }
+        }
+    }
 }
 
 fn watch(launch: &Launch<'_>, signals: Fd, listener: Fd, child: isize) -> ! {

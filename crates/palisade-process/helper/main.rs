@@ -15,7 +15,9 @@ mod plan;
 #[allow(dead_code)]
 mod sys;
 
+mod idmap;
 mod init;
+mod laps;
 mod network;
 mod observe;
 mod police;

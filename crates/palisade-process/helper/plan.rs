@@ -17,6 +17,15 @@ pub const MAX_STRINGS: usize = 512;
 /// First word of every message, against crossed wires: "PALI".
 pub const MAGIC: u32 = 0x5041_4c49;
 
+/// What is asked of the spawner.
+pub mod request {
+    /// Launch the plan that follows.
+    pub const LAUNCH: u32 = 1;
+    /// Build its walls, report [`super::report::WALLS_UP`], and start the program at
+    /// [`super::command::START`].
+    pub const HELD: u32 = 2;
+}
+
 // Records.
 /// Numbers that every launch has; body: the words of [`word`].
 pub const TAG_CONFIG: u16 = 1;
@@ -102,6 +111,8 @@ pub mod switch {
     pub const OBSERVE: u64 = 128;
     /// Memory that was written never becomes executable (PR_SET_MDWE).
     pub const NO_JIT: u64 = 256;
+    /// Report how long each step took ([`super::report::LAP`]).
+    pub const TIMED: u64 = 512;
 }
 
 /// What the sockets of the way out are for.
@@ -151,7 +162,7 @@ pub mod handle {
 
 /// Messages from pid 1 to the host: three words (kind, a, b) of u32, i32, u64.
 pub mod report {
-    /// The walls stand; sent only where [`super::switch::ONLY_WALLS`] is set. b: nanoseconds since the start.
+    /// The walls stand; sent only by a trial or where they are held. b: nanoseconds since the start.
     pub const WALLS_UP: u32 = 1;
     /// The program runs. a: its pid inside. b: nanoseconds from the start of set-up.
     pub const RUNNING: u32 = 2;
@@ -175,6 +186,58 @@ pub mod report {
     pub const PROGRAM: u64 = 1 << 32;
     /// The filter could not be given a listener: the kernel itself kills, and does not say for what.
     pub const UNWATCHED: u32 = 10;
+    /// How long a step of the launch took; sent only where [`super::switch::TIMED`] is set, before
+    /// [`RUNNING`]. a: which, see [`super::lap`]; b: nanoseconds. With a = -1, b is when the spawner took up
+    /// the request (CLOCK_MONOTONIC, nanoseconds).
+    pub const LAP: u32 = 11;
+}
+
+/// The steps that are timed, in the order in which they are done.
+pub mod lap {
+    /// The spawner: bind sources as detached mounts, with their id maps.
+    pub const SOURCES: usize = 0;
+    /// clone3 with all namespaces, until the first instruction of pid 1.
+    pub const CLONE: usize = 1;
+    /// Pid 1 waits until the spawner has written its id maps.
+    pub const GO: usize = 2;
+    /// Entering the groups of version 1.
+    pub const GROUPS: usize = 3;
+    /// User and group, session, name.
+    pub const IDS: usize = 4;
+    /// Mounts made private.
+    pub const PRIVATE: usize = 5;
+    /// A tmpfs as the new root.
+    pub const ROOT: usize = 6;
+    /// Its folders, links and small files.
+    pub const NODES: usize = 7;
+    /// The tmpfs inside.
+    pub const TMPFS: usize = 8;
+    /// Attaching the bind sources.
+    pub const BINDS: usize = 9;
+    /// Host name and namespaced sysctls.
+    pub const SYSCTLS: usize = 10;
+    /// /proc.
+    pub const PROC: usize = 11;
+    /// pivot_root, and taking the old root away.
+    pub const PIVOT: usize = 12;
+    /// The way out, the keyring.
+    pub const REST: usize = 13;
+    /// The Landlock ruleset.
+    pub const RULESET: usize = 14;
+    /// The program's process: cgroup namespace, signals, vfork.
+    pub const FORK: usize = 15;
+    /// Its handles and resource limits.
+    pub const LIMITS: usize = 16;
+    /// Its capabilities, given up.
+    pub const CAPABILITIES: usize = 17;
+    /// Landlock and no_new_privs, applied.
+    pub const LANDLOCK: usize = 18;
+    /// The filter, loaded.
+    pub const FILTER: usize = 19;
+    /// exec, until pid 1 goes on.
+    pub const EXEC: usize = 20;
+    /// How many there are.
+    pub const COUNT: usize = 21;
 }
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.
@@ -189,6 +252,8 @@ pub mod command {
     pub const MEMORY_LIMIT: u32 = 5;
     /// End everything now.
     pub const END: u32 = 6;
+    /// Start the program; only where the walls are held ([`super::request::HELD`]).
+    pub const START: u32 = 7;
 }
 
 /// Steps that can fail, in the order in which they are done. The host turns them into words.

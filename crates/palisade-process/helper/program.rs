@@ -3,8 +3,9 @@
 // The order matters: the filter comes last, because it forbids what the other steps use; Landlock needs
 // no_new_privs; limits come before the drop of capabilities that could raise them.
 
+use crate::laps;
 use crate::observe;
-use crate::plan::{self, Body, Records, handle, step, switch, word};
+use crate::plan::{self, Body, Records, handle, lap, step, switch, word};
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, new, nr, pr, sys};
 use crate::violation::{self, Handover};
@@ -228,6 +229,7 @@ fn transform(prepared: &Prepared<'_>) -> Failure {
 
 fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     let launch = prepared.launch;
+    laps::lap(lap::FORK);
     sys!(nr::SETSID);
     let none: u64 = 0;
     sys!(nr::RT_SIGPROCMASK, 2, &raw const none, 0, 8);
@@ -238,9 +240,11 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     // Before the limits: parking needs numbers above most limits on open files.
     handles(launch, prepared.ruleset, prepared.listener_to())?;
     limits(launch)?;
+    laps::lap(lap::LIMITS);
     if !drop_capabilities() {
         return Err(failed(step::CAPS, 0, sys::EPERM));
     }
+    laps::lap(lap::CAPABILITIES);
     let locked = sys::prctl(pr::SET_NO_NEW_PRIVS, 1, 0, 0);
     if locked < 0 {
         return Err(failed(step::NO_NEW_PRIVS, 0, locked));
@@ -262,9 +266,11 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
             return Err(failed(step::NO_JIT, 0, refused));
         }
     }
+    laps::lap(lap::LANDLOCK);
     if !prepared.seccomp.is_empty() {
         load_filter(prepared.seccomp, observe::is_wanted(launch))?;
     }
+    laps::lap(lap::FILTER);
     Ok(())
 }
 

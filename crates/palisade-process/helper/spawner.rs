@@ -4,7 +4,9 @@
 // the host. Mount sources are opened here when the launcher is privileged, because pid 1 will be a user
 // that may not even walk to them; otherwise pid 1 opens them itself.
 
-use crate::plan::{self, Body, Records, handle, step, switch, word};
+use crate::idmap;
+use crate::laps;
+use crate::plan::{self, Body, Records, handle, lap, request, step, switch, word};
 use crate::support::Text;
 use crate::sys::{self, Fd, MAX_HANDLES, new, nr, pr, sys};
 use crate::walls;
@@ -12,7 +14,6 @@ use crate::walls;
 const CONTROL: Fd = 0;
 /// Header of a request and of an answer: magic, kind or result, id.
 const HEADER: usize = 16;
-const LAUNCH: u32 = 1;
 
 // Hash of the helper's sources, set by the build script: both sides must be of one build.
 const ABI: &[u8] = env!("PALISADE_HELPER_ABI").as_bytes();
@@ -21,6 +22,8 @@ const ABI: &[u8] = env!("PALISADE_HELPER_ABI").as_bytes();
 pub struct Launch<'a> {
     pub plan: &'a [u8],
     pub config: [u64; word::COUNT],
+    /// The program is started only when the host says so.
+    pub held: bool,
     pub handles: [Fd; MAX_HANDLES],
     /// How many of them there are.
     pub handle_count: usize,
@@ -123,13 +126,14 @@ fn handle_request(
 ) -> (u64, Result<(isize, Fd), Failure>) {
     let mut header = Body(message);
     let (magic, kind, id) = (header.u32(), header.u32(), header.u64());
-    let (Some(plan::MAGIC), Some(LAUNCH), Some(id)) = (magic, kind, id) else {
+    let (Some(plan::MAGIC), Some(kind @ (request::LAUNCH | request::HELD)), Some(id)) = (magic, kind, id)
+    else {
         return (0, Err(failed(step::PLAN, 0, sys::EPROTO)));
     };
     if count < handle::COUNT {
         return (id, Err(failed(step::HANDLES, 0, sys::EPROTO)));
     }
-    (id, launch(header.0, handles, count, lifeline))
+    (id, launch(header.0, kind == request::HELD, handles, count, lifeline))
 }
 
 fn read_config(plan: &[u8]) -> Result<[u64; word::COUNT], Failure> {
@@ -153,16 +157,19 @@ fn read_config(plan: &[u8]) -> Result<[u64; word::COUNT], Failure> {
 
 fn launch(
     plan: &[u8],
+    held: bool,
     handles: [Fd; MAX_HANDLES],
     count: usize,
     lifeline: [Fd; 2],
 ) -> Result<(isize, Fd), Failure> {
     let started = sys::now_ns();
     let config = read_config(plan)?;
+    laps::begin(&config, started);
     let switches = config[word::SWITCHES];
     let mut launch = Launch {
         plan,
         config,
+        held,
         handles,
         handle_count: count,
         binds: [-1; plan::MAX_BINDS],
@@ -182,6 +189,7 @@ fn launch(
         return Err(failed(step::CLONE, 0, sys::EAGAIN));
     }
     launch.go = go[0];
+    laps::lap(lap::SOURCES);
     let mut pidfd: Fd = -1;
     let mut args = sys::CloneArgs {
         flags: config[word::CLONE_FLAGS] | sys::CLONE_PIDFD,
@@ -199,6 +207,7 @@ fn launch(
         sys::close(CONTROL);
         sys::close(go[1]);
         sys::close(lifeline[1]);
+        sys!(new::CLOSE_RANGE, idmap::FIRST, u32::MAX as usize, 0);
         walls::pid_one(launch)
     }
     close_binds(&launch);

@@ -42,6 +42,8 @@ pub mod nr {
     pub const KEYCTL: usize = 250;
     pub const OPENAT: usize = 257;
     pub const MKDIRAT: usize = 258;
+    pub const MKNODAT: usize = 259;
+    pub const FCNTL: usize = 72;
     pub const SYMLINKAT: usize = 266;
     pub const FCHMOD: usize = 91;
     pub const FSTAT: usize = 5;
@@ -94,6 +96,8 @@ pub mod nr {
     pub const KEYCTL: usize = 219;
     pub const OPENAT: usize = 56;
     pub const MKDIRAT: usize = 34;
+    pub const MKNODAT: usize = 33;
+    pub const FCNTL: usize = 25;
     pub const SYMLINKAT: usize = 36;
     pub const FCHMOD: usize = 52;
     pub const FSTAT: usize = 80;

@@ -5,9 +5,11 @@
 // with symbolic links refused, because a granted tree below it may be under an attacker's hands while
 // we build.
 
+use crate::idmap;
 use crate::init;
+use crate::laps;
 use crate::network;
-use crate::plan::{self, Body, Records, bind, handle, step, switch, word};
+use crate::plan::{self, Body, Records, bind, handle, lap, step, switch, word};
 use crate::spawner::{self, Failure, Launch, failed};
 use crate::support::Text;
 use crate::sys::{self, Fd, attr, new, nr, pr, resolve, sys};
@@ -26,6 +28,7 @@ fn check(step: u32, index: u32, result: isize) -> Result<isize, Failure> {
 
 /// The body of pid 1, from the first instruction after the clone. Never returns.
 pub fn pid_one(mut launch: Launch<'_>) -> ! {
+    laps::lap(lap::CLONE);
     spawner::set_signal(17, 0);
     spawner::set_signal(13, 0);
     let mut go = [0u8; 1];
@@ -33,6 +36,7 @@ pub fn pid_one(mut launch: Launch<'_>) -> ! {
         sys::exit(73);
     }
     sys::close(launch.go);
+    laps::lap(lap::GO);
     match join_groups(&launch).and_then(|()| build(&mut launch)) {
         Ok(()) => init::run(&launch),
         Err(failure) => {
@@ -58,6 +62,7 @@ fn join_groups(launch: &Launch<'_>) -> Result<(), Failure> {
 }
 
 fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
+    laps::lap(lap::GROUPS);
     let switches = launch.config[word::SWITCHES];
     if switches & switch::SET_IDS != 0 || launch.config[word::CLONE_FLAGS] & sys::CLONE_NEWUSER != 0 {
         set_ids(&launch.config)?;
@@ -68,15 +73,18 @@ fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
     sys::prctl(pr::SET_NAME, c"palisade-init".as_ptr() as usize, 0, 0);
     sys!(nr::SETSID);
     sys!(nr::UMASK, 0o022);
+    laps::lap(lap::IDS);
     if switches & switch::NEW_ROOT != 0 {
         check(
             step::PRIVATE,
             0,
             sys!(nr::MOUNT, 0, c"/".as_ptr(), 0, MS_PRIVATE_RECURSIVE, 0),
         )?;
+        laps::lap(lap::PRIVATE);
         // Before the new root is put anywhere: it would hide sources that lie below that place.
         if switches & switch::PRIVILEGED == 0 {
             open_binds(launch)?;
+            laps::lap(lap::SOURCES);
         }
         new_root(launch)?;
     } else {
@@ -91,6 +99,7 @@ fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
         return Err(failed(step::KEYRING, 0, joined));
     }
     sys::prctl(pr::SET_DUMPABLE, 0, 0, 0);
+    laps::lap(lap::REST);
     Ok(())
 }
 
@@ -113,7 +122,7 @@ fn set_ids(config: &[u64; word::COUNT]) -> Result<(), Failure> {
 /// spawner where it is privileged, else by pid 1.
 pub fn open_binds(launch: &mut Launch<'_>) -> Result<(), Failure> {
     let mut idmaps = [(0u32, 0u32, 0u32, 0u32); plan::MAX_IDMAPS];
-    let mut idmap_fds: [Fd; plan::MAX_IDMAPS] = [-1; plan::MAX_IDMAPS];
+    let mut idmap_fds = [(-1, false); plan::MAX_IDMAPS];
     let (mut maps, mut count) = (0, 0);
     let mut records = Records::new(launch.plan);
     let result = loop {
@@ -139,8 +148,10 @@ pub fn open_binds(launch: &mut Launch<'_>) -> Result<(), Failure> {
             count += 1;
         }
     };
-    for fd in idmap_fds {
-        sys::close(fd);
+    for (fd, owned) in idmap_fds {
+        if owned {
+            sys::close(fd);
+        }
     }
     result
 }
@@ -173,7 +184,7 @@ fn open_bind(
     body: Body<'_>,
     index: u32,
     idmaps: &[(u32, u32, u32, u32)],
-    idmap_fds: &mut [Fd; plan::MAX_IDMAPS],
+    idmap_fds: &mut [(Fd, bool); plan::MAX_IDMAPS],
 ) -> Result<Fd, Failure> {
     let bind = parse_bind(body, index)?;
     // The host resolved every link before it checked the path; a link here now is somebody's swap.
@@ -198,7 +209,7 @@ fn clone_checked(
     bind: &Bind<'_>,
     index: u32,
     idmaps: &[(u32, u32, u32, u32)],
-    idmap_fds: &mut [Fd; plan::MAX_IDMAPS],
+    idmap_fds: &mut [(Fd, bool); plan::MAX_IDMAPS],
 ) -> Result<Fd, Failure> {
     if bind.inode != 0 && sys::identity(source) != Some((bind.device, bind.inode)) {
         return Err(failed(step::BIND_CHANGED, index, sys::ESTALE));
@@ -217,11 +228,12 @@ fn clone_checked(
     let map = (bind.flags >> bind::IDMAP_SHIFT) as usize;
     let mut done = 0;
     if map != 0 {
-        let (Some(ids), Some(slot)) = (idmaps.get(map - 1), idmap_fds.get_mut(map - 1)) else {
+        let (Some(ids), Some((slot, owned))) = (idmaps.get(map - 1), idmap_fds.get_mut(map - 1)) else {
             return Err(failed(step::PLAN, index, sys::EINVAL));
         };
         if *slot < 0 {
-            *slot = check(step::IDMAP, index, user_namespace(ids))? as Fd;
+            (*slot, *owned) =
+                idmap::namespace(ids).map_err(|errno| failed(step::IDMAP, index, errno))?;
         }
         // Without AT_RECURSIVE: a mount below on a file system without id maps would fail the whole.
         done = sys::mount_setattr(
@@ -246,46 +258,6 @@ fn clone_checked(
         }
     }
     Ok(tree)
-}
-
-/// A user namespace that exists only to carry an id map: who owns a file on disk appears as the plugin
-/// (mount_setattr(2), "ID mappings"). Its process waits until the map is written and then ends.
-fn user_namespace(ids: &(u32, u32, u32, u32)) -> isize {
-    let mut pipe: [Fd; 2] = [-1; 2];
-    let made = sys!(nr::PIPE2, pipe.as_mut_ptr(), sys::O_CLOEXEC);
-    if made < 0 {
-        return made;
-    }
-    let args = sys::CloneArgs {
-        flags: sys::CLONE_NEWUSER,
-        exit_signal: sys::SIGCHLD,
-        ..Default::default()
-    };
-    let pid = sys::clone3(&args);
-    if pid == 0 {
-        sys::close(pipe[1]);
-        sys::read(pipe[0], &mut [0u8; 1]);
-        sys::exit(0);
-    }
-    sys::close(pipe[0]);
-    let mut result = pid;
-    if pid > 0 {
-        let (disk_uid, plugin_uid, disk_gid, plugin_gid) = *ids;
-        for (file, from, to) in
-            [(&b"uid_map"[..], disk_uid, plugin_uid), (&b"gid_map"[..], disk_gid, plugin_gid)]
-        {
-            let mut text = Text::<48>::new();
-            text.push_number(u64::from(from)).push(b" ").push_number(u64::from(to)).push(b" 1");
-            result = result.min(spawner::write_proc(pid as u64, file, text.bytes()));
-        }
-        if result >= 0 {
-            let mut path = Text::<64>::new();
-            path.push(b"/proc/").push_number(pid as u64).push(b"/ns/user");
-            result = sys::openat(sys::AT_FDCWD, path.with_nul(), sys::O_RDONLY, 0);
-        }
-    }
-    sys::close(pipe[1]);
-    result
 }
 
 fn filesystem(name: &core::ffi::CStr, options: &[(&core::ffi::CStr, &[u8])], attributes: u64) -> isize {
@@ -372,6 +344,7 @@ fn new_root(launch: &Launch<'_>) -> Result<(), Failure> {
         }
     }
     check(step::ROOT, 1, placed)?;
+    laps::lap(lap::ROOT);
     populate(launch, root)?;
     pivot(root)?;
     let sealed = sys::mount_setattr(
@@ -384,6 +357,7 @@ fn new_root(launch: &Launch<'_>) -> Result<(), Failure> {
     );
     check(step::ROOT_RO, 0, sealed)?;
     sys::close(root);
+    laps::lap(lap::PIVOT);
     Ok(())
 }
 
@@ -416,6 +390,14 @@ fn populate(launch: &Launch<'_>, root: Fd) -> Result<(), Failure> {
             }
             plan::TAG_FILE => {
                 let (mode, path) = (body.u32().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
+                if body.0.is_empty() {
+                    // The place of a bind: one call instead of three.
+                    const REGULAR: u32 = 0o100000;
+                    let made = sys!(nr::MKNODAT, root, relative(path).as_ptr(), REGULAR | mode, 0);
+                    check(step::MAKE, index, made)?;
+                    laps::lap(lap::NODES);
+                    continue;
+                }
                 let flags = sys::O_WRONLY | sys::O_CREAT | sys::O_EXCL;
                 let fd = check(step::MAKE, index, sys::openat(root, relative(path), flags, mode as usize))?;
                 let written = sys::write(fd as Fd, body.0);
@@ -454,8 +436,16 @@ fn populate(launch: &Launch<'_>, root: Fd) -> Result<(), Failure> {
             }
             _ => {}
         }
+        laps::lap(match tag {
+            plan::TAG_TMPFS => lap::TMPFS,
+            plan::TAG_BIND => lap::BINDS,
+            plan::TAG_SYSCTL | plan::TAG_HOSTNAME => lap::SYSCTLS,
+            _ => lap::NODES,
+        });
     }
-    proc_mount(root)
+    proc_mount(root)?;
+    laps::lap(lap::PROC);
+    Ok(())
 }
 
 /// A fresh /proc that shows only the plugin's own processes and nothing of the kernel (`subset=pid`).

@@ -10,6 +10,12 @@ use crate::{cgroup::Hierarchy, layout, probe::Machine};
 /// two samples on the machines that this was measured on, doubled. `cargo xtask escape` attacks it.
 pub const POLICED_MEMORY_OVERSHOOT: u64 = 256 << 20;
 
+/// Whether written memory is kept from becoming code: only where that is demanded, because runtimes that
+/// compile as they run cannot do without it.
+pub(crate) fn is_no_jit(spec: &LaunchSpec) -> bool {
+    spec.demand.level(Guarantee::NoJit) > Level::None
+}
+
 /// What a launch would be guaranteed; without a spec, one that weakens nothing.
 pub(crate) fn assess(
     spec: Option<&LaunchSpec>,
@@ -44,7 +50,12 @@ pub(crate) fn assess(
         a.hold(G::PeersIsolated, Kernel, "a pid namespace with its own /proc");
         a.hold(G::DiesWithHost, Kernel, "a pid namespace whose init ends with the host's socket");
     } else {
-        a.weaken(G::FsIsolated, Not, "Landlock alone does not cover stat, chmod, utimes and chdir");
+        let not_covered = if machine.landlock >= 3 {
+            "Landlock alone does not cover stat, chmod, utimes and chdir"
+        } else {
+            "Landlock alone does not cover stat, chmod, utimes and chdir, and this one not truncate either"
+        };
+        a.weaken(G::FsIsolated, Not, not_covered);
         a.hold(G::NetIsolated, Kernel, "the filter lets no socket be made");
         a.hold(
             G::IpcIsolated,
@@ -57,14 +68,31 @@ pub(crate) fn assess(
                 Not,
                 "Landlock keeps signals in, but process numbers of others are visible",
             );
+            a.hold(
+                G::DiesWithHost,
+                Policed,
+                "pid 1 reaps and kills orphans; a pid namespace would leave that to the kernel",
+            );
         } else {
             a.weaken(G::PeersIsolated, Not, "this Landlock cannot keep signals in");
+            a.weaken(
+                G::DiesWithHost,
+                Not,
+                "this Landlock cannot keep signals in, so the plugin can end its own pid 1, and what it started lives on",
+            );
         }
-        a.hold(
-            G::DiesWithHost,
-            Policed,
-            "pid 1 reaps and kills orphans; a pid namespace would leave that to the kernel",
+    }
+    if !namespaces {
+        a.weaken(
+            G::NoJit,
+            Not,
+            "without mounts, files that the plugin writes can be mapped as code",
         );
+    } else if !machine.mdwe {
+        a.weaken(G::NoJit, Not, "this kernel has no PR_SET_MDWE (Linux 6.3 and later have)");
+    } else if spec.is_none_or(is_no_jit) {
+        let how = "PR_SET_MDWE, no memory files, and no code from folders that can be written";
+        a.hold(G::NoJit, Kernel, how);
     }
     a.hold(G::SyscallsFiltered, Kernel, "seccomp, by allow-list");
     if machine.privileged {
@@ -118,4 +146,19 @@ pub(crate) fn assess(
         "the data folder is measured every 0.25 s; /tmp is capped by the kernel",
     );
     a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_kernel_promises_no_written_memory_without_code() {
+        let machine = Machine { mdwe: false, ..Machine::look() };
+        let old = assess(None, &machine, true, None);
+        assert_eq!(old.guarantees.level(Guarantee::NoJit), Level::None);
+        let machine = Machine { mdwe: true, ..machine };
+        let new = assess(None, &machine, true, None);
+        assert_eq!(new.guarantees.level(Guarantee::NoJit), Level::Kernel);
+    }
 }

@@ -1,33 +1,24 @@
 //! The two backends: `process` with namespaces, `landlock` without.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{os::fd::AsFd, sync::Arc};
 
 use palisade_sandbox::{
-    Artifact, Assessment, Backend, BoxFuture, Facts, HostCalls, Instance, LaunchSpec, OutputStream,
-    Prepared, SandboxError, Unavailable, WayOut, Wire, stream,
+    Artifact, Assessment, Backend, BoxFuture, Facts, LaunchSpec, Prepared, SandboxError,
+    Unavailable,
 };
-use rustix::fs::{Mode, OFlags, open};
 use tokio::sync::OnceCell;
 
 use crate::{
+    ahead::Ahead,
     assess::assess,
-    cgroup::{self, Group},
-    ends::{Ends, dev_null},
-    instance::{self, ProcessInstance, Shared},
-    layout::{self, Inputs},
-    observe::{self, Observing},
-    output,
+    cgroup,
+    ends::dev_null,
+    launch::PreparedProcess,
     plan::{Plan, PlanBuilder},
     probe::Machine,
-    runtime::{self, Needs},
+    runtime,
     spawner::Spawner,
     status::{Report, Status},
-    watched::watched,
-    way_out,
 };
 
 /// Choices of the operator that every launch shares.
@@ -38,6 +29,11 @@ pub struct Options {
     pub first_uid: u32,
     /// Whether cgroups may be used. Off: limits are policed even where the kernel could hold them.
     pub cgroups: bool,
+    /// How many walls stand ready for each prepared program after its first launch, never used, for launches
+    /// of the same shape (rights, paths, limits, environment, wire). Each is used once, and thrown away after
+    /// 60 seconds or when it does not fit a launch. Each costs a process of about 100 KiB, its namespaces and
+    /// its cgroups. 0, the default: none. Only backend `process` has them.
+    pub spares: usize,
     /// A layer to leave out, to see whether the next one holds.
     #[cfg(feature = "ablation")]
     pub without: Option<Layer>,
@@ -81,6 +77,7 @@ impl Default for Options {
         Self {
             first_uid: 0x7000_0000,
             cgroups: true,
+            spares: 0,
             #[cfg(feature = "ablation")]
             without: None,
         }
@@ -88,10 +85,12 @@ impl Default for Options {
 }
 
 /// What both backends share: the machine's facts and the spawner.
-struct Core {
+pub(crate) struct Core {
     name: &'static str,
-    options: Options,
-    namespaces: bool,
+    pub(crate) options: Options,
+    pub(crate) namespaces: bool,
+    /// Groups that were made ahead.
+    pub(crate) groups: Ahead,
     machine: OnceCell<Machine>,
     facts: OnceCell<Arc<Facts>>,
     spawner: tokio::sync::Mutex<Option<Arc<Spawner>>>,
@@ -144,11 +143,8 @@ macro_rules! delegate {
                         .map_err(|e| {
                             SandboxError::Helper(format!("could not be prepared: {e}"))
                         })??;
-                    let prepared = PreparedProcess {
-                        core: Arc::clone(&self.0),
-                        artifact: artifact.clone(),
-                        needs,
-                    };
+                    let core = Arc::clone(&self.0);
+                    let prepared = PreparedProcess::new(core, artifact.clone(), needs);
                     Ok(Arc::new(prepared) as Arc<dyn Prepared>)
                 })
             }
@@ -164,13 +160,14 @@ impl Core {
             name,
             options,
             namespaces,
+            groups: Ahead::default(),
             machine: OnceCell::new(),
             facts: OnceCell::new(),
             spawner: tokio::sync::Mutex::new(None),
         }
     }
 
-    async fn spawner(&self) -> Result<Arc<Spawner>, SandboxError> {
+    pub(crate) async fn spawner(&self) -> Result<Arc<Spawner>, SandboxError> {
         let mut slot = self.spawner.lock().await;
         if let Some(spawner) = slot.as_ref() {
             return Ok(Arc::clone(spawner));
@@ -181,11 +178,11 @@ impl Core {
     }
 
     /// Forgets a spawner that does not answer; the next launch starts another.
-    async fn forget_spawner(&self) {
+    pub(crate) async fn forget_spawner(&self) {
         *self.spawner.lock().await = None;
     }
 
-    async fn machine(&self) -> &Machine {
+    pub(crate) async fn machine(&self) -> &Machine {
         self.machine
             .get_or_init(|| async {
                 let with_cgroups = self.options.cgroups;
@@ -214,7 +211,7 @@ impl Core {
         let (status, theirs) = Status::pair()?;
         let null = dev_null()?;
         let ends = [theirs.as_fd(), null.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
-        let started = spawner.launch(&plan, &ends).await?;
+        let started = spawner.launch(&plan, false, &ends).await?;
         drop(theirs);
         let report =
             tokio::time::timeout(std::time::Duration::from_secs(5), status.next())
@@ -256,12 +253,12 @@ impl Core {
         )
     }
 
-    fn cgroups(&self) -> Option<Arc<cgroup::Cgroups>> {
+    pub(crate) fn cgroups(&self) -> Option<Arc<cgroup::Cgroups>> {
         self.options.cgroups.then(cgroup::of_this_process)
     }
 
     /// What a launch would be guaranteed; without a spec, one that weakens nothing.
-    fn assess(&self, spec: Option<&LaunchSpec>, machine: &Machine) -> Assessment {
+    pub(crate) fn assess(&self, spec: Option<&LaunchSpec>, machine: &Machine) -> Assessment {
         let cgroups = self.cgroups();
         assess(spec, machine, self.namespaces, cgroups.as_ref().map(|c| c.hierarchy()))
     }
@@ -297,223 +294,4 @@ fn trial_plan(machine: &Machine, options: &Options) -> Result<Plan, SandboxError
     plan.tmpfs("/tmp", 1 << 20, 64, 0o1777, 0xe);
     plan.hostname("palisade");
     plan.finish()
-}
-
-struct PreparedProcess {
-    core: Arc<Core>,
-    artifact: Artifact,
-    needs: Needs,
-}
-
-impl Prepared for PreparedProcess {
-    fn launch(
-        &self,
-        spec: LaunchSpec,
-        host: Arc<dyn HostCalls>,
-    ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
-        Box::pin(self.launch_walls(spec, host))
-    }
-}
-
-impl PreparedProcess {
-    async fn launch_walls(
-        &self,
-        spec: LaunchSpec,
-        host: Arc<dyn HostCalls>,
-    ) -> Result<Arc<dyn Instance>, SandboxError> {
-        let core = &self.core;
-        let machine = core.machine().await;
-        let achieved = core.assess(Some(&spec), machine);
-        if let Some((capability, why)) = achieved.unsupported.first() {
-            return Err(SandboxError::Unsupported {
-                capability: capability.to_string(),
-                why: why.clone(),
-            });
-        }
-        let mut spawner = core.spawner().await?;
-        let cgroups = core.cgroups();
-        let group = match &cgroups {
-            Some(cgroups) => cgroups
-                .create(&spec.limits)
-                .map_err(|e| SandboxError::step("making the plugin's cgroup", e))?,
-            None => None,
-        };
-        let mut needs = self.needs.clone();
-        layout::programs(&mut needs, &spec)?;
-        let default_hierarchy = cgroup::Hierarchy::default();
-        let inputs = Inputs {
-            spec: &spec,
-            needs: &needs,
-            content: &self.artifact.content.root,
-            code: &self.artifact.code,
-            machine,
-            options: &core.options,
-            cgroups: cgroups.as_ref().map_or(&default_hierarchy, |c| c.hierarchy()),
-            grouped: group.is_some(),
-        };
-        own_data_folder(&inputs)?;
-        let plan = if core.namespaces {
-            layout::namespaced(&inputs)?
-        } else {
-            layout::landlocked(&inputs)?
-        };
-        let ends = Ends::open(&spec.wire)?;
-        let groups = match &group {
-            Some(group) => group_handles(group)?,
-            None => Vec::new(),
-        };
-        let mut handles = ends.borrowed();
-        handles.extend(groups.iter().map(AsFd::as_fd));
-        let started = match spawner.launch(&plan, &handles).await {
-            Err(SandboxError::Helper(_)) => {
-                // Somebody killed it (with it all its plugins ended). A new one, once.
-                core.forget_spawner().await;
-                spawner = core.spawner().await?;
-                spawner.launch(&plan, &handles).await?
-            }
-            other => other?,
-        };
-        drop(handles);
-        let Ends { status, stdout, stderr, ours, theirs } = ends;
-        drop(theirs);
-        let pidfd = watched(started).map_err(|e| SandboxError::step("watching pid 1", e))?;
-        // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
-        let shared = Arc::new(Shared::new(
-            status,
-            pidfd,
-            group,
-            core.namespaces,
-            spec.data.clone(),
-            spec.limits.disk,
-            spawner,
-        ));
-        let observing = observe::of(&inputs, core.namespaces)?
-            .map(|o| Observing { policy_kill: Arc::clone(&shared.policy_kill), ..o });
-        let way_out = started_up(&shared, &plan, spec.limits.start_timeout, observing).await?;
-        if let Some(way) = way_out {
-            serve_way_out(&shared, way, &host);
-        }
-        let rate = spec.limits.log_bytes_per_second;
-        if let Some(stdout) = stdout {
-            tokio::spawn(output::forward(stdout, OutputStream::Stdout, rate, Arc::clone(&host)));
-        }
-        tokio::spawn(output::forward(stderr, OutputStream::Stderr, rate, Arc::clone(&host)));
-        let watching = |e| SandboxError::step("watching the plugin's lane", e);
-        let told = Arc::clone(&host);
-        let stream = match (&spec.wire, ours) {
-            (Wire::Jsonl(config), (to_plugin, Some(from_plugin))) => {
-                stream::jsonl(to_plugin, from_plugin, config.clone(), host).map_err(watching)?
-            }
-            (Wire::Bytes(wire), (to_plugin, Some(from_plugin))) => {
-                stream::bytes(to_plugin, from_plugin, wire).map_err(watching)?
-            }
-            (Wire::Mcp(config), (to_plugin, Some(from_plugin))) => {
-                stream::mcp(to_plugin, from_plugin, config, host).map_err(watching)?
-            }
-            (_, (socket, _)) => stream::native(socket, host).map_err(watching)?,
-        };
-        // The conversation has a task of its own: nothing that the watcher does may delay an answer.
-        let end = tokio::spawn(stream.end);
-        tokio::spawn(instance::watch(Arc::clone(&shared), end, spec.limits.memory, told));
-        let instance = ProcessInstance {
-            id: spec.instance,
-            shared,
-            lane: stream.lane,
-            achieved,
-            rights: spec.rights,
-        };
-        // What was demanded is checked against what was achieved once more, after the fact.
-        let missing = instance.achieved.guarantees.missing(&spec.demand);
-        if let Some((guarantee, want, have)) = missing.first() {
-            instance.kill(palisade_sandbox::KillReason::WallTooWeak).await;
-            return Err(SandboxError::WallTooWeak(format!(
-                "{guarantee} is {have}, demanded {want}"
-            )));
-        }
-        Ok(Arc::new(instance))
-    }
-}
-
-/// What lets pid 1 into its groups: the folder that it is cloned into, or the files that it enters by.
-fn group_handles(group: &Group) -> Result<Vec<OwnedFd>, SandboxError> {
-    let step = |e: std::io::Error| SandboxError::step("opening the plugin's cgroup", e);
-    match group.unified_folder() {
-        Some(path) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Ok(vec![open(&path, flags, Mode::empty()).map_err(|e| step(e.into()))?])
-        }
-        None => group.tasks().map_err(step),
-    }
-}
-
-/// Has the host serve the way out for as long as the instance lives.
-fn serve_way_out(shared: &Arc<Shared>, way: WayOut, host: &Arc<dyn HostCalls>) {
-    let serving = host.egress(way);
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = serving => {}
-            _ = shared.ended() => {}
-        }
-    });
-}
-
-/// Waits until the walls stand and the program runs. Gives the way out, if there is one.
-async fn started_up(
-    shared: &Shared,
-    plan: &Plan,
-    timeout: std::time::Duration,
-    mut observing: Option<Observing>,
-) -> Result<Option<WayOut>, SandboxError> {
-    let mut way_out = way_out::Arriving::default();
-    let steps = async {
-        loop {
-            match shared
-                .status
-                .next()
-                .await
-                .map_err(|e| SandboxError::step("reading pid 1's report", e))?
-            {
-                // The program's exec waited for the observer, so it is there if it was asked for.
-                Report::Running if observing.is_none() => {
-                    return way_out
-                        .complete()
-                        .map_err(|e| SandboxError::step("preparing the way out", e));
-                }
-                Report::Running => {
-                    return Err(SandboxError::Helper("started a program unobserved".into()));
-                }
-                Report::Listener(listener) => {
-                    if let Some(observing) = observing.take() {
-                        let step = |e| SandboxError::step("starting the observer", e);
-                        observing.serve(listener).map_err(step)?;
-                    }
-                }
-                Report::Egress { socket, purpose } => way_out.take(purpose, socket),
-                Report::Failed { errno, place } => return Err(plan.failure(place, errno)),
-                Report::Gone => {
-                    return Err(SandboxError::Helper("ended while building the walls".into()));
-                }
-                _ => {}
-            }
-        }
-    };
-    tokio::time::timeout(timeout, steps).await.unwrap_or_else(|_| {
-        Err(SandboxError::Helper(format!("did not build the walls within {timeout:?}")))
-    })
-}
-
-/// Gives the data folder to the plugin's user, where plugins have users of their own.
-fn own_data_folder(inputs: &Inputs<'_>) -> Result<(), SandboxError> {
-    if !inputs.machine.privileged {
-        return Ok(());
-    }
-    let (uid, gid) = inputs.host_ids();
-    let step = |e: std::io::Error| SandboxError::step("giving the data folder to the plugin", e);
-    let path: &PathBuf = &inputs.spec.data;
-    let meta = std::fs::symlink_metadata(path).map_err(step)?;
-    if std::os::unix::fs::MetadataExt::uid(&meta) != uid {
-        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(step)?;
-    }
-    Ok(())
 }

@@ -55,6 +55,10 @@ impl Hierarchy {
     pub(crate) fn has_cpu(&self) -> bool {
         self.cpu.is_some()
     }
+    /// Whether instances get groups at all.
+    pub(crate) fn has_any(&self) -> bool {
+        self.has_memory() || self.has_pids() || self.has_cpu()
+    }
     pub(crate) fn is_unified(&self) -> bool {
         self.unified
     }
@@ -397,6 +401,15 @@ impl Group {
         let hierarchy = &self.cgroups.hierarchy;
         let folder = hierarchy.folders().into_iter().next();
         folder.filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
+    }
+
+    /// Kills everything in the group at once, however it forks (`cgroup.kill`, Linux 5.14). Version 1 has
+    /// nothing like it.
+    pub(crate) fn kill_all(&self) {
+        if let Some(folder) = self.unified_folder() {
+            // Fails only on an older kernel, where pid 1 alone has to do it.
+            let _ = fs::write(folder.join("cgroup.kill"), "1");
+        }
     }
 
     /// The `tasks` files of version 1, for pid 1 to enter by; none where one group holds all.

@@ -55,23 +55,38 @@ fn policed_memory() -> Result<Policy, palisade_seccomp::Error> {
         .build()
 }
 
+/// What goes into memory and comes out as code by another way than a change of its protection: a memory
+/// file or a System V segment is written in one place and mapped as code in another. Files cannot be: every
+/// folder that can be written is mounted `noexec`. The protection itself is PR_SET_MDWE's part.
+fn no_jit() -> Result<Policy, palisade_seccomp::Error> {
+    const SHM_EXEC: u64 = 0o100_000;
+    Policy::builder("no-jit", 1, Action::Allow)
+        .on(Action::ENOSYS, &["memfd_create", "memfd_secret"])
+        .on_when(Action::EACCES, &["shmat"], &[("shmflg", Op::MaskedAny(SHM_EXEC))])
+        .build()
+}
+
+/// What the filter of a launch is made of, beside the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) profile: Profile,
+    pub(crate) memory_is_policed: bool,
+    pub(crate) no_jit: bool,
+}
+
 /// The filter for a launch: floor and profile in one program, with the guard of pid 1 and, where memory is
 /// only sampled, without what cannot be counted. Pid 1 is asked about calls that are answered with death,
 /// and about nothing else.
-pub(crate) fn filter(
-    profile: Profile,
-    memory_is_policed: bool,
-) -> Result<Arc<Vec<u8>>, SandboxError> {
+pub(crate) fn filter(choice: Choice) -> Result<Arc<Vec<u8>>, SandboxError> {
     // There are few, they depend on nothing else, and compiling one takes longer than building the walls.
-    type Known = Vec<((Profile, bool), Arc<Vec<u8>>)>;
+    type Known = Vec<(Choice, Arc<Vec<u8>>)>;
     static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
-    let key = (profile, memory_is_policed);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, program)) = known.iter().find(|(k, _)| *k == key) {
+    if let Some((_, program)) = known.iter().find(|(known, _)| *known == choice) {
         return Ok(Arc::clone(program));
     }
-    let program = Arc::new(compile_filter(profile, memory_is_policed)?);
-    known.push((key, Arc::clone(&program)));
+    let program = Arc::new(compile_filter(choice)?);
+    known.push((choice, Arc::clone(&program)));
     Ok(program)
 }
 
@@ -84,16 +99,20 @@ pub(crate) fn arch() -> Result<Arch, SandboxError> {
 }
 
 /// What the filter of a launch says.
-pub(crate) fn policy(profile: Profile, memory_is_policed: bool) -> Result<Policy, SandboxError> {
-    let policy = merged(&guard_of_init().map_err(broken)?, &profile.with_floor().map_err(broken)?);
-    if memory_is_policed {
-        return Ok(merged(&policed_memory().map_err(broken)?, &policy));
+pub(crate) fn policy(choice: Choice) -> Result<Policy, SandboxError> {
+    let profile = choice.profile.with_floor().map_err(broken)?;
+    let mut policy = merged(&guard_of_init().map_err(broken)?, &profile);
+    if choice.memory_is_policed {
+        policy = merged(&policed_memory().map_err(broken)?, &policy);
+    }
+    if choice.no_jit {
+        policy = merged(&no_jit().map_err(broken)?, &policy);
     }
     Ok(policy)
 }
 
-fn compile_filter(profile: Profile, memory_is_policed: bool) -> Result<Vec<u8>, SandboxError> {
-    let policy = told(&policy(profile, memory_is_policed)?);
+fn compile_filter(choice: Choice) -> Result<Vec<u8>, SandboxError> {
+    let policy = told(&policy(choice)?);
     Ok(compile(&policy, arch()?).map_err(broken)?.to_bytes())
 }
 

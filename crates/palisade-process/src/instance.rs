@@ -215,6 +215,10 @@ pub(crate) async fn watch(
         shared.kill(KillReason::Asked);
         let _ = shared.pidfd.readable().await;
     }
+    // Without a pid namespace, what pid 1 started outlives it where the plugin managed to end it.
+    if let (false, Some(group)) = (shared.namespaced, &shared.group) {
+        group.kill_all();
+    }
     let cause = cause(&shared, &seen, memory_limit);
     let usage = shared.usage_now(None, seen.cpu_micros);
     shared.exit.send_replace(Some(Exit { cause, usage: Some(usage) }));

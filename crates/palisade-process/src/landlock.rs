@@ -22,6 +22,9 @@ pub(crate) mod fs {
     pub(crate) const TRUNCATE: u64 = 1 << 14;
 }
 
+const BIND_TCP: u64 = 1;
+const CONNECT_TCP: u64 = 2;
+
 /// What can be done with a regular file, as against a directory.
 const FILE_RIGHTS: u64 = fs::EXECUTE | fs::WRITE_FILE | fs::READ_FILE | fs::TRUNCATE | (1 << 15);
 
@@ -46,6 +49,13 @@ impl Abi {
         u32::try_from(version).ok().filter(|v| *v > 0).map(Self)
     }
 
+    /// Whether the question itself was refused, as by the system call filter of a container, instead of
+    /// being answered with "not enabled" (EOPNOTSUPP) or "not built in" (ENOSYS).
+    pub(crate) fn is_refused() -> bool {
+        Self::of_this_kernel().is_none()
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+    }
+
     /// Every right on files that this ABI can deny.
     pub(crate) fn handled_fs(self) -> u64 {
         match self.0 {
@@ -59,7 +69,13 @@ impl Abi {
 
     /// Binding and connecting TCP sockets (ABI 4).
     pub(crate) fn handled_net(self) -> u64 {
-        if self.0 >= 4 { 0b11 } else { 0 }
+        self.connecting() | if self.0 >= 4 { BIND_TCP } else { 0 }
+    }
+
+    /// Connecting TCP sockets only: who has a network of its own may listen in it (programs wait there
+    /// for parts of themselves), since nobody else can come.
+    pub(crate) fn connecting(self) -> u64 {
+        if self.0 >= 4 { CONNECT_TCP } else { 0 }
     }
 
     /// Abstract Unix sockets and signals of the outside (ABI 6).

@@ -15,12 +15,14 @@ use palisade_sandbox::{LaunchSpec, SandboxError};
 use palisade_seccomp::profiles::Profile;
 
 use crate::{
+    assess::is_no_jit,
     backend::Options,
     cgroup::Hierarchy,
-    filter, landlock,
+    filter::{self, Choice},
+    landlock,
     plan::{Bind, Plan, PlanBuilder, format},
     probe::Machine,
-    runtime::{Needs, PLUGIN},
+    runtime::{self, Needs, PLUGIN},
     way_out,
 };
 
@@ -57,6 +59,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) cgroups: &'a Hierarchy,
     /// The instance has cgroups (not only the machine).
     pub(crate) grouped: bool,
+    /// Somebody wants to know how long each step takes.
+    pub(crate) timed: bool,
 }
 
 impl Inputs<'_> {
@@ -82,6 +86,15 @@ impl Inputs<'_> {
     /// Whether somebody is told about the system calls.
     pub(crate) fn is_observed(&self) -> bool {
         self.spec.observe.is_some() && self.options.has_seccomp()
+    }
+
+    /// What the filter of this launch is made of.
+    pub(crate) fn filter(&self, namespaces: bool) -> Choice {
+        Choice {
+            profile: if namespaces { self.needs.profile } else { Profile::Lockdown },
+            memory_is_policed: self.memory_is_policed(),
+            no_jit: namespaces && is_no_jit(self.spec),
+        }
     }
 
     pub(crate) fn memory_is_policed(&self) -> bool {
@@ -331,11 +344,11 @@ impl Tree<'_> {
         }
         let abi = self.inputs.machine.abi();
         if abi.0 > 0 && self.inputs.options.has_landlock() {
-            plan.landlock(abi.handled_fs(), abi.handled_net(), abi.scopes());
+            plan.landlock(abi.handled_fs(), abi.connecting(), abi.scopes());
             for (rights, path, is_file) in &self.rules {
                 plan.landlock_rule(abi.fit(*rights, *is_file), path);
             }
-            if abi.handled_net() != 0 {
+            if abi.connecting() != 0 {
                 way_out::landlock(plan, self.inputs.spec);
             }
         }
@@ -466,7 +479,7 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
             plan.sysctl(file, value);
         }
     }
-    common(&mut plan, inputs, PLUGIN, DATA, TMP, inputs.needs.profile)?;
+    common(&mut plan, inputs, PLUGIN, DATA, TMP, inputs.filter(true))?;
     plan.finish()
 }
 
@@ -516,7 +529,7 @@ pub(crate) fn landlocked(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
             _ => {}
         }
     }
-    common(&mut plan, inputs, content, data, data, Profile::Lockdown)?;
+    common(&mut plan, inputs, content, data, data, inputs.filter(false))?;
     plan.finish()
 }
 
@@ -531,7 +544,9 @@ fn config_words(
     let memory = if inputs.memory_is_policed() && clone != 0 { limits.memory } else { 0 };
     let cpu = if inputs.cpu_is_policed() && clone != 0 { (limits.cpu * 1000.0) as u64 } else { 0 };
     let observe = if inputs.is_observed() { format::switch::OBSERVE } else { 0 };
-    let switches = switches | observe;
+    let timed = if inputs.timed { format::switch::TIMED } else { 0 };
+    let no_jit = if inputs.filter(clone != 0).no_jit { format::switch::NO_JIT } else { 0 };
+    let switches = switches | observe | timed | no_jit;
     [clone, switches, uid.into(), gid.into(), INSIDE_ID.into(), INSIDE_ID.into(), memory, cpu]
 }
 
@@ -542,7 +557,7 @@ fn common(
     plugin: &str,
     data: &str,
     tmp: &str,
-    profile: Profile,
+    choice: Choice,
 ) -> Result<(), SandboxError> {
     let limits = &inputs.spec.limits;
     let rlimits: [(&str, u64, u64); 9] = [
@@ -565,11 +580,10 @@ fn common(
         }
     }
     if inputs.options.has_seccomp() {
-        let policed = inputs.memory_is_policed();
         if inputs.is_observed() {
-            plan.seccomp(&filter::observed(&filter::policy(profile, policed)?)?);
+            plan.seccomp(&filter::observed(&filter::policy(choice)?)?);
         } else {
-            plan.seccomp(&filter::filter(profile, policed)?);
+            plan.seccomp(&filter::filter(choice)?);
         }
     }
     let here = |path: &str| match path.strip_prefix(PLUGIN) {
@@ -578,7 +592,14 @@ fn common(
     };
     plan.exe(&here(&inputs.needs.exe));
     plan.cwd(inputs.spec.workdir.as_deref().unwrap_or(plugin));
-    for arg in &inputs.needs.argv {
+    let mut argv = inputs.needs.argv.iter();
+    if let Some(name) = argv.next() {
+        plan.arg(&here(name));
+    }
+    if inputs.needs.is_java {
+        runtime::java_options(limits).iter().for_each(|option| plan.arg(option));
+    }
+    for arg in argv {
         plan.arg(&here(arg));
     }
     let mut path: Vec<&str> = inputs.needs.path_dirs.iter().map(String::as_str).collect();

@@ -6,6 +6,8 @@
 //! thread; everything that can be decided beforehand is decided here, as data.
 
 #[cfg(palisade_helper)]
+mod ahead;
+#[cfg(palisade_helper)]
 mod assess;
 #[cfg(palisade_helper)]
 mod backend;
@@ -24,6 +26,8 @@ mod instance;
 #[cfg(palisade_helper)]
 mod landlock;
 #[cfg(palisade_helper)]
+mod launch;
+#[cfg(palisade_helper)]
 mod layout;
 #[cfg(palisade_helper)]
 mod observe;
@@ -37,9 +41,13 @@ pub mod programs;
 #[cfg(palisade_helper)]
 mod runtime;
 #[cfg(palisade_helper)]
+mod spares;
+#[cfg(palisade_helper)]
 mod spawner;
 #[cfg(palisade_helper)]
 mod status;
+#[cfg(palisade_helper)]
+mod steps;
 #[cfg(palisade_helper)]
 mod watched;
 #[cfg(palisade_helper)]

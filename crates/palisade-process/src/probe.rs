@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) landlock: u32,
     /// seccomp filters can be loaded.
     pub(crate) seccomp: bool,
+    /// Memory that was written can be kept from becoming code (PR_SET_MDWE).
+    pub(crate) mdwe: bool,
     /// AppArmor restricts unprivileged user namespaces.
     pub(crate) apparmor_restricts: bool,
 }
@@ -41,6 +43,14 @@ fn is_privileged() -> bool {
         && [CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN].iter().all(|c| effective & (1 << c) != 0)
 }
 
+/// Whether this kernel has PR_SET_MDWE (Linux 6.3): one that has it tells what is set.
+#[allow(unsafe_code)]
+fn has_mdwe() -> bool {
+    const PR_GET_MDWE: libc::c_int = 66;
+    // SAFETY: takes no pointer and changes nothing (PR_GET_MDWE(2const)); the rest must be zero.
+    unsafe { libc::prctl(PR_GET_MDWE, 0, 0, 0, 0) >= 0 }
+}
+
 impl Machine {
     /// Looks at everything but namespaces, which need a trial launch.
     pub(crate) fn look() -> Self {
@@ -51,6 +61,7 @@ impl Machine {
             namespaces: None,
             landlock: Abi::of_this_kernel().map_or(0, |a| a.0),
             seccomp: fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("Seccomp:")),
+            mdwe: has_mdwe(),
             apparmor_restricts: restricts.is_ok_and(|v| v.trim() == "1"),
         }
     }
@@ -100,6 +111,13 @@ impl Machine {
             )
         });
         all.push(match self.landlock {
+            0 if Abi::is_refused() => finding(
+                "landlock",
+                false,
+                "refused here, as by a container's system call filter: the second wall is missing"
+                    .into(),
+                Some("let the container's filter pass the landlock_* calls, or run Palisade on the host".into()),
+            ),
             0 => finding(
                 "landlock",
                 false,

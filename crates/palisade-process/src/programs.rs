@@ -39,6 +39,18 @@ pub fn is_node(name: &str) -> bool {
     matches!(name, "node" | "nodejs")
 }
 
+/// Whether `name` is a plain name of the Java launcher.
+#[must_use]
+pub fn is_java(name: &str) -> bool {
+    name == "java"
+}
+
+/// Whether `name` is a plain name of a POSIX shell.
+#[must_use]
+pub fn is_shell(name: &str) -> bool {
+    matches!(name, "sh" | "dash" | "bash" | "ash" | "ksh" | "mksh" | "zsh")
+}
+
 /// The folders in which programs are looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {

@@ -159,17 +159,19 @@ impl Spawner {
     }
 
     /// Asks for one launch: pid 1 exists when this returns with its pidfd, and reports further on its
-    /// status socket.
+    /// status socket. Held, it waits for [`format::command::START`] before it starts the program.
     pub(crate) async fn launch(
         &self,
         plan: &Plan,
+        is_held: bool,
         handles: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, SandboxError> {
         let mut turn = self.turn.lock().await;
         *turn += 1;
         let id = *turn;
+        let kind = if is_held { format::request::HELD } else { format::request::LAUNCH };
         let mut header = [0u8; 16];
-        let parts = [&format::MAGIC.to_le_bytes()[..], &1u32.to_le_bytes(), &id.to_le_bytes()];
+        let parts = [&format::MAGIC.to_le_bytes()[..], &kind.to_le_bytes(), &id.to_le_bytes()];
         for (slot, byte) in header.iter_mut().zip(parts.iter().flat_map(|p| p.iter())) {
             *slot = *byte;
         }

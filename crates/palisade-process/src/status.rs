@@ -43,6 +43,8 @@ pub(crate) enum Report {
     },
     /// The kernel itself kills for such calls, and does not tell.
     Unwatched,
+    /// How long a step took; see [`crate::steps::Steps::reported`].
+    Lap { kind: i32, nanos: u64 },
     /// The socket is closed: pid 1 has ended.
     Gone,
 }
@@ -115,6 +117,7 @@ impl Status {
                 program: b & report::PROGRAM != 0,
             },
             report::UNWATCHED => Report::Unwatched,
+            report::LAP => Report::Lap { kind: a.cast_signed(), nanos: b },
             report::LISTENER => Report::Listener(given.ok_or(io::ErrorKind::InvalidData)?),
             _ => return Err(io::Error::from(io::ErrorKind::InvalidData)),
         })

@@ -5,7 +5,8 @@
 
 use palisade_seccomp::profiles::{Profile, floor};
 use palisade_seccomp::{
-    Action, Arch, Op, Policy, Program, SeccompData, Syscall, compile, evaluate, merged, validate,
+    Action, Arch, Op, Policy, Program, SeccompData, Syscall, X32_SYSCALL_BIT, compile, evaluate,
+    merged, validate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -272,6 +273,12 @@ fn profiles_agree_at_every_edge_and_every_number() {
                 fillers.iter().flat_map(|&filler| edge_calls(&both, arch, filler)).collect();
             let plain = SeccompData { arch: arch.audit_arch(), ..SeccompData::default() };
             data.extend((0..1024).map(|nr| SeccompData { nr, ..plain }));
+            // With the x32 bit, and through other interfaces: i386, the other known one, none at all.
+            let x32 = (0..=547).map(|nr| SeccompData { nr: nr | X32_SYSCALL_BIT, ..plain });
+            data.extend(x32);
+            for foreign in [0x4000_0003, 0xC000_00B7, 0xC000_003E, 0, u32::MAX] {
+                data.extend((0..=547).map(|nr| SeccompData { nr, arch: foreign, ..plain }));
+            }
             for data in data {
                 assert_eq!(
                     evaluate(&program, &data),

@@ -195,7 +195,7 @@ impl Matrix {
                 name: row.name.clone(),
                 stopped_by: layers::first_guess(row),
                 holds_without: BTreeSet::new(),
-                proof: String::new(),
+                proof: layers::first_proof(row),
                 launchers: BTreeMap::new(),
             });
             expected.name.clone_from(&row.name);

@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod general;
+pub mod host;
 pub mod landlock;
 pub mod limits;
 pub mod network;

@@ -16,7 +16,7 @@ use palisade_model::{
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Exit, ExitCause, HostCalls, HostRequest, Instance,
-    Invocation, KillReason, LaunchSpec, OutputStream, Prepared, Program, Runtime, Trace, WayOut,
+    Invocation, KillReason, LaunchSpec, Observation, Observer, OutputStream, Prepared, Program, Runtime, Trace, WayOut,
     Wire,
 };
 use serde::Deserialize;
@@ -39,12 +39,21 @@ pub struct Host {
     pub dropped: AtomicU64,
     /// Longest line, in bytes.
     pub longest: AtomicU64,
+    /// How many processes were ended for a forbidden call, as reported.
+    violations: tokio::sync::watch::Sender<u64>,
     /// The last lines, for messages about trouble.
     lines: Mutex<Vec<String>>,
     way: Option<Way>,
 }
 
 impl Host {
+    /// Whether pid 1 reports, or has reported, that it ended a process for a call.
+    async fn was_violated(&self) -> bool {
+        let mut violations = self.violations.subscribe();
+        let told = violations.wait_for(|n| *n > 0);
+        tokio::time::timeout(Duration::from_millis(200), told).await.is_ok()
+    }
+
     /// The way out, where the attacker has one.
     #[must_use]
     pub fn way(&self) -> Option<&Way> {
@@ -73,6 +82,10 @@ impl HostCalls for Host {
         self.dropped.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    fn violation(&self, _syscall: &str, _program: bool) {
+        self.violations.send_modify(|n| *n += 1);
+    }
+
     fn egress(&self, sockets: WayOut) -> BoxFuture<'static, ()> {
         match &self.way {
             Some(way) => way.serve(sockets),
@@ -90,7 +103,8 @@ pub struct Answer {
     pub outcome: String,
     /// Name of the errno of the decisive call.
     pub errno: Option<String>,
-    /// Name of the signal that ended the child which made the attempt.
+    /// Name of the signal that ended the child which made the attempt; `policy` where the host was told that
+    /// it was ended for a call.
     #[serde(default)]
     pub killed: Option<String>,
     /// What somebody who was asked answered, in a word.
@@ -98,6 +112,16 @@ pub struct Answer {
     pub said: Option<String>,
     /// In words.
     pub detail: String,
+}
+
+/// Looks at what it is told, and keeps nothing.
+#[derive(Debug)]
+struct Looker;
+
+impl Observer for Looker {
+    fn saw(&self, observation: Observation) {
+        std::hint::black_box(&observation);
+    }
 }
 
 /// How a launch is made.
@@ -111,6 +135,8 @@ pub struct Terms {
     pub folders: bool,
     /// What the operator says about the network, where some of it is granted.
     pub network: Option<Network>,
+    /// Somebody observes the attacker's system calls.
+    pub observed: bool,
     /// How long the attacker may take for its answer.
     pub deadline: Duration,
 }
@@ -129,6 +155,7 @@ impl Default for Terms {
             grants: Vec::new(),
             folders: true,
             network: None,
+            observed: false,
             deadline: Duration::from_secs(20),
         }
     }
@@ -201,6 +228,18 @@ impl Walls {
         Ok(Self { options, backend, demand, prepared, serial: AtomicU64::new(1) })
     }
 
+    /// The same walls for something else that was prepared behind their backend.
+    #[must_use]
+    pub fn with(&self, prepared: Arc<dyn Prepared>) -> Self {
+        Self {
+            options: self.options.clone(),
+            backend: Arc::clone(&self.backend),
+            demand: self.demand.clone(),
+            prepared,
+            serial: AtomicU64::new(1),
+        }
+    }
+
     /// Launches the attacker on `ground`.
     ///
     /// # Errors
@@ -245,7 +284,7 @@ impl Walls {
             slot: ground.slot,
             env: BTreeMap::new(),
             workdir: None,
-            observe: None,
+            observe: terms.observed.then(|| Arc::new(Looker) as Arc<dyn Observer>),
         };
         let way = match &terms.network {
             None => None,
@@ -292,12 +331,19 @@ impl Boxed {
     ) -> Seen {
         let args = json!({"tool": "attempt", "args": {
             "number": number, "variant": variant, "params": params}});
-        let answer = match call(&self.instance, "call", &args, deadline).await {
+        let mut answer = match call(&self.instance, "call", &args, deadline).await {
             Ok(payload) => payload.parse::<Answer>().map_err(|e| {
                 Failure::new(ErrorCode::ProtocolBreach, format!("not an answer: {e}"))
             }),
             Err(failure) => Err(failure),
         };
+        // A child that pid 1 ended for a call dies of the same signal as any other.
+        if let Ok(answer) = &mut answer
+            && answer.killed.as_deref() == Some("SIGKILL")
+            && self.host.was_violated().await
+        {
+            answer.killed = Some("policy".into());
+        }
         // A lane that broke has an end; a deadline may have none, and an answer need not.
         let patience = match &answer {
             Ok(_) => Duration::ZERO,
@@ -348,7 +394,6 @@ impl Answer {
             _ if self.said.is_some() => {
                 format!("blocked:{}", self.said.as_deref().unwrap_or_default())
             }
-            (_, _, Some("SIGSYS")) => "killed:policy".into(),
             (_, _, Some(signal)) => format!("killed:{signal}"),
             (_, Some(errno), _) => format!("blocked:{errno}"),
             _ if self.detail.starts_with("no ") => "absent".into(),

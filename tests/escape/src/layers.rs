@@ -30,6 +30,22 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (20 | 22 | 53, _) => &["no capabilities"],
         (21, _) | (24, _) => &["kernel"],
         (23, "openat") => &["mount namespace"],
+        (25, "clone-flags") => &["kernel"],
+        (25, _) => &["mount namespace"],
+        (30, _) => &["escaped output"],
+        (50, "choose-number") => &["no capabilities"],
+        (50, _) => &["pidfd"],
+        (60, "program-suid") => &["no new privileges", "nosuid"],
+        (60, "program-other") => &["all the others"],
+        (60, _) => &["path check", "mount namespace"],
+        (63, _) => &["consent by digest and origin"],
+        (64, _) => &["structured record"],
+        (69, "link" | "swap") => &["mount namespace"],
+        (69, _) => &["all the others"],
+        (71, _) => &["relay"],
+        (72, _) => &["manifest checks"],
+        (73, _) => &["schema bounds"],
+        (74, _) => &["manifest checks", "escaped output"],
         (26..=28 | 70, _) => &["pid namespace"],
         (29, _) => &["no terminal"],
         (41, v) if v.starts_with("inherited") => &["handle list"],
@@ -90,4 +106,14 @@ pub fn first_guess(row: &Row) -> Vec<String> {
         layers.extend(usual(row));
     }
     layers.into_iter().map(str::to_owned).collect()
+}
+
+/// Why a row without a working control needs none of the filter: empty where a person has to say it.
+#[must_use]
+pub fn first_proof(row: &Row) -> String {
+    if super::families::host::covers(row.number, &row.variant) {
+        "no system call in question: the host itself decides".into()
+    } else {
+        String::new()
+    }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{channel, general, landlock, limits, network, paths, survive},
+    families::{channel, general, host, landlock, limits, network, paths, survive},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -22,6 +22,9 @@ pub struct Task {
     pub forbidden: Vec<String>,
     /// Set-id copies that root made.
     pub privileged: Option<PathBuf>,
+    /// The built `palisade`, where the host itself is attacked.
+    #[serde(default)]
+    pub command: Option<PathBuf>,
     /// The memory group around this runner, where there is one.
     pub meter: Option<PathBuf>,
     /// Families to run, by name.
@@ -65,6 +68,9 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
         }
         if wants("network") {
             rows.extend(network::run(&stage, launcher, &attempts).await?);
+        }
+        if wants("host") {
+            rows.extend(host::run(&stage, launcher, &attempts, task.command.as_ref()).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts).await?);

@@ -331,10 +331,18 @@ pub fn make_privileged(attacker: &Path, folder: &Path) -> Result<()> {
         fs::copy(attacker, &path).doing("copying the attacker")?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
-    // struct vfs_cap_data, revision 2, effective: CAP_NET_RAW (13) permitted.
-    let words: [u32; 5] = [0x0200_0001, 1 << 13, 0, 0, 0];
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-    let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(folder.join("caps"), "security.capability", &bytes, flags)
-        .doing("setting file capabilities")
+    // For the harness: it gives a process number that is free to somebody else (clone3 with set_tid).
+    fs::copy(attacker, folder.join("recycler")).doing("copying the attacker")?;
+    fs::set_permissions(folder.join("recycler"), fs::Permissions::from_mode(0o755))?;
+    // struct vfs_cap_data, revision 2, effective: CAP_NET_RAW (13) and CAP_CHECKPOINT_RESTORE (40) permitted.
+    for (name, words) in [
+        ("caps", [0x0200_0001, 1u32 << 13, 0, 0, 0]),
+        ("recycler", [0x0200_0001, 0, 0, 1 << (40 - 32), 0]),
+    ] {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(folder.join(name), "security.capability", &bytes, flags)
+            .doing("setting file capabilities")?;
+    }
+    Ok(())
 }

@@ -9,9 +9,9 @@ use std::{
 };
 
 use crate::{
-    attacker,
+    attacker, command,
     expected::Matrix,
-    families::network,
+    families::{host, landlock, network},
     meter::Meter,
     record::{Launcher, Row},
     runner::Task,
@@ -31,6 +31,10 @@ pub enum Family {
     General,
     /// With a way out to the network.
     Network,
+    /// Against the host itself, and between plugins.
+    Host,
+    /// The weaker tier.
+    Landlock,
     /// Granted paths.
     Paths,
     /// The conversation and the log.
@@ -43,8 +47,16 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::General, Self::Network, Self::Paths, Self::Channel, Self::Survive, Self::Limits];
+    pub const ALL: [Self; 8] = [
+        Self::General,
+        Self::Network,
+        Self::Host,
+        Self::Landlock,
+        Self::Paths,
+        Self::Channel,
+        Self::Survive,
+        Self::Limits,
+    ];
 
     /// The name in a [`Task`].
     #[must_use]
@@ -52,6 +64,8 @@ impl Family {
         match self {
             Self::General => "general",
             Self::Network => "network",
+            Self::Host => "host",
+            Self::Landlock => "landlock",
             Self::Paths => "paths",
             Self::Channel => "channel",
             Self::Survive => "survive",
@@ -72,6 +86,8 @@ impl Family {
             || (number == 44 && !variant.starts_with("spin"))
             || (number == 49 && matches!(variant, "clear-pdeathsig" | "subreaper"));
         let family = match number {
+            _ if variant.ends_with(landlock::WITH) => Self::Landlock,
+            _ if host::covers(number, variant) => Self::Host,
             _ if asks_only => Self::General,
             _ if network::only_with(number) || variant.ends_with(network::WITH) => Self::Network,
             3 | 66 => Self::Paths,
@@ -99,7 +115,11 @@ pub fn launchers() -> Vec<Launcher> {
 /// Whether this process can have an attempt made: only root can make the set-id copies that some try to run.
 #[must_use]
 pub fn can_make(number: u16, variant: &str) -> bool {
-    let needs_copies = matches!((number, variant), (12, "suid" | "sgid") | (13, "file-caps"));
+    let variant = variant.split(['+', '@']).next().unwrap_or_default();
+    let needs_copies = matches!(
+        (number, variant),
+        (12, "suid" | "sgid") | (13, "file-caps") | (50, "recycled") | (60, "program-suid")
+    );
     !needs_copies || rustix::process::geteuid().is_root()
 }
 
@@ -124,6 +144,8 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
     };
     // Copies: the user may not be able to walk to the build folder.
     let (runner, attacker) = (copy(runner, "escape")?, copy(&program, "attacker")?);
+    let command = families.contains(&Family::Host).then(command::build).transpose()?;
+    let command = command.map(|built| copy(&built, "palisade")).transpose()?;
     let is_root = rustix::process::geteuid().is_root();
     let mut privileged = None;
     if is_root {
@@ -146,6 +168,7 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
         attacker,
         forbidden: vec![FORBIDDEN.into()],
         privileged,
+        command,
         meter: meter.as_ref().map(|m| m.path().to_path_buf()),
         families: families.iter().map(|f| f.name().to_owned()).collect(),
         only: Vec::new(),

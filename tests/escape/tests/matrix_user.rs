@@ -17,6 +17,16 @@ fn the_way_out_to_the_network() {
 }
 
 #[test]
+fn the_host_itself() {
+    assert_family(Family::Host, Launcher::User);
+}
+
+#[test]
+fn the_weaker_tier() {
+    assert_family(Family::Landlock, Launcher::User);
+}
+
+#[test]
 fn granted_paths() {
     assert_family(Family::Paths, Launcher::User);
 }

@@ -2,9 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::{Result, report::Finding};
+
+/// What it printed, as far as it is looked at.
+#[derive(Deserialize)]
+struct Said {
+    backends: Vec<Backend>,
+}
+
+#[derive(Deserialize)]
+struct Backend {
+    name: String,
+    facts: Facts,
+}
+
+#[derive(Deserialize)]
+struct Facts {
+    #[serde(default)]
+    unavailable: Option<serde_json::Value>,
+    guarantees: BTreeMap<String, String>,
+    findings: Vec<Topic>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Topic {
+    topic: String,
+    good: bool,
+    detail: String,
+    #[serde(default)]
+    remedy: String,
+}
 
 /// How a limit is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +64,27 @@ pub(crate) struct Doctor {
     pub(crate) no_namespaces: Option<(&'static str, &'static str)>,
     /// 0 for none.
     pub(crate) landlock: u32,
+    /// A filter around this process refuses Landlock; the kernel may have it.
+    pub(crate) landlock_refused: bool,
     /// Usable controllers, as doctor lists them, and words of the note where some are missing.
     pub(crate) cgroups: (&'static str, &'static str),
 }
 
 const ALL: &str = "memory, pids, cpu";
+/// Launcher, namespaces, seccomp, landlock, cgroups.
+const TOPICS: usize = 5;
 
 impl Doctor {
     /// Everything is there.
     pub(crate) fn good(privileged: bool, landlock: u32) -> Self {
-        Self { privileged, weak_root: false, no_namespaces: None, landlock, cgroups: (ALL, "") }
+        Self {
+            privileged,
+            weak_root: false,
+            landlock_refused: false,
+            no_namespaces: None,
+            landlock,
+            cgroups: (ALL, ""),
+        }
     }
 
     /// As [`Doctor::good`], but no controller can be used; the note says why.
@@ -86,7 +126,8 @@ impl Doctor {
         BTreeMap::from([
             ("net-isolated", Held::Kernel),
             ("ipc-isolated", Held::Kernel),
-            ("dies-with-host", Held::Policed),
+            // Signals are kept in from ABI 6 on.
+            ("dies-with-host", if self.landlock >= 6 { Held::Policed } else { Held::Not }),
             ("syscalls-filtered", Held::Kernel),
             ("own-uid", own_uid),
             ("memory-capped", self.limit("memory", Held::Not)),
@@ -98,17 +139,17 @@ impl Doctor {
 
     /// Compares with what it printed.
     pub(crate) fn judge(&self, printed: &str) -> Result<Vec<Finding>> {
-        let said: Value = serde_json::from_str(printed)
-            .map_err(|e| format!("doctor printed no JSON ({e}): {printed}"))?;
+        let said: Said = serde_json::from_str(printed)
+            .map_err(|e| format!("doctor printed something else ({e}): {printed}"))?;
         let mut found = Vec::new();
         for (name, levels) in [("process", self.process()), ("landlock", self.weaker())] {
-            let backend = said["backends"].as_array().into_iter().flatten();
-            let facts = backend.into_iter().find(|b| b["name"] == name).map(|b| &b["facts"]);
-            let facts = facts.ok_or_else(|| format!("doctor says nothing of {name}"))?;
-            found.extend(self.levels(name, &levels, facts));
+            let backend = said.backends.iter().find(|b| b.name == name);
+            let backend = backend.ok_or_else(|| format!("doctor says nothing of {name}"))?;
+            found.extend(self.levels(name, &levels, &backend.facts));
+            if name == "process" {
+                found.extend(self.findings(&backend.facts.findings));
+            }
         }
-        let findings = &said["backends"][0]["facts"]["findings"];
-        found.extend(self.findings(findings));
         Ok(found)
     }
 
@@ -116,19 +157,14 @@ impl Doctor {
         &self,
         name: &str,
         wanted: &BTreeMap<&'static str, Held>,
-        facts: &Value,
+        facts: &Facts,
     ) -> Vec<Finding> {
         let usable = Finding::equal(
             format!("doctor: {name} can be used"),
-            &facts["unavailable"].is_null(),
+            &facts.unavailable.is_none(),
             &!wanted.is_empty(),
         );
-        let is: BTreeMap<String, String> = facts["guarantees"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.as_str().unwrap_or_default().to_owned()))
-            .collect();
+        let is = &facts.guarantees;
         let wanted: BTreeMap<String, String> = wanted
             .iter()
             .filter_map(|(k, v)| Some(((*k).to_owned(), v.word()?.to_owned())))
@@ -144,20 +180,21 @@ impl Doctor {
         } else {
             differing.join("; ")
         };
-        vec![usable, Finding::new(format!("doctor: levels of {name}"), differing.is_empty(), detail)]
+        vec![
+            usable,
+            Finding::new(format!("doctor: levels of {name}"), differing.is_empty(), detail),
+        ]
     }
 
-    fn findings(&self, all: &Value) -> Vec<Finding> {
+    fn findings(&self, all: &[Topic]) -> Vec<Finding> {
         let landlock = match self.landlock {
+            0 if self.landlock_refused => "refused here".to_owned(),
             0 => "not enabled".to_owned(),
             abi => format!("ABI {abi}"),
         };
         let (usable, note) = self.cgroups;
-        let cgroups = if usable == ALL {
-            format!("version 2: {ALL}")
-        } else {
-            format!("usable: {usable}; ")
-        };
+        let cgroups =
+            if usable == ALL { format!("version 2: {ALL}") } else { format!("usable: {usable}; ") };
         let launcher = match (self.privileged, self.weak_root) {
             (true, _) => "started by root: each",
             (false, true) => "started by root without",
@@ -174,27 +211,22 @@ impl Doctor {
         ];
         let mut found = Vec::new();
         for (topic, good, words, remedy) in wanted {
-            let one = all.as_array().into_iter().flatten().find(|f| f["topic"] == topic);
-            let Some(one) = one else {
+            let Some(one) = all.iter().find(|f| f.topic == topic) else {
                 found.push(Finding::new(format!("doctor: {topic}"), false, "nothing is said"));
                 continue;
             };
-            let detail = one["detail"].as_str().unwrap_or_default();
-            let said = one["remedy"].as_str().unwrap_or_default();
-            let right = one["good"] == good
-                && words.iter().all(|w| detail.contains(w))
-                && said.contains(remedy)
-                && (good || !said.is_empty());
-            let told = if right { detail.to_owned() } else { format!("{one}, expected {words:?} {remedy:?}") };
+            let right = one.good == good
+                && words.iter().all(|w| one.detail.contains(w))
+                && one.remedy.contains(remedy)
+                && (good || !one.remedy.is_empty());
+            let told = if right {
+                one.detail.clone()
+            } else {
+                format!("{one:?}, expected {words:?} {remedy:?}")
+            };
             found.push(Finding::new(format!("doctor: {topic}"), right, told));
         }
-        let topics = all.as_array().map_or(0, Vec::len);
-        found.push(Finding::equal("doctor: number of findings", &topics, &wanted_topics()));
+        found.push(Finding::equal("doctor: number of findings", &all.len(), &TOPICS));
         found
     }
-}
-
-/// Launcher, namespaces, seccomp, landlock, cgroups.
-const fn wanted_topics() -> usize {
-    5
 }

@@ -90,6 +90,7 @@ impl Escapes {
             attacker,
             forbidden: vec![FORBIDDEN.into()],
             privileged,
+            command: None,
             meter: None,
             families: self.families.iter().map(|f| (*f).to_owned()).collect(),
             only: self.only.to_vec(),

@@ -4,7 +4,6 @@
 //! that the host of the developer does not offer ([`situation`], [`place`]), and has doctor, limits and
 //! the escape suite run there. What it finds goes to the second serial port, one JSON object a line
 //! ([`report`]); `cargo xtask vm` reads that outside.
-#![cfg(target_os = "linux")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod doctor;
@@ -30,7 +29,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     // The kernel may hand words of its own command line to its init; a container's first process has ours.
-    let is_command = words.first().is_some_and(|w| matches!(*w, "tsc" | "run" | "enter" | "limits"));
+    let is_command =
+        words.first().is_some_and(|w| matches!(*w, "tsc" | "run" | "enter" | "limits"));
     if rustix::process::getpid().is_init() && !is_command {
         init::run();
     }

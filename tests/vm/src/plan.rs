@@ -54,14 +54,13 @@ fn situation(name: &'static str, place: Where, steps: Vec<Step>) -> Situation {
 
 /// Pure version 2, an old Landlock, and everything that a setting can forbid.
 fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
-    let controls = Escapes { harmful: true, only: &[9, 31, 51], ..escapes(Launcher::Root, &["general"]) };
-    let mut root = vec![
-        Step::Doctor(Doctor::good(true, abi)),
-        Step::Limits("held"),
-        Step::Escapes(controls),
-    ];
+    let controls =
+        Escapes { harmful: true, only: &[9, 31, 51], ..escapes(Launcher::Root, &["general"]) };
+    let mut root =
+        vec![Step::Doctor(Doctor::good(true, abi)), Step::Limits("held"), Step::Escapes(controls)];
     let mut delegated = vec![Step::Doctor(Doctor::good(false, abi)), Step::Limits("held")];
-    let mut user = vec![Step::Doctor(Doctor::without_cgroups(false, abi, "no delegated version 2 cgroup"))];
+    let mut user =
+        vec![Step::Doctor(Doctor::without_cgroups(false, abi, "no delegated version 2 cgroup"))];
     if short {
         delegated.push(Step::Escapes(Escapes {
             only: &[1, 8, 17, 28, 31, 36, 51],
@@ -77,32 +76,56 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
         no_namespaces: Some(("creating the namespaces: ", remedy)),
         ..Doctor::without_cgroups(false, abi, "")
     };
-    let weaker = || Step::Escapes(escapes(Launcher::User, &["landlock"]));
+    let only: &[u16] = if short { &[1, 2, 31, 32, 36, 53] } else { &[] };
+    let weaker = || Step::Escapes(Escapes { only, ..escapes(Launcher::User, &["landlock"]) });
+    let mut service = vec![Step::Doctor(Doctor::good(true, abi))];
+    if !short {
+        service.push(Step::Limits("held"));
+    }
     vec![
         situation("root", Where::Top, root),
-        situation("root-service", Where::Alone, vec![
-            Step::Doctor(Doctor::good(true, abi)),
-            Step::Limits("held"),
-        ]),
+        situation("root-service", Where::Alone, service),
         situation("root-session", Where::Beside, vec![Step::Doctor(Doctor::good(true, abi))]),
         situation("user", Where::User, user),
         situation("user-delegated", Where::Delegated(CONTROLLERS), delegated),
-        situation("user-delegated-without-cpu", Where::Delegated("+memory +pids"), vec![
-            Step::Doctor(Doctor { cgroups: ("memory, pids", "cpu"), ..Doctor::good(false, abi) }),
-            Step::Limits("some"),
-        ]),
-        situation("user-delegated-shared", Where::DelegatedShared { marked: true }, vec![
-            Step::Doctor(Doctor::good(false, abi)),
-        ]),
-        situation("user-shared", Where::DelegatedShared { marked: false }, vec![Step::Doctor(
-            Doctor::without_cgroups(false, abi, "other processes share"),
-        )]),
+        situation(
+            "user-delegated-without-cpu",
+            Where::Delegated("+memory +pids"),
+            vec![
+                Step::Doctor(Doctor {
+                    cgroups: ("memory, pids", "cpu"),
+                    ..Doctor::good(false, abi)
+                }),
+                Step::Limits("some"),
+            ],
+        ),
+        situation(
+            "user-delegated-shared",
+            Where::DelegatedShared { marked: true },
+            vec![Step::Doctor(Doctor::good(false, abi))],
+        ),
+        situation(
+            "user-shared",
+            Where::DelegatedShared { marked: false },
+            vec![Step::Doctor(Doctor::without_cgroups(false, abi, "other processes share"))],
+        ),
         situation(
             "no-user-namespaces",
             Where::Setting { file: "/proc/sys/user/max_user_namespaces", value: "0", user: true },
             vec![
                 Step::Doctor(forbidden("sysctl -w user.max_user_namespaces=")),
                 weaker(),
+                Step::Limits("weaker"),
+            ],
+        ),
+        situation(
+            "root-no-user-namespaces",
+            Where::Setting { file: "/proc/sys/user/max_user_namespaces", value: "0", user: false },
+            vec![
+                Step::Doctor(Doctor {
+                    no_namespaces: Some(("creating the namespaces: ", "sysctl -w user.max_user")),
+                    ..Doctor::good(true, abi)
+                }),
                 Step::Limits("weaker"),
             ],
         ),
@@ -115,18 +138,32 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
             },
             vec![Step::Doctor(forbidden("sysctl -w kernel.unprivileged_userns_clone=1"))],
         ),
-        situation("readonly-cgroups", Where::Sees(Seen::ReadOnly), vec![
-            Step::Doctor(Doctor::without_cgroups(true, abi, "Read-only file system")),
-            Step::Limits("policed"),
-        ]),
-        situation("no-cgroups", Where::Sees(Seen::Absent), vec![Step::Doctor(
-            Doctor::without_cgroups(true, abi, "no version 2 cgroup file system is mounted"),
-        )]),
-        situation("container", Where::Container, vec![Step::Doctor(Doctor {
-            weak_root: true,
-            no_namespaces: Some(("", "in a container")),
-            ..Doctor::without_cgroups(false, abi, "Read-only file system")
-        })]),
+        situation(
+            "readonly-cgroups",
+            Where::Sees(Seen::ReadOnly),
+            vec![
+                Step::Doctor(Doctor::without_cgroups(true, abi, "Read-only file system")),
+                Step::Limits("policed"),
+            ],
+        ),
+        situation(
+            "no-cgroups",
+            Where::Sees(Seen::Absent),
+            vec![Step::Doctor(Doctor::without_cgroups(
+                true,
+                abi,
+                "no version 2 cgroup file system is mounted",
+            ))],
+        ),
+        situation(
+            "container",
+            Where::Container,
+            vec![Step::Doctor(Doctor {
+                weak_root: true,
+                no_namespaces: Some(("", "in a container")),
+                ..Doctor::without_cgroups(false, abi, "Read-only file system")
+            })],
+        ),
     ]
 }
 
@@ -134,37 +171,48 @@ fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
 fn no_landlock() -> Vec<Situation> {
     let named = |launcher| Step::Escapes(escapes(launcher, MOST));
     vec![
-        situation("root", Where::Top, vec![
-            Step::Doctor(Doctor::good(true, 0)),
-            named(Launcher::Root),
-        ]),
-        situation("user-delegated", Where::Delegated(CONTROLLERS), vec![
-            Step::Doctor(Doctor::good(false, 0)),
-            named(Launcher::Delegated),
-        ]),
+        situation(
+            "root",
+            Where::Top,
+            vec![Step::Doctor(Doctor::good(true, 0)), named(Launcher::Root)],
+        ),
+        situation(
+            "user-delegated",
+            Where::Delegated(CONTROLLERS),
+            vec![Step::Doctor(Doctor::good(false, 0)), named(Launcher::Delegated)],
+        ),
     ]
 }
 
 fn newer(abi: u32) -> Vec<Situation> {
     vec![
-        situation("root", Where::Top, vec![
-            Step::Doctor(Doctor::good(true, abi)),
-            Step::Limits("held"),
-            Step::Escapes(escapes(Launcher::Root, MOST)),
-            Step::Escapes(escapes(Launcher::Root, ALONE)),
-        ]),
-        situation("user-delegated", Where::Delegated(CONTROLLERS), vec![
-            Step::Doctor(Doctor::good(false, abi)),
-            Step::Limits("held"),
-            Step::Escapes(escapes(Launcher::Delegated, MOST)),
-            Step::Escapes(escapes(Launcher::Delegated, ALONE)),
-        ]),
+        situation(
+            "root",
+            Where::Top,
+            vec![
+                Step::Doctor(Doctor::good(true, abi)),
+                Step::Limits("held"),
+                Step::Escapes(escapes(Launcher::Root, MOST)),
+                Step::Escapes(escapes(Launcher::Root, ALONE)),
+            ],
+        ),
+        situation(
+            "user-delegated",
+            Where::Delegated(CONTROLLERS),
+            vec![
+                Step::Doctor(Doctor::good(false, abi)),
+                Step::Limits("held"),
+                Step::Escapes(escapes(Launcher::Delegated, MOST)),
+                Step::Escapes(escapes(Launcher::Delegated, ALONE)),
+            ],
+        ),
     ]
 }
 
 const SCOPE: &[&str] =
     &["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes", "--collect"];
-const SERVICE: &[&str] = &["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "-p", "Delegate=yes"];
+const SERVICE: &[&str] =
+    &["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "-p", "Delegate=yes"];
 const NSPAWN: &[&str] = &[
     "systemd-nspawn",
     "--quiet",
@@ -193,12 +241,26 @@ fn debian(short: bool, abi: u32) -> Vec<Situation> {
     vec![
         situation("user-scope", Where::Systemd { user: true, words: SCOPE }, scope),
         situation("service", Where::Systemd { user: false, words: SERVICE }, service),
-        situation("user-session", Where::Systemd { user: true, words: &[] }, vec![Step::Doctor(
-            Doctor::without_cgroups(false, abi, "no delegated version 2 cgroup"),
-        )]),
-        situation("nspawn", Where::Systemd { user: false, words: NSPAWN }, vec![Step::Doctor(
-            Doctor::good(true, abi),
-        )]),
+        situation(
+            "user-session",
+            Where::Systemd { user: true, words: &[] },
+            vec![Step::Doctor(Doctor::without_cgroups(
+                false,
+                abi,
+                "no delegated version 2 cgroup",
+            ))],
+        ),
+        situation(
+            "nspawn",
+            Where::Systemd { user: false, words: NSPAWN },
+            vec![
+                Step::Doctor(Doctor {
+                    landlock_refused: true,
+                    ..Doctor::without_cgroups(true, 0, "other processes share")
+                }),
+                Step::Limits("policed"),
+            ],
+        ),
     ]
 }
 

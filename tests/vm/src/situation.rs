@@ -12,7 +12,9 @@ use std::{
 use palisade_escape::record::Launcher;
 
 use crate::{
-    FOLDER, Result, doctor::Doctor, escapes,
+    FOLDER, Result,
+    doctor::Doctor,
+    escapes,
     escapes::Escapes,
     init,
     machine::Machine,
@@ -60,7 +62,10 @@ pub(crate) enum Step {
     Limits(&'static str),
     Escapes(Escapes),
     /// Test programs of this project, by the beginning of their names, without the tests named here.
-    Tests { program: &'static str, without: &'static [&'static str] },
+    Tests {
+        program: &'static str,
+        without: &'static [&'static str],
+    },
 }
 
 /// One situation.
@@ -233,7 +238,7 @@ fn run(place: &Where, command: &[String], input: &str, limit: Duration) -> Resul
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
         let read = stdout.map(|mut out| out.read_to_string(&mut text));
-        read.is_some_and(|r| r.is_ok()).then_some(text).unwrap_or_default()
+        if read.is_some_and(|r| r.is_ok()) { text } else { String::new() }
     });
     // Held open until the end: a runner whose stdin closes ends itself.
     let mut stdin = stdin.ok_or("no stdin")?;

@@ -116,7 +116,9 @@ mod tests {
         let names: Vec<&str> = text
             .split("070701")
             .skip(1)
-            .map(|entry| entry.get(104..).unwrap_or_default().split('\0').next().unwrap_or_default())
+            .map(|entry| {
+                entry.get(104..).unwrap_or_default().split('\0').next().unwrap_or_default()
+            })
             .collect();
         assert_eq!(names, ["a", "a/b", "a/b/c", "a/b/d", "e", "TRAILER!!!"]);
         assert!(text.contains("a/b/c\0"));

@@ -87,7 +87,9 @@ pub(super) fn kernel(folder: &Path, kernel: Kernel) -> Result<PathBuf> {
             package(kernel)?
         }
     };
-    step::run(Command::new("apt-get").args(["download", "--quiet", &package]).current_dir(&scratch))?;
+    step::run(
+        Command::new("apt-get").args(["download", "--quiet", &package]).current_dir(&scratch),
+    )?;
     let archive = only(&scratch, ".deb")?;
     let root = scratch.join("root");
     step::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&root))?;

@@ -119,6 +119,8 @@ fn clock(payload: &Payload) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     match text.parse::<u64>() {
         Ok(_) => Ok(text),
-        Err(e) => Err(format!("the clock's speed is {text:?}: {e} (in {})", step::root().display())),
+        Err(e) => {
+            Err(format!("the clock's speed is {text:?}: {e} (in {})", step::root().display()))
+        }
     }
 }

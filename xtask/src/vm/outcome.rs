@@ -118,9 +118,8 @@ impl Outcome {
 
     fn failures(&self) -> impl Iterator<Item = String> {
         let failed = self.checks.iter().filter(|c| !c.ok);
-        let failed = failed.map(|c| {
-            format!("{}/{}: {}: {}", self.machine, c.situation, c.name, c.detail)
-        });
+        let failed =
+            failed.map(|c| format!("{}/{}: {}: {}", self.machine, c.situation, c.name, c.detail));
         failed.chain(self.trouble.iter().map(|t| format!("{}: {t}", self.machine)))
     }
 }
@@ -138,7 +137,8 @@ pub(super) fn show(all: &[Outcome], json: bool) -> Result {
 }
 
 fn table(all: &[Outcome]) -> String {
-    let mut text = format!("{:<44} {:>7} {:>7} {:>8}\n", "situation", "checks", "failed", "seconds");
+    let mut text =
+        format!("{:<44} {:>7} {:>7} {:>8}\n", "situation", "checks", "failed", "seconds");
     let mut line = |name: &str, checks: &[&Check], seconds: f64| {
         let failed = checks.iter().filter(|c| !c.ok).count();
         text.push_str(&format!("{name:<44} {:>7} {failed:>7} {seconds:>8.1}\n", checks.len()));

@@ -35,10 +35,8 @@ pub(super) fn build(folder: &Path, with_tests: bool) -> Result<Payload> {
     build.args(packages.iter().flat_map(|p| ["--package", p]));
     step::run(&mut build)?;
     let built = step::root().join("target/debug");
-    let mut here: Vec<(String, PathBuf)> = PROGRAMS
-        .iter()
-        .map(|name| (format!("{INSIDE}/{name}"), built.join(name)))
-        .collect();
+    let mut here: Vec<(String, PathBuf)> =
+        PROGRAMS.iter().map(|name| (format!("{INSIDE}/{name}"), built.join(name))).collect();
     let attacker = step::root().join("tests/escape/attacker/target/release/attacker");
     here.push((format!("{INSIDE}/attacker"), attacker));
     if with_tests {
@@ -94,8 +92,14 @@ fn paths(ldd: &str) -> Vec<String> {
 
 /// The test programs, as cargo names them.
 fn test_programs() -> Result<Vec<(String, PathBuf)>> {
-    let mut build =
-        step::cargo(["test", "--quiet", "--no-run", "--message-format=json", "--package", "palisade-process"]);
+    let mut build = step::cargo([
+        "test",
+        "--quiet",
+        "--no-run",
+        "--message-format=json",
+        "--package",
+        "palisade-process",
+    ]);
     for name in TESTS {
         build.args(["--test", name]);
     }

@@ -1,6 +1,6 @@
 //! How pip and uv are configured: which indexes, and whom they trust.
 //!
-//! uv and pip do not read each other's configuration. Here the one that the command line names comes
+//! uv and pip do not read each other's configuration. Here that of the client that runs comes
 //! first, and where that says nothing, the other; then PyPI. Files and variables are those of their
 //! documentation ("Configuration" of pip, "Package indexes" of uv).
 
@@ -77,7 +77,7 @@ fn bad(url: &str, why: &str) -> CommandError {
     }
 }
 
-/// Reads the configuration. `uv_first`: the command line is one of uv's. `registry` and `more` are what it
+/// Reads the configuration. `uv_first`: uv is the client. `registry` and `more` are what the command line
 /// names itself.
 pub(super) fn read(
     context: &Context,

@@ -195,7 +195,7 @@ impl Npm {
         }
         let mut authorities = self.npmrc.authorities.clone();
         authorities.extend(request.options.more_hosts.iter().cloned());
-        let reach = Arc::new(Reach { authorities, watch: Arc::clone(&request.watch) });
+        let reach = Arc::new(Reach::new(authorities, Arc::clone(&request.watch)));
         let job = Job {
             package: &package.shown(),
             program: &self.node,
@@ -204,18 +204,14 @@ impl Npm {
             env: variables,
             input: &input,
             data: &data,
-            reach: Some(reach),
+            reach: Some(Arc::clone(&reach)),
             programs: Vec::new(),
             deadline: request.deadline,
         };
         let outcome = job.run(request.options, Arc::clone(&request.watch)).await?;
         if !outcome.exit.is_clean() {
-            return Err(self.failed(
-                package,
-                request.context,
-                &outcome.exit.to_string(),
-                &outcome.lines,
-            ));
+            let hint = reach.hint().unwrap_or_else(|| network_hint(request.context));
+            return Err(self.failed(package, hint, &outcome.exit.to_string(), &outcome.lines));
         }
         let lock =
             fs::read(data.join("package-lock.json")).map_err(step("reading npm's lock file"))?;
@@ -250,7 +246,7 @@ impl Npm {
     fn failed(
         &self,
         package: &Package,
-        context: &Context,
+        hint: String,
         exit: &str,
         lines: &[String],
     ) -> CommandError {
@@ -268,7 +264,7 @@ impl Npm {
         CommandError::Install {
             package: package.shown(),
             why: if words.is_empty() { format!("npm {exit}") } else { words },
-            hint: network_hint(context),
+            hint,
         }
     }
 

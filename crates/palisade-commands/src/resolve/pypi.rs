@@ -143,7 +143,7 @@ impl Pypi {
         let indexes = self.indexes.parsed()?;
         let mut authorities: BTreeSet<_> =
             indexes.iter().map(|index| index.target.authority().clone()).collect();
-        let asking = Reach { authorities: authorities.clone(), watch: Arc::clone(&request.watch) };
+        let asking = Reach::new(authorities.clone(), Arc::clone(&request.watch));
         for spec in &request.package.specs {
             let pages = self.pages(&spec.name, &indexes, &asking).await?;
             if pages.is_empty() {
@@ -162,7 +162,7 @@ impl Pypi {
             authorities.extend(pages.into_iter().flat_map(|page| page.authorities));
         }
         authorities.extend(request.options.more_hosts.iter().cloned());
-        Ok(Arc::new(Reach { authorities, watch: Arc::clone(&request.watch) }))
+        Ok(Arc::new(Reach::new(authorities, Arc::clone(&request.watch))))
     }
 
     /// What the indexes that know a package say about it.
@@ -356,7 +356,8 @@ impl Pypi {
                 return Err(needs_build(&name));
             }
         }
-        Err(failed(request.package, request.context, &outcome.exit.to_string(), &outcome.lines))
+        let hint = run.reach.hint().unwrap_or_else(|| network_hint(request.context));
+        Err(failed(request.package, hint, &outcome.exit.to_string(), &outcome.lines))
     }
 
     /// A virtual environment made by hand: its settings, a link to the interpreter, the packages, and a
@@ -456,7 +457,7 @@ fn needs_build(name: &str) -> CommandError {
     }
 }
 
-fn failed(package: &Package, context: &Context, exit: &str, lines: &[String]) -> CommandError {
+fn failed(package: &Package, hint: String, exit: &str, lines: &[String]) -> CommandError {
     let all = lines.join(" ");
     // uv and pip break their sentences over lines.
     let text = all.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -488,7 +489,7 @@ fn failed(package: &Package, context: &Context, exit: &str, lines: &[String]) ->
     CommandError::Install {
         package: package.shown(),
         why: if words.is_empty() { format!("the client {exit}") } else { words },
-        hint: if other_python { OTHER_PYTHON.into() } else { network_hint(context) },
+        hint: if other_python { OTHER_PYTHON.into() } else { hint },
     }
 }
 
@@ -517,13 +518,12 @@ mod tests {
     #[test]
     fn what_must_be_built_is_named() {
         let package = Package::new(crate::Tool::Pypi);
-        let context = Context { directory: "/".into(), home: None, env: BTreeMap::new() };
         let lines = [
             "  × No solution found when resolving dependencies:".to_owned(),
             "  ╰─▶ Because only docopt==0.6.2 is available and docopt==0.6.2 has no".to_owned(),
             "      usable wheels, we can conclude that …".to_owned(),
         ];
-        match failed(&package, &context, "", &lines) {
+        match failed(&package, String::new(), "", &lines) {
             CommandError::NeedsScripts { package, .. } => assert_eq!(package, "docopt"),
             other => panic!("{other}"),
         }

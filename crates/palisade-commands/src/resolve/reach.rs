@@ -1,16 +1,41 @@
 //! What the resolve step may reach: the registries that the package client is configured with.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use palisade_egress::{AddressClass, Authority, Decide, Entry, Standing};
+use palisade_egress::{AddressClass, Authority, Decide, Entry, Standing, Verdict};
 use palisade_model::{Access, ErrorCode, Failure, Kind};
 
 use super::Watch;
 
+/// Most refused destinations that are remembered.
+const MAX_REFUSED: usize = 8;
+
 /// The rights of one resolve step.
 pub(super) struct Reach {
     pub(super) authorities: BTreeSet<Authority>,
-    pub(super) watch: Arc<dyn Watch>,
+    watch: Arc<dyn Watch>,
+    refused: Mutex<BTreeSet<Authority>>,
+}
+
+impl Reach {
+    pub(super) fn new(authorities: BTreeSet<Authority>, watch: Arc<dyn Watch>) -> Self {
+        Self { authorities, watch, refused: Mutex::default() }
+    }
+
+    /// What to do about an installation that failed because it went elsewhere, if it did.
+    pub(super) fn hint(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "the client was sent to {}, and packages are fetched from the configured registry only; install the package yourself and name its program",
+                names.join(", ")
+            )
+        })
+    }
 }
 
 impl Decide for Reach {
@@ -27,8 +52,7 @@ impl Decide for Reach {
                 palisade_model::text::escape(access.target, 120),
                 registries.join(", ")
             ),
-        )
-        .hint("where the registry keeps its packages on this host too, name it (--registry-host HOST:PORT)"))
+        ))
     }
 
     /// The user configured the names, so that they may lead into a private network or to this machine,
@@ -49,6 +73,12 @@ impl Decide for Reach {
     }
 
     fn record(&self, entry: &Entry<'_>) {
+        if let Verdict::Refused { .. } = entry.verdict {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() < MAX_REFUSED {
+                refused.insert(entry.authority.clone());
+            }
+        }
         self.watch.egress(entry);
     }
 }

@@ -178,9 +178,23 @@ mod tests {
         watched().unwrap();
     }
 
+    fn choices() -> Vec<crate::filter::Choice> {
+        let bits = [(false, false), (false, true), (true, false), (true, true)];
+        palisade_seccomp::profiles::Profile::ALL
+            .into_iter()
+            .flat_map(|profile| {
+                bits.map(|(memory_is_policed, no_jit)| crate::filter::Choice {
+                    profile,
+                    memory_is_policed,
+                    no_jit,
+                })
+            })
+            .collect()
+    }
+
     #[test]
     fn the_filter_of_a_normal_launch_asks_about_deaths_only() {
-        use palisade_seccomp::{Action, Arch, Program, SeccompData, evaluate, profiles::Profile};
+        use palisade_seccomp::{Action, Arch, Program, SeccompData, evaluate};
         let read = |bytes: &[u8]| {
             let instructions = bytes.chunks(8).map(|i| palisade_seccomp::Instruction {
                 code: u16::from_ne_bytes([i[0], i[1]]),
@@ -192,10 +206,11 @@ mod tests {
             Program::new("read", arch, instructions.collect()).unwrap()
         };
         let arch = Arch::native().unwrap();
-        for profile in Profile::ALL {
-            for policed in [false, true] {
-                let policy = crate::filter::policy(profile, policed).unwrap();
-                let normal = read(&crate::filter::filter(profile, policed).unwrap());
+        for choice in choices() {
+            {
+                let profile = choice.profile;
+                let policy = crate::filter::policy(choice).unwrap();
+                let normal = read(&crate::filter::filter(choice).unwrap());
                 for nr in (0..1024).chain([u32::MAX]) {
                     let arch_value = arch.audit_arch();
                     let call = SeccompData { nr, arch: arch_value, ..SeccompData::default() };
@@ -215,10 +230,11 @@ mod tests {
 
     #[test]
     fn what_the_helper_calls_between_filter_and_exec_is_never_asked_about() {
-        use palisade_seccomp::{Arch, SeccompData, compile, evaluate, observed, profiles::Profile};
-        for profile in Profile::ALL {
-            for policed in [false, true] {
-                let policy = crate::filter::policy(profile, policed).unwrap();
+        use palisade_seccomp::{Arch, SeccompData, compile, evaluate, observed};
+        for choice in choices() {
+            {
+                let profile = choice.profile;
+                let policy = crate::filter::policy(choice).unwrap();
                 let program =
                     compile(&observed(&policy, &watched().unwrap()), Arch::X86_64).unwrap();
                 for name in ["sendmsg", "close", "exit_group"] {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use palisade_model::Kind;
 use palisade_sandbox::SandboxError;
-use palisade_seccomp::profiles::Profile;
 
 use super::{Observing, Tier, Visible};
 use crate::{
@@ -18,10 +17,9 @@ pub(crate) fn of(inputs: &Inputs<'_>, namespaces: bool) -> Result<Option<Observi
     let Some(observer) = inputs.spec.observe.clone().filter(|_| inputs.is_observed()) else {
         return Ok(None);
     };
-    let profile = if namespaces { inputs.needs.profile } else { Profile::Lockdown };
     Ok(Some(Observing {
         observer,
-        policy: filter::policy(profile, inputs.memory_is_policed())?,
+        policy: filter::policy(inputs.filter(namespaces))?,
         arch: filter::arch()?,
         tier: if namespaces { Tier::NewRoot } else { Tier::Landlock(visible(inputs)) },
         ids: inputs.host_ids(),

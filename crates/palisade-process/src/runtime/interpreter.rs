@@ -16,7 +16,7 @@ use super::{Needs, PLUGIN, artifact_error, in_content, utf8};
 use crate::programs::{Programs, is_node, is_python};
 
 /// Folders that are too wide to be shown for an interpreter's sake.
-fn too_wide(path: &Path) -> bool {
+pub(super) fn too_wide(path: &Path) -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     path.components().count() <= 2 && path != Path::new("/usr") && path != Path::new("/opt")
         || path.parent().is_none()
@@ -96,7 +96,7 @@ pub(super) fn host_python(
 }
 
 /// A path on the host that does not lead into the plugin's folder.
-fn outside_plugin(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
+pub(super) fn outside_plugin(root: &Path, path: &Path) -> Result<PathBuf, SandboxError> {
     let real = path.canonicalize().map_err(|e| {
         artifact_error(
             format!("{}: {e}", palisade_model::text::escape(&path.to_string_lossy(), 200)),
@@ -171,7 +171,7 @@ fn add_python(
     show_tree(needs, prefix)
 }
 
-fn show_tree(needs: &mut Needs, path: &Path) -> Result<(), SandboxError> {
+pub(super) fn show_tree(needs: &mut Needs, path: &Path) -> Result<(), SandboxError> {
     let Ok(real) = path.canonicalize() else { return Ok(()) };
     if real != path {
         needs.links.insert(utf8(path)?.to_owned(), utf8(&real)?.to_owned());

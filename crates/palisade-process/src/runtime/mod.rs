@@ -6,6 +6,7 @@
 
 mod elf;
 mod interpreter;
+mod java;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,9 @@ use std::{
 use palisade_sandbox::{Artifact, Runtime, SandboxError};
 use palisade_seccomp::profiles::Profile;
 
-use crate::programs::{Programs, is_node, is_python};
+pub(crate) use java::options as java_options;
+
+use crate::programs::{Programs, is_java, is_node, is_python, is_shell};
 
 /// Where the plugin's folder appears inside.
 pub(crate) const PLUGIN: &str = "/plugin";
@@ -68,6 +71,8 @@ pub(crate) struct Needs {
     pub(crate) env: BTreeMap<String, String>,
     /// System call profile.
     pub(crate) profile: Profile,
+    /// The program is Java's launcher, and takes [`java_options`] before its other arguments.
+    pub(crate) is_java: bool,
 }
 
 fn artifact_error(what: impl Into<String>, hint: impl Into<String>) -> SandboxError {
@@ -88,6 +93,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         path_dirs: Vec::new(),
         env: BTreeMap::new(),
         profile: Profile::Native,
+        is_java: false,
     };
     match &program.runtime {
         Runtime::Native if let Some(venv) = venv_of(root, &program.file) => {
@@ -100,9 +106,13 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
             let exe = needs.add_named_interpreter(&program.file, 0)?;
             needs.argv.push(exe.clone());
             needs.exe = exe;
+            needs.is_java = needs.profile == Profile::Jvm;
         }
         Runtime::Native => {
             let (host, inside) = locate(root, &program.file)?;
+            if !host.starts_with(root) && is_shell(base_name(&program.file)) {
+                needs.profile = Profile::Shell;
+            }
             needs.exe.clone_from(&inside);
             needs.argv.push(inside);
             needs.add_program(&host, host.starts_with(root), 0)?;
@@ -139,8 +149,12 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
 /// Whether a program is an interpreter of this machine: it brings a library, and what stands under its
 /// name in PATH may be a version manager's shim, which cannot run inside.
 fn is_interpreter(root: &Path, file: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or_default();
-    !is_in_content(root, file) && (is_python(name) || is_node(name))
+    let name = base_name(file);
+    !is_in_content(root, file) && (is_python(name) || is_node(name) || is_java(name))
+}
+
+fn base_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or_default()
 }
 
 /// The virtual environment of the plugin whose Python a program is, as `venv:FOLDER`: its file is a link
@@ -330,10 +344,11 @@ impl Needs {
             }
         }
         // A path is only read, never run here: see `interpreter`.
-        let name = interpreter.rsplit('/').next().unwrap_or_default();
-        if is_python(name) || is_node(name) {
+        let name = base_name(interpreter);
+        if is_python(name) || is_node(name) || is_java(name) {
             return self.add_named_interpreter(interpreter, depth).map(drop);
         }
+        self.is_script_of(name);
         Ok(())
     }
 
@@ -348,7 +363,11 @@ impl Needs {
         } else if is_node(base) {
             self.profile = Profile::Node;
             interpreter::node(self, &root, Some(name))?
+        } else if is_java(base) {
+            self.profile = Profile::Jvm;
+            java::host_java(self, &root, name)?
         } else {
+            self.is_script_of(base);
             let path =
                 if name.starts_with('/') { PathBuf::from(name) } else { find_in_path(name)? };
             self.add_program(&path, false, depth + 1)?;
@@ -366,6 +385,13 @@ impl Needs {
             }
         }
         Ok(exe)
+    }
+
+    /// A shell's script runs as one, unless a runtime has been chosen already that it only wraps.
+    fn is_script_of(&mut self, interpreter: &str) {
+        if self.profile == Profile::Native && is_shell(interpreter) {
+            self.profile = Profile::Shell;
+        }
     }
 
     /// The dynamic loader and the system's library folders.
@@ -460,6 +486,7 @@ impl Needs {
         match path.rsplit('/').next().unwrap_or_default() {
             name if is_python(name) => drop(interpreter::host_python(self, &root, path)?),
             name if is_node(name) => drop(interpreter::node(self, &root, Some(path))?),
+            name if is_java(name) => drop(java::host_java(self, &root, path)?),
             name => {
                 self.add_program(Path::new(path), false, 0)?;
                 for folder in GIT.iter().map(Path::new).filter(|f| name == "git" && f.is_dir()) {

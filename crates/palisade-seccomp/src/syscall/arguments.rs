@@ -58,6 +58,7 @@ pub(super) const TABLE: &[(&str, &[Argument])] = &[
     ("setns",              &[arg(0, "fd", W32), arg(1, "flags", W32)]),
     ("setpriority",        &[arg(0, "which", W32), arg(1, "who", W32), arg(2, "niceval", W32)]),
     ("setsockopt",         &[arg(1, "level", W32), arg(2, "optname", W32)]),
+    ("shmat",              &[arg(0, "shmid", W32), arg(1, "shmaddr", W64), arg(2, "shmflg", W32)]),
     ("socket",             &[arg(0, "domain", W32), arg(1, "type", W32), arg(2, "protocol", W32)]),
     ("socketpair",         &[arg(0, "domain", W32), arg(1, "type", W32), arg(2, "protocol", W32)]),
     ("statx",              &[arg(2, "flags", W32)]),

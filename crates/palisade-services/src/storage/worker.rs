@@ -343,3 +343,6 @@ fn read_loop(file: &File, slot: &Slot, jobs: &Receiver<Read>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

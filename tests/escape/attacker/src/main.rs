@@ -30,8 +30,10 @@ mod outcome;
 mod parser;
 mod proc;
 mod process;
+mod races;
 mod residue;
 mod resources;
+mod shared;
 mod sockets;
 mod survive;
 mod table;
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some("beacon") => survive::beacon_main(&args[1..]),
+        Some("recycle") => races::recycle_main(&args[1..]),
         _ => {
             eprintln!("usage: {USAGE}");
             ExitCode::from(2)

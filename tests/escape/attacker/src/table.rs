@@ -335,7 +335,7 @@ impl Tally {
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
         channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces,
-        net, parser, proc, process, residue, resources, sockets, survive, tls, tty,
+        net, parser, proc, process, races, residue, resources, shared, sockets, survive, tls, tty,
     };
     [
         files::TABLE,
@@ -360,6 +360,8 @@ pub fn all() -> impl Iterator<Item = &'static Attempt> {
         survive::TABLE,
         env::TABLE,
         residue::TABLE,
+        races::TABLE,
+        shared::TABLE,
     ]
     .into_iter()
     .flatten()

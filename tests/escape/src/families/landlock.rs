@@ -14,12 +14,26 @@ use crate::{
     trouble::Result,
 };
 
-/// Whether an attempt is about a guarantee of this tier: no file that was not granted is read or written,
-/// no socket, no System V IPC, no forbidden system call, nothing lives on.
+/// What Landlock does not keep (landlock(7), "Current limitations"), which is why this tier promises no
+/// `fs-isolated`; truncation from ABI 3 on.
+const NOT_KEPT: [(u16, &str); 5] = [
+    (1, "secret-stat"),
+    (2, "ro-chmod"),
+    (2, "ro-utimes"),
+    (2, "ro-xattr"),
+    (2, "ro-truncate"),
+];
+
+/// What stands behind the variant.
+pub const WITH: &str = "@landlock";
+
+/// Whether an attempt is about what this tier keeps: no file that was not granted is read or written, no
+/// socket, no System V IPC, no forbidden system call.
 #[must_use]
 pub fn takes(attempt: &Attempt) -> bool {
     let variant = attempt.variant.as_str();
     match attempt.number {
+        number if NOT_KEPT.contains(&(number, variant)) => false,
         1 | 2 | 11 | 14..=19 | 20 | 22..=24 | 29 | 31 | 32 | 35 | 36 | 40 | 52..=54 => true,
         49 => matches!(variant, "clear-pdeathsig" | "subreaper"),
         _ => false,
@@ -37,7 +51,8 @@ pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
         let (outcome, detail) = general::inside(stage, attempt, &walls).await?;
-        let mut row = Row::new(attempt.number, &attempt.variant, &attempt.name, launcher);
+        let variant = format!("{}{WITH}", attempt.variant);
+        let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher);
         row.backend = "landlock".to_owned();
         rows.push(row.seen(outcome, detail));
     }
