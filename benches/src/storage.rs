@@ -6,7 +6,10 @@
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -63,6 +66,9 @@ enum Asks {
     InLine,
     /// Each request in a task of its own, as the host serves a plugin's.
     InTasks,
+    /// As [`Asks::InLine`], on a runtime with one thread, where every write goes through the writing
+    /// thread of the file.
+    OneThread,
     /// A service that reads the same parameters, needs the same right and gives the same answer without
     /// looking anywhere: what is not storage.
     Elsewhere,
@@ -75,10 +81,11 @@ const fn mix(name: &'static str, askers: u64, write_each: u64) -> Mix {
     Mix { name, askers, write_each, asks: Asks::InLine }
 }
 
-const MIXES: [Mix; 8] = [
+const MIXES: [Mix; 9] = [
     mix("storage_vs_sqlite", 16, 1),
     mix("storage_vs_sqlite.one_asker", 1, 1),
     Mix { asks: Asks::InTasks, ..mix("storage_vs_sqlite.one_asker_in_tasks", 1, 1) },
+    Mix { asks: Asks::OneThread, ..mix("storage_vs_sqlite.one_asker_one_thread", 1, 1) },
     mix("storage_vs_sqlite.one_write_in_ten", 16, 10),
     mix("storage_vs_sqlite.reads", 16, 0),
     mix("storage_vs_sqlite.one_reader", 1, 0),
@@ -116,6 +123,8 @@ fn elsewhere() -> Service<GetParams> {
 }
 
 struct Ours {
+    /// Operations so far, over all rounds.
+    next: AtomicU64,
     broker: Broker,
     caller: Arc<Caller>,
 }
@@ -141,7 +150,8 @@ impl Ours {
         let limits = Limits { rates, ..Limits::default() };
         let rules = Arc::new(Rules::new(rights, []));
         let caller = Caller::plugin(instance, rules, &limits, Arc::new(SystemClock));
-        Ok(Self { broker: Broker::new(Gate::new(Arc::new(recorder)), services), caller })
+        let broker = Broker::new(Gate::new(Arc::new(recorder)), services);
+        Ok(Self { next: AtomicU64::new(0), broker, caller })
     }
 
     async fn operation(&self, mix: Mix, n: u64, value: &str) -> Result<()> {
@@ -159,7 +169,7 @@ impl Ours {
         let answer = self.broker.request(&self.caller, method, &params, None);
         match mix.asks {
             Asks::InTasks => tokio::spawn(answer).await??,
-            Asks::InLine | Asks::Elsewhere => answer.await?,
+            Asks::InLine | Asks::OneThread | Asks::Elsewhere => answer.await?,
         };
         Ok(())
     }
@@ -172,12 +182,12 @@ impl Ours {
     ) -> std::result::Result<f64, String> {
         let start = Instant::now();
         let mut askers = tokio::task::JoinSet::new();
-        for asker in 0..mix.askers {
+        for _ in 0..mix.askers {
             let ours = Arc::clone(&self);
             askers.spawn(async move {
                 let (value, mut done) = (value(), 0);
                 while start.elapsed() < slice {
-                    let n = done * mix.askers + asker;
+                    let n = ours.next.fetch_add(1, Ordering::Relaxed);
                     ours.operation(mix, n, &value).await.map_err(|e| e.to_string())?;
                     done += 1;
                 }
@@ -192,7 +202,12 @@ impl Ours {
     }
 }
 
-struct Bare(Connection);
+struct Bare {
+    connection: Connection,
+    /// Operations so far, over all rounds. Versions come from it: a row that is written as it already is
+    /// leaves its page clean, and SQLite then neither writes nor syncs.
+    done: u64,
+}
 
 impl Bare {
     fn open(folder: &Path) -> Result<Self> {
@@ -200,20 +215,20 @@ impl Bare {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self(connection))
+        Ok(Self { connection, done: 0 })
     }
 
     fn operation(&self, mix: Mix, n: u64, value: &str) -> Result<()> {
         if mix.writes(n) {
             // Outside of BEGIN and COMMIT each statement is a transaction.
-            let mut set = self.0.prepare_cached(
+            let mut set = self.connection.prepare_cached(
                 "INSERT INTO entries (key, value, version, expires) VALUES (?1, ?2, ?3, NULL)
                  ON CONFLICT (key) DO UPDATE SET value = ?2, version = ?3, expires = NULL",
             )?;
             set.execute(params![key(n), value, i64::try_from(n)?])?;
         } else {
             let mut get = self
-                .0
+                .connection
                 .prepare_cached("SELECT value, version, expires FROM entries WHERE key = ?1")?;
             let found: Option<(String, i64, Option<i64>)> =
                 get.query_row([key(n)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).optional()?;
@@ -232,12 +247,12 @@ impl Bare {
     }
 
     fn repeat(&mut self, mix: Mix, slice: Duration) -> Result<f64> {
-        let (value, start, mut done) = (value(), Instant::now(), 0);
+        let (value, start, before) = (value(), Instant::now(), self.done);
         while start.elapsed() < slice {
-            self.operation(mix, done, &value)?;
-            done += 1;
+            self.operation(mix, self.done, &value)?;
+            self.done += 1;
         }
-        Ok(done as f64 / start.elapsed().as_secs_f64())
+        Ok((self.done - before) as f64 / start.elapsed().as_secs_f64())
     }
 }
 
@@ -245,12 +260,14 @@ impl Bare {
 pub(crate) fn run() -> Result<Vec<Row>> {
     let folder = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let one_thread = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ours = Arc::new(Ours::open(folder.path())?);
     let mut bare = Bare::open(folder.path())?;
     // Both have all keys, and are warm.
     let fill = mix("fill", 16, 1);
     for n in 0..KEYS {
         bare.operation(fill, n, &value())?;
+        bare.done += 1;
         runtime.block_on(ours.operation(fill, n, &value()))?;
     }
     let mut rows = Vec::new();
@@ -260,8 +277,11 @@ pub(crate) fn run() -> Result<Vec<Row>> {
             // The order alternates.
             for side in 0..2 {
                 if (round + side) % 2 == 0 {
-                    let measured = runtime.spawn(Arc::clone(&ours).measure(mix, SLICE));
-                    mine.push(runtime.block_on(measured)??);
+                    let measured = Arc::clone(&ours).measure(mix, SLICE);
+                    mine.push(match mix.asks {
+                        Asks::OneThread => one_thread.block_on(measured)?,
+                        _ => runtime.block_on(runtime.spawn(measured))??,
+                    });
                 } else {
                     theirs.push(bare.measure(mix, SLICE)?);
                 }

@@ -15,6 +15,7 @@ fn main() {
     println!("cargo::rerun-if-changed=helper");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(palisade_helper)");
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     if os != "linux" || !matches!(arch.as_str(), "x86_64" | "aarch64") {

@@ -46,7 +46,8 @@ enum Command {
 #[derive(clap::Args)]
 struct BenchArgs {
     /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`,
-    /// `storage_vs_sqlite`, `egress` (`egress_throughput` and `egress_connect_latency`), or `all`
+    /// `storage_vs_sqlite`, `egress` (`egress_throughput` and `egress_connect_latency`), `walls`
+    /// (`neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, and `reap_50_stopped`), or `all`
     #[arg(required = true)]
     names: Vec<String>,
     /// An array of {name, value, unit, baseline, ratio} instead of a table
@@ -58,7 +59,7 @@ struct BenchArgs {
 }
 
 fn bench(args: &BenchArgs) -> Result {
-    tools::ensure(&[tools::CC, tools::BWRAP, tools::PYTHON, tools::NODE])?;
+    tools::ensure(&[tools::CC, tools::BWRAP, tools::PYTHON, tools::NODE, tools::STRESS_NG])?;
     // Some benches start the command itself.
     step::run(&mut step::cargo(["build", "--release", "--quiet", "--package", "palisade-cli"]))?;
     let mut run = step::cargo(["run", "--release", "--quiet", "--package", "palisade-bench", "--"]);

@@ -5,6 +5,7 @@
 //! its own workers where they are ended.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -91,7 +92,7 @@ pub(super) const BOMBS: &[Bomb] = &[
 
 const STRESS_NG: &str = "/usr/bin/stress-ng";
 /// A plugin that a limit has ended is started again after this time, as an operator's rule would.
-const RESTART: Duration = Duration::from_millis(20);
+const RESTART: Duration = Duration::from_millis(250);
 
 /// The manifest of the attacker as a plugin.
 pub(super) const MANIFEST: &str = r#"
@@ -142,6 +143,25 @@ impl Arsenal {
     pub(super) fn new(attacker: Plugin) -> Result<Self> {
         let backend = Arc::new(ProcessBackend::new(Options::default()));
         Ok(Self { attacker, backend, folders: plugin::Plugin::build()? })
+    }
+
+    /// Removes what the last one left in its data folder: the next begins with an empty one.
+    pub(super) fn clear(&self, state: &Path) -> Result<()> {
+        let of_attacker = fs::read_dir(state.join("state/data"))?
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().starts_with("bomb"))
+            .map(|e| e.path());
+        for folder in of_attacker.chain([self.folders.data().to_path_buf()]) {
+            for entry in fs::read_dir(folder)?.flatten() {
+                let path = entry.path();
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(path)?;
+                } else {
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sets one off.

@@ -7,6 +7,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use crate::{
 };
 
 const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_secs(1);
+const ROUND: Duration = Duration::from_millis(800);
 /// Between two calls, and a timer's granularity more.
 const PAUSE: Duration = Duration::from_micros(500);
 /// Until a bomb is at its work, and until the machine is at rest again.
@@ -84,8 +85,9 @@ async fn measure(bombs: &[&Bomb]) -> Result<Vec<Row>> {
     let mut worst: Option<Row> = None;
     p99(&neighbour).await?;
     for bomb in bombs {
-        let row =
-            one(&neighbour, &arsenal, bomb).await.map_err(|e| format!("{}: {e}", bomb.name))?;
+        let row = one(&neighbour, &arsenal, bomb, state.path())
+            .await
+            .map_err(|e| format!("{}: {e}", bomb.name))?;
         eprintln!(
             "{:<16} {:>8.0} us over {:>6.0} us: {:.2}  {}",
             bomb.name,
@@ -107,7 +109,7 @@ async fn measure(bombs: &[&Bomb]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn one(neighbour: &Plugin, arsenal: &Arsenal, bomb: &Bomb) -> Result<Row> {
+async fn one(neighbour: &Plugin, arsenal: &Arsenal, bomb: &Bomb, state: &Path) -> Result<Row> {
     let (mut calm, mut disturbed) = <(Samples, Samples)>::default();
     let mut ended = String::new();
     for _ in 0..ROUNDS {
@@ -116,6 +118,7 @@ async fn one(neighbour: &Plugin, arsenal: &Arsenal, bomb: &Bomb) -> Result<Row> 
         tokio::time::sleep(SETTLE).await;
         disturbed.push(p99(neighbour).await?);
         ended = lit.put_out().await?;
+        arsenal.clear(state)?;
         tokio::time::sleep(SETTLE).await;
     }
     let row = Row::new(&format!("neighbour_p99_ratio.{}", bomb.name), "us", &disturbed);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use palisade_seccomp::profiles::Profile;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -163,17 +164,23 @@ pub(crate) struct Check {
 #[command(after_help = "\
 Examples:
   palisade doctor
-  palisade doctor --seccomp python           the system call filter of Python plugins, call by call
+  palisade doctor --seccomp python           what the filter of Python plugins lets through
   sudo install -D \"$(palisade doctor --extract-helper)\" /usr/libexec/palisade/palisade-helper")]
 pub(crate) struct Doctor {
-    /// Print a system call profile as a table
-    #[arg(long, value_name = "PROFILE", value_parser = PossibleValuesParser::new(["native", "python", "node", "lockdown"]))]
+    /// Print what a system call profile answers to each call
+    #[arg(long, value_name = "PROFILE", value_parser = profiles())]
     pub(crate) seccomp: Option<String>,
     /// Write the helper to a new private folder and print its path, to install it
     #[arg(long, conflicts_with_all = ["seccomp", "json"])]
     pub(crate) extract_helper: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// The names of system call profiles, for checking and for completion.
+fn profiles() -> PossibleValuesParser {
+    let value = |p: Profile| clap::builder::PossibleValue::new(p.name()).help(p.about());
+    PossibleValuesParser::new(Profile::ALL.map(value))
 }
 
 /// Print a completion script for a shell

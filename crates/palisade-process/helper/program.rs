@@ -144,10 +144,15 @@ static mut STACK: Stack = Stack([0; 64 * 1024]);
 /// Starts the program and waits until it runs. The child borrows this process's memory until exec
 /// (vfork semantics), on a stack of its own: nothing is copied, and its failure is seen here.
 pub fn start(prepared: &mut Prepared<'_>) -> Result<isize, Failure> {
-    let flags = sys::CLONE_VM | sys::CLONE_VFORK | sys::SIGCHLD;
-    // SAFETY: one thread; the stack is used by one child at a time, and this process sleeps meanwhile.
-    let top = unsafe { (&raw mut STACK).cast::<u8>().add(core::mem::size_of::<Stack>()) };
-    let pid = clone_onto(flags, top, prepared);
+    let args = sys::CloneArgs {
+        flags: sys::CLONE_VM | sys::CLONE_VFORK,
+        exit_signal: sys::SIGCHLD,
+        stack: &raw mut STACK as u64,
+        stack_size: core::mem::size_of::<Stack>() as u64,
+        ..Default::default()
+    };
+    // SAFETY: one child uses the stack at a time, and this process sleeps meanwhile.
+    let pid = unsafe { sys::clone_onto(&args, (&raw mut *prepared).cast(), become_program) };
     if pid < 0 {
         return Err(failed(step::FORK, 0, pid));
     }
@@ -156,55 +161,10 @@ pub fn start(prepared: &mut Prepared<'_>) -> Result<isize, Failure> {
     if failure.step != 0 { Err(failure) } else { Ok(pid) }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn clone_onto(flags: u64, stack_top: *mut u8, prepared: &mut Prepared<'_>) -> isize {
-    let pid: isize;
-    // SAFETY: in the child, rsp is the new stack and nothing of this frame is touched; it calls a
-    // function that never returns. In the parent, the kernel preserves all registers but rax, rcx, r11.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "call r13",
-            "ud2",
-            "2:",
-            inlateout("rax") nr::CLONE as isize => pid,
-            in("rdi") flags, in("rsi") stack_top, in("rdx") 0, in("r10") 0, in("r8") 0,
-            in("r12") &raw mut *prepared, in("r13") become_program as *const (),
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    pid
-}
-
-#[cfg(target_arch = "aarch64")]
-fn clone_onto(flags: u64, stack_top: *mut u8, prepared: &mut Prepared<'_>) -> isize {
-    let pid: isize;
-    // SAFETY: as for x86_64.
-    unsafe {
-        core::arch::asm!(
-            "svc 0",
-            "cbnz x0, 2f",
-            "mov x29, #0",
-            "mov x0, x21",
-            "blr x22",
-            "brk #0",
-            "2:",
-            in("x8") nr::CLONE,
-            inlateout("x0") flags => pid,
-            in("x1") stack_top, in("x2") 0, in("x3") 0, in("x4") 0,
-            in("x21") &raw mut *prepared, in("x22") become_program as *const (),
-        );
-    }
-    pid
-}
-
-extern "C" fn become_program(prepared: *mut Prepared<'static>) -> ! {
-    // SAFETY: pid 1 sleeps until this process execs or exits, so the reference is the only one in use.
-    let prepared = unsafe { &mut *prepared };
+extern "C" fn become_program(prepared: *mut u8) -> ! {
+    // SAFETY: it is what `start` was given; pid 1 sleeps until this process execs or exits, so the reference
+    // is the only one in use.
+    let prepared = unsafe { &mut *prepared.cast::<Prepared<'static>>() };
     let failure = transform(prepared);
     // SAFETY: as above; volatile because pid 1 reads it behind the compiler's back.
     unsafe { core::ptr::write_volatile(&raw mut prepared.failure, failure) };

@@ -19,7 +19,6 @@ pub mod nr {
     pub const GETPID: usize = 39;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
-    pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
@@ -73,7 +72,6 @@ pub mod nr {
     pub const GETPID: usize = 172;
     pub const SENDMSG: usize = 211;
     pub const RECVMSG: usize = 212;
-    pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
     pub const WAIT4: usize = 260;
     pub const KILL: usize = 129;
@@ -285,6 +283,59 @@ pub const SIGCHLD: u64 = 17;
 /// Forks. Without CLONE_VM, so the child has its own copy of everything and both return.
 pub fn clone3(args: &CloneArgs) -> isize {
     sys!(new::CLONE3, args as *const CloneArgs, core::mem::size_of::<CloneArgs>())
+}
+
+/// Clones onto the stack of `args`: the child calls `body(argument)`, which never returns.
+///
+/// # Safety
+/// The stack must be memory that nobody else uses while the child lives, its end aligned to 16 bytes; the
+/// rest as clone3(2) demands for these flags.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn clone_onto(args: &CloneArgs, argument: *mut u8, body: extern "C" fn(*mut u8) -> !) -> isize {
+    let pid: isize;
+    // SAFETY: in the child, rsp is the new stack and nothing of this frame is touched; it calls a
+    // function that never returns. In the parent, the kernel preserves all registers but rax, rcx, r11.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") new::CLONE3 as isize => pid,
+            in("rdi") args as *const CloneArgs, in("rsi") core::mem::size_of::<CloneArgs>(),
+            in("r12") argument, in("r13") body,
+            lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    pid
+}
+
+/// # Safety
+/// As for x86_64.
+#[cfg(target_arch = "aarch64")]
+pub unsafe fn clone_onto(args: &CloneArgs, argument: *mut u8, body: extern "C" fn(*mut u8) -> !) -> isize {
+    let pid: isize;
+    // SAFETY: as for x86_64.
+    unsafe {
+        asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, #0",
+            "mov x0, x21",
+            "blr x22",
+            "brk #0",
+            "2:",
+            in("x8") new::CLONE3,
+            inlateout("x0") args as *const CloneArgs => pid,
+            in("x1") core::mem::size_of::<CloneArgs>(),
+            in("x21") argument, in("x22") body,
+        );
+    }
+    pid
 }
 
 pub fn mount_setattr(fd: Fd, flags: usize, set: u64, clear: u64, propagation: u64, userns: u64) -> isize {

@@ -293,5 +293,7 @@ fn trial_plan(machine: &Machine, options: &Options) -> Result<Plan, SandboxError
     plan.dir("/tmp", 0o755);
     plan.tmpfs("/tmp", 1 << 20, 64, 0o1777, 0xe);
     plan.hostname("palisade");
+    // A container may let all this be built and have /proc/sys read-only.
+    crate::layout::sysctls(&mut plan);
     plan.finish()
 }

@@ -331,7 +331,7 @@ fn sweep(parent: &Path) {
         let pid = name
             .to_str()
             .and_then(|n| n.strip_prefix(PREFIX))
-            .and_then(|n| n.strip_suffix(LEAF).unwrap_or(n).parse::<u32>().ok());
+            .and_then(|n| n.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             for child in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(child.path());
@@ -353,8 +353,7 @@ impl Cgroups {
         }
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let group = Group { cgroups: Arc::clone(self), name };
-        for folder in self.hierarchy.folders() {
-            let path = folder.join(&group.name);
+        for path in group.folders() {
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 // A leftover of an earlier process with our pid: empty, so it can be used.
@@ -376,8 +375,7 @@ pub(crate) struct Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        for folder in self.cgroups.hierarchy.folders() {
-            let path = folder.join(&self.name);
+        for path in self.folders() {
             // The last process may still be on its way out of the group.
             for _ in 0..50 {
                 match fs::remove_dir(&path) {
@@ -393,7 +391,28 @@ impl Drop for Group {
 
 impl Group {
     fn file(&self, folder: &Option<PathBuf>, file: &str) -> Option<PathBuf> {
-        folder.as_ref().map(|f| f.join(&self.name).join(file))
+        folder.as_ref().map(|f| self.below(f).join(file))
+    }
+
+    /// Where this group is, of those that a controller's folder holds.
+    ///
+    /// The processor time of version 1 is shared out beside the host itself, so that a group that gives
+    /// way (`cpu.idle` counts among siblings) does so to the host too. No other controller shares
+    /// anything out, and what version 2 delegates is one folder.
+    fn below(&self, folder: &Path) -> PathBuf {
+        let hierarchy = &self.cgroups.hierarchy;
+        match (folder.file_name(), folder.parent()) {
+            (Some(name), Some(parent))
+                if !hierarchy.unified && hierarchy.cpu.as_deref() == Some(folder) =>
+            {
+                parent.join(format!("{}-{}", name.to_string_lossy(), self.name))
+            }
+            _ => folder.join(&self.name),
+        }
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        self.cgroups.hierarchy.folders().into_iter().map(|f| self.below(f)).collect()
     }
 
     /// The group's folder, where one group holds all (version 2), for CLONE_INTO_CGROUP.
@@ -417,10 +436,10 @@ impl Group {
         if self.cgroups.hierarchy.unified {
             return Ok(Vec::new());
         }
-        let folders = self.cgroups.hierarchy.folders().into_iter();
+        let folders = self.folders().into_iter();
         folders
             .map(|folder| {
-                let path = folder.join(&self.name).join("tasks");
+                let path = folder.join("tasks");
                 let file = fs::OpenOptions::new().write(true).open(&path);
                 file.map(OwnedFd::from)
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
@@ -494,9 +513,49 @@ impl Group {
         self.number(&h.memory, if h.unified { "memory.peak" } else { "memory.max_usage_in_bytes" })
     }
 
+    /// How often the quota has stopped it.
+    pub(crate) fn quota_stops(&self) -> Option<u64> {
+        self.keyed(&self.cgroups.hierarchy.cpu, "cpu.stat", "nr_throttled")
+    }
+
+    /// Whether it gets processor time only behind its siblings (`cpu.idle`, in both versions since Linux
+    /// 5.15).
+    pub(crate) fn give_way(&self, behind: bool) -> io::Result<()> {
+        match self.file(&self.cgroups.hierarchy.cpu, "cpu.idle") {
+            Some(path) => fs::write(path, if behind { "1" } else { "0" }),
+            None => Ok(()),
+        }
+    }
+
     /// Processes and threads, ours not counted.
     pub(crate) fn pids(&self) -> Option<u32> {
         let n = self.number(&self.cgroups.hierarchy.pids, "pids.current")?;
         u32::try_from(n).ok().map(|n| n.saturating_sub(OWN_PIDS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_leaf_of_a_host_leads_to_the_group_above() {
+        let above = |own| above_leaf(Path::new(own));
+        assert_eq!(above("/c/a.scope/palisade-12-host"), Some(PathBuf::from("/c/a.scope")));
+        for other in ["/c/a.scope", "/c/palisade-12", "/c/palisade-x-host", "/c/x-12-host", "/"] {
+            assert_eq!(above(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_child_is_ours_and_the_parent_is_not() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("30").spawn().unwrap();
+        let (ours, parent) = (is_own(&child.id().to_string()), std::os::unix::process::parent_id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(ours);
+        assert!(is_own(&std::process::id().to_string()));
+        assert!(!is_own(&parent.to_string()));
+        assert!(!is_own("1"));
     }
 }

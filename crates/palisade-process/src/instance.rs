@@ -25,6 +25,7 @@ use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     cgroup::Group,
     disk,
+    pace::Pace,
     plan::format::command,
     spawner::{self, Spawner},
     status::{Report, Status},
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) disk_limit: AtomicU64,
     /// Whether something could not be seen when the disk was last measured.
     unseen: AtomicBool,
+    pace: Pace,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
     /// Why we killed it, if we did; the first reason stands.
@@ -80,6 +82,7 @@ impl Shared {
             namespaced,
             disk_limit: AtomicU64::new(disk_limit),
             unseen: AtomicBool::new(false),
+            pace: Pace::default(),
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
             usage: watch::Sender::new((0, None)),
@@ -195,7 +198,12 @@ pub(crate) async fn watch(
                 deadline = None;
                 shared.kill(KillReason::Breach("the plugin closed its end of the conversation and kept running".into()));
             },
-            _ = disk_check.tick() => check_disk(&shared).await,
+            _ = disk_check.tick() => {
+                if let Some(group) = &shared.group {
+                    shared.pace.look(group);
+                }
+                check_disk(&shared).await;
+            }
         }
     }
     // pid 1 has closed its socket: it is ending, or has ended.

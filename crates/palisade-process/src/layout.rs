@@ -111,6 +111,20 @@ impl Inputs<'_> {
     }
 }
 
+/// Asked of the host's /proc from inside the new user namespace: no further namespaces for the plugin,
+/// whatever it finds to ask for them with.
+pub(crate) fn sysctls(plan: &mut PlanBuilder) {
+    for (file, value) in [
+        ("/proc/sys/user/max_user_namespaces", "0"),
+        ("/proc/sys/user/max_inotify_instances", "128"),
+        ("/proc/sys/user/max_inotify_watches", "65536"),
+    ] {
+        if Path::new(file).exists() {
+            plan.sysctl(file, value);
+        }
+    }
+}
+
 /// Why a right cannot be made true by these walls; `None` if it can.
 pub(crate) fn unsupported(right: &Capability, namespaces: bool) -> Option<String> {
     use palisade_model::Enforcement;
@@ -144,6 +158,17 @@ pub(crate) fn unsupported(right: &Capability, namespaces: bool) -> Option<String
 fn is_reserved(path: &str) -> bool {
     RESERVED.contains(&path)
         || ["/proc", "/sys", "/dev", PLUGIN, DATA].iter().any(|r| Path::new(path).starts_with(r))
+}
+
+/// What stands at a path that is to be shown. A link is refused: what it leads to may change.
+fn checked(path: &str) -> Result<fs::Metadata, SandboxError> {
+    let error =
+        |what: String| SandboxError::Path { path: palisade_model::text::escape(path, 300), what };
+    let meta = fs::symlink_metadata(path).map_err(|e| error(e.to_string()))?;
+    if meta.file_type().is_symlink() {
+        return Err(error("is a symbolic link; grant what it leads to".into()));
+    }
+    Ok(meta)
 }
 
 /// A place of the new root.
@@ -208,12 +233,7 @@ impl Tree<'_> {
         rights: u64,
         writable: bool,
     ) -> Result<(), SandboxError> {
-        let shown = palisade_model::text::escape(source, 300);
-        let error = |what: String| SandboxError::Path { path: shown.clone(), what };
-        let meta = fs::symlink_metadata(source).map_err(|e| error(e.to_string()))?;
-        if meta.file_type().is_symlink() {
-            return Err(error("is a symbolic link; grant what it leads to".into()));
-        }
+        let meta = checked(source)?;
         let folder = meta.is_dir();
         let mut flags = if folder { format::bind::RECURSIVE } else { format::bind::FILE };
         let mut idmap = None;
@@ -285,8 +305,11 @@ impl Tree<'_> {
             }
             match right.kind() {
                 Kind::FsRead => {
+                    // Rights add up: what is shown, or granted for writing, can be read already.
                     let already = matches!(self.nodes.get(path), Some(Node::Bind(_)));
-                    if !already {
+                    if already || self.below_bind(path) {
+                        checked(path)?;
+                    } else {
                         self.bind_checked(path, path, RO, landlock::READ, false)?;
                     }
                 }
@@ -468,17 +491,7 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     tree.emit(&mut plan)?;
     plan.hostname("palisade");
     way_out::plan(&mut plan, spec);
-    // Asked of the host's /proc from inside the new user namespace: no further namespaces for the plugin,
-    // whatever it finds to ask for them with.
-    for (file, value) in [
-        ("/proc/sys/user/max_user_namespaces", "0"),
-        ("/proc/sys/user/max_inotify_instances", "128"),
-        ("/proc/sys/user/max_inotify_watches", "65536"),
-    ] {
-        if Path::new(file).exists() {
-            plan.sysctl(file, value);
-        }
-    }
+    sysctls(&mut plan);
     common(&mut plan, inputs, PLUGIN, DATA, TMP, inputs.filter(true))?;
     plan.finish()
 }

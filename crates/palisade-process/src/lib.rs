@@ -21,6 +21,15 @@ mod ends;
 mod extract;
 #[cfg(palisade_helper)]
 mod filter;
+#[cfg(all(palisade_helper, any(test, fuzzing)))]
+#[doc(hidden)]
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a finding is a panic"
+)]
+pub mod fuzz;
 #[cfg(palisade_helper)]
 mod instance;
 #[cfg(palisade_helper)]
@@ -33,6 +42,8 @@ mod layout;
 mod observe;
 #[cfg(palisade_helper)]
 mod output;
+#[cfg(palisade_helper)]
+mod pace;
 #[cfg(palisade_helper)]
 mod plan;
 #[cfg(palisade_helper)]

@@ -24,6 +24,10 @@ pub(crate) struct Machine {
     pub(crate) apparmor_restricts: bool,
 }
 
+/// What container engines leave inside: Docker, Podman, systemd-nspawn
+/// (<https://systemd.io/CONTAINER_INTERFACE>).
+const CONTAINER_MARKS: [&str; 4] =
+    ["/.dockerenv", "/run/.containerenv", "/run/host/container-manager", "/run/systemd/container"];
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -167,8 +171,8 @@ impl Machine {
                 return command.to_owned();
             }
         }
-        if Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists() {
-            return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined (or use the host), or run Palisade on the host".to_owned();
+        if CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()) {
+            return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined, or run Palisade on the host".to_owned();
         }
         "needs Linux 5.12 or later with user namespaces; run as root, or ask the administrator to allow unprivileged user namespaces".to_owned()
     }

@@ -6,7 +6,13 @@
 //! killed when it has asked everything.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "loading a filter, and asking the kernel by number")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 use std::{
     collections::BTreeMap,

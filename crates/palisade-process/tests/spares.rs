@@ -64,25 +64,20 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The one that waits, once it does: pid 1 has taken its name and sleeps in poll.
+/// The one that waits, once it does: pid 1 without a program, found asleep twice.
 async fn spare() -> i32 {
-    let pid =
-        until(
-            "a spare",
-            || match inits().iter().filter(|(_, runs)| !runs).collect::<Vec<_>>()[..] {
-                [(pid, _)] => Some(*pid),
-                _ => None,
-            },
-        );
-    let pid = pid.await;
-    until("its walls", || {
-        let call = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
-        call.contains("poll").then_some(())
+    let mut before = None;
+    until("a spare", || {
+        let idle: Vec<i32> = inits().into_iter().filter(|(_, runs)| !runs).map(|i| i.0).collect();
+        let [pid] = idle[..] else { return None };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let asleep = stat.contains(") S ").then_some(pid);
+        (std::mem::replace(&mut before, asleep) == Some(pid)).then_some(asleep?)
     })
     .await;
     // The report is on its way to the pool.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    pid
+    before.unwrap()
 }
 
 fn runs_in(pid: i32) -> bool {
@@ -129,7 +124,7 @@ async fn each_is_used_once_and_nothing_of_one_program_is_there_for_the_next() {
     let _alone = ALONE.lock().await;
     let pool = Pool::new(python()).await;
     let first = pool.launch().await;
-    let mut used = Vec::new();
+    let (mut used, mut namespaces) = (Vec::new(), Vec::new());
     let mut instances = vec![first];
     for _ in 0..3 {
         let waiting = spare().await;
@@ -141,6 +136,14 @@ async fn each_is_used_once_and_nothing_of_one_program_is_there_for_the_next() {
         eval(&instance, "open('/tmp/mark', 'w').close() or open('/dev/shm/mark', 'w').close()")
             .await
             .unwrap();
+        for kind in ["net", "mnt", "pid", "ipc", "uts", "user", "cgroup"] {
+            let inside =
+                eval(&instance, &format!("os.readlink('/proc/self/ns/{kind}')")).await.unwrap();
+            let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert_ne!(inside, json!(host), "{kind} is shared with the host");
+            assert!(!namespaces.contains(&inside), "{kind} is shared with another plugin");
+            namespaces.push(inside);
+        }
         used.push(waiting);
         instances.push(instance);
     }

@@ -42,6 +42,35 @@ pub struct Listing {
     pub foreign: Action,
 }
 
+impl Listing {
+    /// The calls that always get the same answer, by answer from the strictest to the mildest; calls
+    /// whose arguments decide are in none.
+    #[must_use]
+    pub fn unconditional(&self) -> Vec<(Action, Vec<&'static str>)> {
+        let mut groups: Vec<(Action, Vec<&'static str>)> = Vec::new();
+        for row in &self.rows {
+            let [case] = row.cases.as_slice() else { continue };
+            match groups.iter_mut().find(|(action, _)| *action == case.action) {
+                Some((_, names)) => names.push(row.name),
+                None => groups.push((case.action, vec![row.name])),
+            }
+        }
+        for (_, names) in &mut groups {
+            names.sort_unstable();
+        }
+        groups.sort_by_key(|(action, _)| (action.precedence(), action.to_return()));
+        groups
+    }
+
+    /// The calls whose arguments decide, by name.
+    #[must_use]
+    pub fn conditional(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.cases.len() > 1).collect();
+        rows.sort_unstable_by_key(|row| row.name);
+        rows
+    }
+}
+
 /// The answers of `policy` to every call of `arch`.
 #[must_use]
 pub fn listing(policy: &Policy, arch: Arch) -> Listing {
@@ -99,5 +128,28 @@ impl fmt::Display for Listing {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profiles::Profile;
+
+    #[test]
+    fn every_call_is_in_exactly_one_group() {
+        for profile in Profile::ALL {
+            let listing = listing(&profile.with_floor().unwrap(), Arch::X86_64);
+            let groups = listing.unconditional();
+            let mut names: Vec<&str> = groups.iter().flat_map(|(_, names)| names.clone()).collect();
+            names.extend(listing.conditional().iter().map(|row| row.name));
+            names.sort_unstable();
+            let mut all: Vec<&str> = listing.rows.iter().map(|row| row.name).collect();
+            all.sort_unstable();
+            assert_eq!(names, all, "{profile}");
+            let first = groups.first().unwrap();
+            assert_eq!(first.0, Action::KillProcess, "{profile}: the strictest is first");
+            assert!(first.1.contains(&"bpf"));
+        }
     }
 }

@@ -28,6 +28,86 @@ pub struct Attempt {
     pub harmful: bool,
     /// `host` where only the host can tell whether the goal was reached.
     pub judge: String,
+    /// The twin that makes it, where it is not the static attacker.
+    #[serde(skip)]
+    pub twin: Option<Twin>,
+}
+
+/// An attacker in an interpreter: attempts that those make differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twin {
+    /// CPython.
+    Python,
+    /// Node.js.
+    Node,
+}
+
+impl Twin {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Python, Self::Node];
+
+    /// What stands behind the variant of its attempts.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Python => "@python",
+            Self::Node => "@node",
+        }
+    }
+
+    /// Its interpreter.
+    #[must_use]
+    pub fn interpreter(self) -> &'static str {
+        match self {
+            Self::Python => "python3",
+            Self::Node => "node",
+        }
+    }
+
+    /// The name of its program.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Python => "attacker.py",
+            Self::Node => "attacker.mjs",
+        }
+    }
+
+    /// The text of its program.
+    #[must_use]
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Python => include_str!("../twins/attacker.py"),
+            Self::Node => include_str!("../twins/attacker.mjs"),
+        }
+    }
+
+    /// The program at `path`, outside the walls: without the variables with which the suite's runner is
+    /// started, some of which an interpreter would follow.
+    #[must_use]
+    pub fn command(self, path: &Path) -> Command {
+        let mut command = Command::new(self.interpreter());
+        command.arg(path).env_clear();
+        for name in ["PATH", "LANG", "HOME", "TMPDIR"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command
+    }
+
+    /// The table of the program at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be run or prints something else.
+    pub fn list(self, path: &Path) -> Result<Vec<Attempt>> {
+        let out = self.command(path).arg("list").output();
+        let out = out.doing("running a twin")?;
+        let mut attempts: Vec<Attempt> =
+            serde_json::from_slice(&out.stdout).doing("reading a twin's table")?;
+        attempts.iter_mut().for_each(|a| a.twin = Some(self));
+        Ok(attempts)
+    }
 }
 
 fn folder() -> PathBuf {

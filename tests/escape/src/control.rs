@@ -101,8 +101,10 @@ fn try_once(stage: &Stage, attempt: &Attempt) -> Result<String> {
     params.insert("ms".into(), json!(100));
     params.insert("really".into(), json!(own_pids || could_hurt));
     params.extend(judge::params(stage, attempt, &ground, false));
-    let program = stage.plugin.join("attacker");
-    let mut command = Command::new(&program);
+    let mut command = match attempt.twin {
+        None => Command::new(stage.plugin.join("attacker")),
+        Some(twin) => twin.command(&stage.twin(twin)?),
+    };
     command
         .arg("attempt")
         .arg(attempt.number.to_string())

@@ -212,6 +212,19 @@ impl Matrix {
 }
 
 impl Expected {
+    /// The backend that it is made against, or the host.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        use crate::families::{host, landlock};
+        if self.variant.ends_with(landlock::WITH) {
+            "landlock"
+        } else if host::covers(self.number, &self.variant) && !matches!(self.number, 50 | 60 | 69) {
+            "host"
+        } else {
+            "process"
+        }
+    }
+
     /// Layers whose absence was tried and changed nothing for the attacker, with every launcher.
     #[must_use]
     pub fn measured_holds(&self) -> BTreeSet<String> {

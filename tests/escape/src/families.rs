@@ -8,3 +8,4 @@ pub mod limits;
 pub mod network;
 pub mod paths;
 pub mod survive;
+pub mod twins;

@@ -28,6 +28,8 @@ pub const CONTAINED: &[(u16, &str, &str)] = &[
     (6, "logs", "its own output pipe, which holds its own lines"),
     (27, "open-init", "a handle on its own pid 1 can only be waited for"),
     (32, "bind", "a name in its own network namespace; the host cannot connect to it"),
+    (36, "inspector", "a port in its own network namespace; the host cannot connect to it"),
+    (55, "wasm", "code made at run time stays behind the same walls; interpreters need it"),
     (36, "listen", "a port in its own network namespace; the host cannot connect to it"),
     (35, "netlink-route", "it shows the plugin's own, empty network namespace"),
     (39, "after-hello", INSIDE),

@@ -16,8 +16,8 @@ use palisade_model::{
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Exit, ExitCause, HostCalls, HostRequest, Instance,
-    Invocation, KillReason, LaunchSpec, Observation, Observer, OutputStream, Prepared, Program, Runtime, Trace, WayOut,
-    Wire,
+    Invocation, KillReason, LaunchSpec, Observation, Observer, OutputStream, Prepared, Program,
+    Runtime, Trace, WayOut, Wire,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

@@ -6,7 +6,18 @@ use crate::record::Row;
 /// Layers beside seccomp and Landlock that stop the attempts of a number.
 fn usual(row: &Row) -> &'static [&'static str] {
     let policed = !row.launcher.cgroups();
-    match (row.number, row.variant.as_str()) {
+    if row.backend == "landlock" {
+        return match row.outcome.as_str() {
+            o if o.starts_with("not-guaranteed") => &["nothing that is promised"],
+            "blocked:EACCES" | "blocked:ENOENT" => &["landlock"],
+            o if o.starts_with("blocked:E") || o.starts_with("killed") => &["seccomp"],
+            _ => &["handle list"],
+        };
+    }
+    let variant = row.variant.split('@').next().unwrap_or_default();
+    // What is asked for by its whole name, and what belongs to the attempt whoever makes it.
+    let variant = if super::families::twins::made(&row.variant) { variant } else { &row.variant };
+    match (row.number, variant) {
         (3 | 66, _) => &["path check", "identity check"],
         (6, "logs") => &["own pipe"],
         (6, _) | (33, _) => &["handle list"],
@@ -18,6 +29,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (1 | 2 | 4 | 7 | 10 | 31 | 51, _) => &["mount namespace"],
         (11, _) => &["no capabilities", "nodev"],
         (12, "suid" | "sgid") | (13, "file-caps") => &["no new privileges", "nosuid"],
+        (12, "setuid") => &["user namespace"],
         (12, "clear-nnp") => &["kernel"],
         (12, _) => &["user namespace"],
         (13, "binfmt") => &["proc subset"],
@@ -78,8 +90,8 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (48 | 49, _) => &["pid namespace"],
         (52, _) => &["own session keyring"],
         (54, _) => &["no capabilities"],
-        (55, "interpreter") => &["mount namespace"],
-        (55, "wx" | "rwx") => &["all the others"],
+        (55, "interpreter" | "shell" | "spawn-binding") => &["mount namespace"],
+        (55, "wx" | "rwx" | "wasm") => &["all the others"],
         (55, _) => &["noexec mounts"],
         (56 | 57, _) => &["clean environment"],
         (67, "pattern") => &["proc subset"],
@@ -113,6 +125,10 @@ pub fn first_guess(row: &Row) -> Vec<String> {
 pub fn first_proof(row: &Row) -> String {
     if super::families::host::covers(row.number, &row.variant) {
         "no system call in question: the host itself decides".into()
+    } else if super::families::twins::made(&row.variant) {
+        "the static attacker makes the same attempt, with a control or a proof of its own".into()
+    } else if row.backend == "landlock" {
+        "the same attempt behind the stronger tier: the filter is the same".into()
     } else {
         String::new()
     }

@@ -76,14 +76,15 @@ pub fn with_table(page: &str, matrix: &Matrix) -> Option<String> {
 
 fn markdown(matrix: &Matrix) -> String {
     let mut text =
-        "| # | Way | Attempt | Root | User 1000 | Stopped by | Holds without |\n|---|---|---|---|---|---|---|\n"
+        "| # | Way | Backend | Attempt | Root | User 1000 | Stopped by | Holds without |\n|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for row in matrix.0.values() {
         let _ = writeln!(
             text,
-            "| {} | `{}` | {} | {} | {} | {} | {} |",
+            "| {} | `{}` | {} | {} | {} | {} | {} | {} |",
             row.number,
             row.variant,
+            row.backend(),
             row.name.replace('|', "\\|"),
             root(row),
             outcome(row, "user"),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{channel, general, host, landlock, limits, network, paths, survive},
+    families::{channel, general, host, landlock, limits, network, paths, survive, twins},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -71,6 +71,9 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
         }
         if wants("host") {
             rows.extend(host::run(&stage, launcher, &attempts, task.command.as_ref()).await?);
+        }
+        if wants("twins") {
+            rows.extend(twins::run(&stage, launcher, task.whole_only).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts).await?);

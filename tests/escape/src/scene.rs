@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::{
+    attacker::Twin,
     services::Services,
     trouble::{Result, While},
 };
@@ -206,6 +207,20 @@ impl Stage {
             params.insert("cleanup".into(), json!(true));
         }
         params
+    }
+
+    /// The program of a twin, in a folder of its own.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn twin(&self, twin: Twin) -> Result<PathBuf> {
+        let folder = self.base.path().join(twin.interpreter());
+        let path = folder.join(twin.file());
+        if !path.exists() {
+            fs::create_dir_all(&folder)?;
+            fs::write(&path, twin.source()).doing("writing a twin")?;
+        }
+        Ok(path)
     }
 
     fn victim_pid(&self) -> u32 {

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     attacker, command,
     expected::Matrix,
-    families::{host, landlock, network},
+    families::{host, landlock, network, twins},
     meter::Meter,
     record::{Launcher, Row},
     runner::Task,
@@ -33,6 +33,8 @@ pub enum Family {
     Network,
     /// Against the host itself, and between plugins.
     Host,
+    /// From Python and Node.
+    Twins,
     /// The weaker tier.
     Landlock,
     /// Granted paths.
@@ -47,10 +49,11 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::General,
         Self::Network,
         Self::Host,
+        Self::Twins,
         Self::Landlock,
         Self::Paths,
         Self::Channel,
@@ -65,6 +68,7 @@ impl Family {
             Self::General => "general",
             Self::Network => "network",
             Self::Host => "host",
+            Self::Twins => "twins",
             Self::Landlock => "landlock",
             Self::Paths => "paths",
             Self::Channel => "channel",
@@ -87,6 +91,7 @@ impl Family {
             || (number == 49 && matches!(variant, "clear-pdeathsig" | "subreaper"));
         let family = match number {
             _ if variant.ends_with(landlock::WITH) => Self::Landlock,
+            _ if twins::made(variant) => Self::Twins,
             _ if host::covers(number, variant) => Self::Host,
             _ if asks_only => Self::General,
             _ if network::only_with(number) || variant.ends_with(network::WITH) => Self::Network,

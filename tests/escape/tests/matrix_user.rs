@@ -22,6 +22,11 @@ fn the_host_itself() {
 }
 
 #[test]
+fn from_python_and_node() {
+    assert_family(Family::Twins, Launcher::User);
+}
+
+#[test]
 fn the_weaker_tier() {
     assert_family(Family::Landlock, Launcher::User);
 }

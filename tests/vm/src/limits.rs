@@ -243,7 +243,10 @@ async fn processes(bench: &Bench) -> Tried<Finding> {
     };
     boxed.end().await;
     ground.clear();
-    let ok = most <= PIDS && most > PIDS / 2 && seen.outcome() == "blocked:EAGAIN";
+    // The attacker counts too: it, and the children that lived at once.
+    let lived: Option<u32> = seen.detail().split(' ').next().and_then(|n| n.parse().ok());
+    let filled = lived.is_some_and(|n| n > PIDS / 2 && n < PIDS);
+    let ok = most <= PIDS && filled && seen.outcome() == "blocked:EAGAIN";
     Ok(Finding::new(
         "processes",
         ok,
@@ -316,7 +319,7 @@ async fn ends_at_once(bench: &Bench) -> Tried<Finding> {
     ))
 }
 
-/// Ten launches leave no cgroup behind.
+/// Ten launches leave no cgroup behind but the one that is made ahead for the next.
 async fn nothing_left(bench: &Bench) -> Vec<Finding> {
     let mut parent = None;
     for _ in 0..10 {
@@ -333,14 +336,14 @@ async fn nothing_left(bench: &Bench) -> Vec<Finding> {
     };
     let mut left = count();
     for _ in 0..30 {
-        if left == 0 {
+        if left <= 1 {
             break;
         }
         // The last ones are on their way out.
         tokio::time::sleep(Duration::from_millis(100)).await;
         left = count();
     }
-    vec![Finding::new("no cgroup is left behind", left == 0, format!("{left} in {parent:?}"))]
+    vec![Finding::new("no cgroup is left behind", left <= 1, format!("{left} in {parent:?}"))]
 }
 
 /// The tier without namespaces: a daemon of the plugin's tries to live on after killing its pid 1. Where

@@ -253,13 +253,14 @@ fn debian(short: bool, abi: u32) -> Vec<Situation> {
         situation(
             "nspawn",
             Where::Systemd { user: false, words: NSPAWN },
-            vec![
-                Step::Doctor(Doctor {
-                    landlock_refused: true,
-                    ..Doctor::without_cgroups(true, 0, "other processes share")
-                }),
-                Step::Limits("policed"),
-            ],
+            vec![Step::Doctor(Doctor {
+                no_namespaces: Some((
+                    "setting /proc/sys/user/max_user_namespaces: Read-only file system",
+                    "in a container",
+                )),
+                landlock_refused: true,
+                ..Doctor::without_cgroups(true, 0, "other processes share")
+            })],
         ),
     ]
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use palisade_model::{ErrorCode, Failure, Guarantee, GuaranteeSet, Level};
 use palisade_sandbox::{Facts, Finding};
 use palisade_seccomp::{
-    Arch, listing,
+    Action, Arch, Listing, listing,
     profiles::{Profile, UnknownProfile},
 };
 use serde_json::json;
@@ -157,7 +157,7 @@ fn seccomp(name: &str, as_json: bool) -> Result<(), Trouble> {
         profile.with_floor().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
     let table = listing(&policy, arch);
     if !as_json {
-        terminal::out(table.to_string().trim_end());
+        terminal::out(filter_in_words(profile, &table, Paint::stdout()));
         return Ok(());
     }
     let rows: Vec<_> = table
@@ -173,9 +173,65 @@ fn seccomp(name: &str, as_json: bool) -> Result<(), Trouble> {
         })
         .collect();
     terminal::json(&json!({
-        "profile": table.title, "arch": table.arch.to_string(), "unknown": table.unknown.to_string(), "calls": rows,
+        "profile": table.title, "about": profile.about(), "arch": table.arch.to_string(),
+        "unknown": table.unknown.to_string(), "other_interfaces": table.foreign.to_string(), "calls": rows,
     }));
     Ok(())
+}
+
+/// The filter as a person reads it: by what becomes of a call.
+fn filter_in_words(profile: Profile, table: &Listing, paint: Paint) -> String {
+    let answer = |action: Action| match action {
+        Action::KillProcess => "end the plugin, which is told by name".to_owned(),
+        Action::ENOSYS => "look absent (ENOSYS)".to_owned(),
+        Action::Errno(_) => format!("are refused ({action})"),
+        Action::Allow => "are allowed".to_owned(),
+        other => format!("are answered with {other}"),
+    };
+    let mut lines = vec![format!(
+        "{}: the filter of {} ({} on {})",
+        paint.bold(profile.name()),
+        profile.about(),
+        table.title,
+        table.arch
+    )];
+    for (action, names) in table.unconditional() {
+        let count =
+            if names.len() == 1 { "1 call".into() } else { format!("{} calls", names.len()) };
+        lines.extend([String::new(), paint.bold(format!("{count} {}", answer(action)))]);
+        lines.extend(wrapped(&names));
+    }
+    let conditional = table.conditional();
+    lines.push(String::new());
+    lines.push(paint.bold(format!("{} calls depend on their arguments", conditional.len())));
+    for row in conditional {
+        for (n, case) in row.cases.iter().enumerate() {
+            let name = if n == 0 { row.name } else { "" };
+            let when = if case.when.is_empty() { "otherwise" } else { &case.when };
+            lines.push(format!("  {name:<20} {when}: {}", case.action));
+        }
+    }
+    lines.push(String::new());
+    lines.push(format!("Calls that are not known here {}.", answer(table.unknown)));
+    lines.push("Calls through another interface (32-bit, x32) end the plugin.".to_owned());
+    lines.join("\n")
+}
+
+/// Names in lines of at most 100 columns.
+fn wrapped(names: &[&str]) -> Vec<String> {
+    const WIDTH: usize = 100;
+    let mut lines = vec![String::from(" ")];
+    for (n, name) in names.iter().enumerate() {
+        let comma = if n + 1 < names.len() { "," } else { "" };
+        if let Some(line) = lines.last_mut()
+            && line.len() + name.len() + 2 <= WIDTH
+        {
+            line.push_str(&format!(" {name}{comma}"));
+        } else {
+            lines.push(format!("  {name}{comma}"));
+        }
+    }
+    lines
 }
 
 #[cfg(target_os = "linux")]
@@ -188,4 +244,25 @@ fn extract_helper() -> Result<(), Trouble> {
 #[cfg(not(target_os = "linux"))]
 fn extract_helper() -> Result<(), Trouble> {
     Err(Failure::new(ErrorCode::NoBackend, "there is no helper for this platform").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_reads_as_sentences_and_leaves_no_call_out() {
+        for profile in Profile::ALL {
+            let table = listing(&profile.with_floor().unwrap(), Arch::X86_64);
+            let text = filter_in_words(profile, &table, Paint::NONE);
+            assert!(text.starts_with(&format!("{profile}: the filter of")), "{text}");
+            let head = "13 calls end the plugin, which is told by name\n  bpf,";
+            assert!(text.contains(head), "{text}");
+            let words: std::collections::BTreeSet<&str> = text.split([' ', ',', '\n']).collect();
+            for row in &table.rows {
+                assert!(words.contains(row.name), "{profile} leaves out {}", row.name);
+            }
+            assert!(text.lines().all(|line| line.len() <= 160), "{text}");
+        }
+    }
 }

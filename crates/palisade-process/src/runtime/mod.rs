@@ -394,6 +394,22 @@ impl Needs {
         }
     }
 
+    /// Nothing but the plugin's own folder.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn none(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            exe: PLUGIN.to_owned(),
+            argv: Vec::new(),
+            shown: BTreeMap::new(),
+            links: BTreeMap::new(),
+            path_dirs: Vec::new(),
+            env: BTreeMap::new(),
+            profile: Profile::Native,
+            is_java: false,
+        }
+    }
+
     /// The dynamic loader and the system's library folders.
     fn add_libraries(&mut self, loader: &Path) -> Result<(), SandboxError> {
         for dir in ["/lib", "/lib32", "/lib64", "/libx32"] {

@@ -2,6 +2,7 @@
 //! `tests/differential.rs`.
 
 use super::*;
+use crate::action::Action;
 use crate::evaluate::evaluate;
 use crate::policy::SeccompData;
 use crate::program::code;

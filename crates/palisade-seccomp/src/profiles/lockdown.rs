@@ -8,6 +8,7 @@ use super::native::common;
 use crate::action::Action;
 use crate::condition::Op;
 use crate::error::Error;
+use crate::merge::merged;
 use crate::policy::{Policy, PolicyBuilder};
 
 /// The lockdown profile, version 1.
@@ -18,10 +19,27 @@ pub(super) fn lockdown() -> Result<Policy, Error> {
         .on(Action::ENOSYS, AIO)
         .on(Action::ENOSYS, RARE_MEMORY);
     let builder = no_new_sockets(builder);
-    only_itself(builder)
+    let profile = only_itself(builder)
         .on(Action::Allow, PROCESS)
         .on(Action::Allow, SOCKETS_STILL_USED)
         .on(Action::Allow, MEMORY_POLICY)
+        .build()?;
+    let whole = merged(&no_cutting_by_name()?, &profile);
+    Ok(Policy { name: profile.name, label: profile.label, ..whole })
+}
+
+/// Landlock before its version 3 cannot keep a file from being cut that may only be read, and no
+/// mount does it here. Who has a file open for writing can still cut it (`ftruncate`).
+fn no_cutting_by_name() -> Result<Policy, Error> {
+    const O_ACCMODE: u64 = 0o3;
+    const O_TRUNC: u64 = 0o1000;
+    Policy::builder("lockdown", 1, Action::Allow)
+        .on(Action::EPERM, &["truncate"])
+        .on_when(
+            Action::EPERM,
+            &["open", "openat"],
+            &[("flags", Op::MaskedEq { mask: O_TRUNC | O_ACCMODE, value: O_TRUNC })],
+        )
         .build()
 }
 

@@ -252,7 +252,7 @@ fn one_file(ctx: &Ctx, grow: fn(i32, u64) -> Sys) -> Attempted {
 }
 
 /// Makes descriptors until the goal, an error, or 20 s; closes them all.
-fn objects(ctx: &Ctx, default: u64, make: fn() -> Sys<i32>) -> Attempted {
+pub fn objects(ctx: &Ctx, default: u64, make: fn() -> Sys<i32>) -> Attempted {
     let goal = ctx.amount("count", default, 64).min(10_000_000);
     let end = Instant::now() + Duration::from_secs(20);
     let (mut made, mut last) = (Vec::new(), None);

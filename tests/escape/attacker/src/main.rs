@@ -13,6 +13,7 @@
 #[macro_use]
 mod sys;
 
+mod bombs;
 mod channel;
 mod devices;
 mod disk;

@@ -148,8 +148,7 @@ fn bytes(args: [u64; 11]) -> Vec<u8> {
 /// Flags for an ordinary child and for a user namespace take turns.
 fn clone_flags(ctx: &Ctx) -> Attempted {
     let own = std::fs::read_link("/proc/self/ns/user").ok();
-    let pair =
-        (bytes(clone_args(0, 0, 0)), bytes(clone_args(libc::CLONE_NEWUSER as u64, 0, 0)));
+    let pair = (bytes(clone_args(0, 0, 0)), bytes(clone_args(libc::CLONE_NEWUSER as u64, 0, 0)));
     // The race needs a thread, which a user namespace for ourselves would not allow; a child may have one.
     let (won, rounds, last) = race(ctx, pair, |args| {
         let child = sys!(libc::SYS_clone3, args, 88)? as i32;

@@ -198,7 +198,7 @@ impl Shared {
 }
 
 /// Runs `take` in a child until it holds `bytes`; it counts as it goes.
-fn hold(ctx: &Ctx, take: fn(&AtomicU64, u64) -> Result<(), Errno>) -> Attempted {
+pub fn hold(ctx: &Ctx, take: fn(&AtomicU64, u64) -> Result<(), Errno>) -> Attempted {
     let goal = ctx.amount("bytes", 1 << 30, 32 * MIB);
     let shared = Shared::new().setup("shared page")?;
     let child = sys::fork().setup("fork")?;
@@ -270,7 +270,7 @@ fn spread(held: &AtomicU64, goal: u64) -> Result<(), Errno> {
 }
 
 /// The same in several children, which go on holding what they got. ENOMEM where one was killed for it.
-fn children(
+pub fn children(
     held: &AtomicU64,
     goal: u64,
     count: usize,

@@ -66,7 +66,12 @@ fn swap(ctx: &Ctx) -> Attempted {
         while Instant::now() < end && !over.load(Ordering::Relaxed) {
             let (a, b) = (c(&path), c(&link));
             let exchanged = sys!(
-                libc::SYS_renameat2, sys::CWD, a.as_ptr(), sys::CWD, b.as_ptr(), libc::RENAME_EXCHANGE
+                libc::SYS_renameat2,
+                sys::CWD,
+                a.as_ptr(),
+                sys::CWD,
+                b.as_ptr(),
+                libc::RENAME_EXCHANGE
             );
             count += u32::from(exchanged.is_ok());
         }
@@ -161,7 +166,8 @@ fn spoilt_without_waiting(ctx: &Ctx) -> Attempted {
     }
     if is(ctx, "attacker") {
         setup(fs::remove_file(&path))?;
-        sys!(libc::SYS_mknodat, sys::CWD, c(&path).as_ptr(), libc::S_IFIFO | 0o644, 0).at("mkfifo")?;
+        sys!(libc::SYS_mknodat, sys::CWD, c(&path).as_ptr(), libc::S_IFIFO | 0o644, 0)
+            .at("mkfifo")?;
     }
     if !is(ctx, "neighbour") {
         return set("a FIFO lies there");

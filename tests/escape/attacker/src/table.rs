@@ -334,7 +334,7 @@ impl Tally {
 /// Every attempt, family by family.
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
-        channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces,
+        bombs, channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces,
         net, parser, proc, process, races, residue, resources, shared, sockets, survive, tls, tty,
     };
     [
@@ -356,6 +356,7 @@ pub fn all() -> impl Iterator<Item = &'static Attempt> {
         tls::TABLE,
         channel::TABLE,
         resources::TABLE,
+        bombs::TABLE,
         disk::TABLE,
         survive::TABLE,
         env::TABLE,

@@ -18,6 +18,8 @@ use crate::{
 
 /// Numbers that have a family of their own.
 const ELSEWHERE: [u16; 15] = [3, 34, 37, 38, 39, 42, 43, 44, 45, 46, 47, 48, 49, 58, 59];
+/// What stands behind the variant of an attempt that was observed.
+pub const OBSERVED: &str = "@observed";
 /// How many run at once.
 const AT_ONCE: usize = 6;
 
@@ -29,14 +31,14 @@ pub fn takes(attempt: &Attempt) -> bool {
         || (attempt.number == 44 && !attempt.variant.starts_with("spin"))
         || (attempt.number == 49
             && !matches!(attempt.variant.as_str(), "double-fork" | "exec" | "orphan"));
-    let is_elsewhere =
-        ELSEWHERE.contains(&attempt.number) || super::host::covers(attempt.number, &attempt.variant);
+    let is_elsewhere = ELSEWHERE.contains(&attempt.number)
+        || super::host::covers(attempt.number, &attempt.variant);
     !is_elsewhere || asks_only
 }
 
 /// Set-id copies are there only where root made them.
 #[allow(clippy::print_stderr)]
-fn can_be_made(stage: &Stage, attempt: &Attempt) -> bool {
+pub(super) fn can_be_made(stage: &Stage, attempt: &Attempt) -> bool {
     let can = stage.privileged.is_some()
         || !matches!(
             (attempt.number, attempt.variant.as_str()),
@@ -73,12 +75,21 @@ pub async fn run(
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)) {
-        let (stage, attempt) = (Arc::clone(stage), attempt.clone());
-        let (walls, thinner, turns) = (Arc::clone(&walls), thinner.clone(), Arc::clone(&turns));
-        tasks.push(tokio::spawn(async move {
-            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
-            one(&stage, launcher, &attempt, &walls, &thinner).await
-        }));
+        for observed in [false, true] {
+            // Only where somebody looks can what is looked at be changed meanwhile.
+            if observed && attempt.number != 25 {
+                continue;
+            }
+            let (stage, attempt) = (Arc::clone(stage), attempt.clone());
+            let (walls, thinner, turns) = (Arc::clone(&walls), thinner.clone(), Arc::clone(&turns));
+            tasks.push(tokio::spawn(async move {
+                let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
+                if observed {
+                    return while_observed(&stage, launcher, &attempt, &walls).await;
+                }
+                one(&stage, launcher, &attempt, &walls, &thinner).await
+            }));
+        }
     }
     let mut rows = Vec::new();
     for task in tasks {
@@ -107,6 +118,19 @@ async fn one(
     Ok(row)
 }
 
+/// The same with an observer who is told of every call.
+async fn while_observed(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempt: &Attempt,
+    walls: &Walls,
+) -> Result<Row> {
+    let terms = Terms { observed: true, ..Terms::default() };
+    let (outcome, detail) = inside_on(stage, attempt, walls, terms).await?;
+    let variant = format!("{}{OBSERVED}", attempt.variant);
+    Ok(Row::new(attempt.number, &variant, &attempt.name, launcher).seen(outcome, detail))
+}
+
 /// One attempt behind one set of walls, judged: outcome and detail.
 ///
 /// # Errors
@@ -116,10 +140,23 @@ pub async fn inside(
     attempt: &Attempt,
     walls: &Walls,
 ) -> Result<(String, String)> {
+    inside_on(stage, attempt, walls, Terms::default()).await
+}
+
+/// [`inside`], launched on other terms.
+///
+/// # Errors
+/// When the scene cannot be set.
+pub async fn inside_on(
+    stage: &Arc<Stage>,
+    attempt: &Attempt,
+    walls: &Walls,
+    terms: Terms,
+) -> Result<(String, String)> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
     params.extend(judge::params(stage, attempt, &ground, true));
-    let terms = Terms { grants: judge::grants(stage, attempt), ..Terms::default() };
+    let terms = Terms { grants: judge::grants(stage, attempt), ..terms };
     let watch = judge::Watch::begin(stage, attempt, &mut params);
     let launched = walls.launch(&ground, &terms).await;
     let result = match launched {

@@ -63,16 +63,9 @@ pub fn covers(number: u16, variant: &str) -> bool {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [
-        manifests::CASES,
-        schemas::CASES,
-        consent::CASES,
-        record::CASES,
-        mcp::CASES,
-        terminal::CASES,
-    ]
-    .into_iter()
-    .flatten()
+    [manifests::CASES, schemas::CASES, consent::CASES, record::CASES, mcp::CASES, terminal::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// Runs the family. `command` is the built `palisade`.

@@ -21,6 +21,7 @@ use crate::{
     record::{Launcher, Row},
     scene::Stage,
     trouble::Result,
+    way_out::Network,
 };
 
 const MIB: u64 = 1 << 20;
@@ -68,6 +69,8 @@ const CASES: &[Case] = &[
     case(43, "sockets", None, GIB), case(43, "page-tables", None, GIB),
     case(43, "many-children", None, GIB), case(43, "many-sockets", None, GIB),
     case(43, "many-pipes", None, GIB), case(43, "mlock", None, GIB),
+    case(43, "tcp", None, GIB), case(43, "udp", None, GIB),
+    case(43, "many-tcp", None, GIB), case(43, "many-udp", None, GIB),
     case(44, "spin", None, 0), case(44, "spin-children", None, 0),
     case(45, "fill", Some("/tmp"), GIB), case(45, "fill", Some("/dev/shm"), GIB),
     case(45, "fill", Some("/data"), GIB), case(45, "sparse", Some("/data"), GIB),
@@ -80,7 +83,7 @@ const CASES: &[Case] = &[
     case(46, "epoll", None, MANY), case(46, "eventfd", None, MANY), case(46, "timers", None, MANY),
     case(46, "keyrings", None, MANY), case(46, "mqueues", None, MANY),
     case(46, "semaphores", None, MANY), case(46, "msgqueues", None, MANY),
-    case(46, "ptys", None, MANY), case(46, "signals", None, MANY),
+    case(46, "timerfds", None, MANY), case(46, "ptys", None, MANY), case(46, "signals", None, MANY),
 ];
 
 impl Case {
@@ -157,6 +160,11 @@ async fn one(
     terms.limits.disk = DISK;
     terms.limits.cpu = if case.number == 44 { CPU as f64 / 1000.0 } else { 2.0 };
     terms.deadline = Duration::from_secs(30);
+    if case.variant.ends_with("tcp") || case.variant.ends_with("udp") {
+        // Only who has a way out has a network of its own that is up.
+        terms.grants.push("net.http:granted.example:80".to_owned());
+        terms.network = Some(Network { forbidden: Vec::new(), reachable: "127.0.0.1/32" });
+    }
     let mut params = stage.params(&ground, true);
     params.extend(case.params().into_iter().map(|(k, v)| (k.to_owned(), v)));
     let mut row = Row::new(case.number, &case.label(), &attempt.name, launcher);

@@ -43,7 +43,7 @@ pub fn start(reading: Reading, visits: &Arc<AtomicUsize>) -> Result<u16> {
     Ok(port)
 }
 
-/// Starts a name server on a loopback port, which knows what [`look_up`] knows; counts who came.
+/// Starts a name server on a loopback port, which knows what `look_up` knows; counts who came.
 ///
 /// # Errors
 /// When the socket cannot be made.

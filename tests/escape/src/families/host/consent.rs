@@ -11,11 +11,11 @@ use crate::trouble::Result;
 const NO_CONSENT: &str = "outside there is no consent that could be confused";
 
 /// The tool tells what a path holds.
-const READER: &str = "reply(open(args['path']).read())";
+const READER: &str = "try: reply(open(args['path']).read())\nexcept OSError as e: fail(e.strerror)";
 
 fn reads(texts: &str) -> String {
     format!(
-        "capabilities:\n  optional:\n    - {{ capability: 'fs.read:{texts}/**', reason: Counts words. }}\n"
+        "capabilities:\n  required:\n    - {{ capability: 'fs.read:{texts}/**', reason: Counts words. }}\n"
     )
 }
 
@@ -63,28 +63,28 @@ fn shown(desk: &Desk, rest: &str, bad: &[&str]) -> Result<Verdict> {
     desk.write("plugin/plugin.yaml", desk::manifest("reader", rest))?;
     let arguments = json!({"path": desk.text("texts/a")}).to_string();
     let said = desk.person(&json!([["Allow?", "n"]]), &["call", "plugin", "go", &arguments])?;
-    Ok(clean(desk, &said, bad))
+    Ok(clean(&said, bad))
 }
 
 /// Nothing of `bad` may be on the screen as it is.
-pub(super) fn clean(desk: &Desk, said: &desk::Said, bad: &[&str]) -> Verdict {
+pub(super) fn clean(said: &desk::Said, bad: &[&str]) -> Verdict {
     if let Some(found) = bad.iter().find(|b| said.holds(b.as_bytes())) {
         return ("SUCCEEDED".into(), format!("{found:?} is on the screen; {}", said.words()));
     }
     if said.status.is_none() {
         return ("SUCCEEDED".into(), format!("it hangs; {}", said.words()));
     }
-    match said.code() {
-        Some(code) if code == "PAL-MANIFEST" => (format!("blocked:{code}"), said.words()),
-        _ => {
-            let _ = desk;
-            ("contained".into(), format!("shown escaped or marked; {}", said.words()))
-        }
+    // The exit status of a manifest that is refused; people are shown where, not the code.
+    if said.status == Some(2) {
+        return ("blocked:PAL-MANIFEST".into(), said.words());
     }
+    ("contained".into(), format!("shown escaped or marked; {}", said.words()))
 }
 
 fn asks(reason: &str) -> String {
-    format!("capabilities:\n  optional:\n    - {{ capability: 'fs.read:/srv/**', reason: {reason} }}\n")
+    format!(
+        "capabilities:\n  optional:\n    - {{ capability: 'fs.read:/srv/**', reason: {reason} }}\n"
+    )
 }
 
 /// A host that prints what it read.
@@ -203,7 +203,8 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/main.py", desk::program(READER))?;
             d.write("plugin/plugin.yaml", desk::manifest("reader", &reads(&d.text("texts"))))?;
             d.write("next.yaml", desk::manifest("reader", &reads(&d.text("outside"))))?;
-            let answers = json!([["Allow?", "y", d.path("next.yaml"), d.path("plugin/plugin.yaml")]]);
+            let answers =
+                json!([["Allow?", "y", d.path("next.yaml"), d.path("plugin/plugin.yaml")]]);
             let arguments = json!({"path": d.text("outside/secret")}).to_string();
             let said = d.person(&answers, &["call", "plugin", "go", &arguments])?;
             let first = said.judge(d, "SUCCEEDED");
@@ -244,14 +245,26 @@ pub(super) const CASES: &[Case] = &[
         number: 63,
         variant: "wildcard-all",
         name: "a wildcard for every capability",
-        attack: |d| changed(d, "reader", "capabilities: { optional: [{ capability: '*', reason: All. }] }\n"),
+        attack: |d| {
+            changed(
+                d,
+                "reader",
+                "capabilities: { optional: [{ capability: '*', reason: All. }] }\n",
+            )
+        },
         control: Naive::None(NO_CONSENT),
     },
     Case {
         number: 63,
         variant: "wildcard-env",
         name: "every variable of the environment",
-        attack: |d| changed(d, "reader", "capabilities: { optional: [{ capability: 'env:*', reason: All. }] }\n"),
+        attack: |d| {
+            changed(
+                d,
+                "reader",
+                "capabilities: { optional: [{ capability: 'env:*', reason: All. }] }\n",
+            )
+        },
         control: Naive::None(NO_CONSENT),
     },
     Case {
@@ -280,24 +293,89 @@ pub(super) const CASES: &[Case] = &[
         },
         control: Naive::None(NO_CONSENT),
     },
-    screen!("ansi-name", "an escape sequence in the name", "\u{1b}[2J", asks("Ok.") + "name: \"Nice\\e[2J\"\n"),
-    screen!("ansi-reason", "an escape sequence in the reason", "\u{1b}[8m", asks("\"Counts\\e[8m words.\"")),
-    screen!("osc-description", "an operating system command in the description", "\u{1b}]0;", asks("Ok.") + "description: \"\\e]0;safe\\a\"\n"),
-    screen!("c1-name", "an 8-bit control sequence in the name", "\u{9b}2J", asks("Ok.") + "name: \"Nice\u{9b}2J\"\n"),
-    screen!("newline-reason", "a reason with a line of its own", "\nrisk: none", asks("\"Ok.\\nrisk: none\"")),
-    screen!("return-name", "a carriage return that writes over the line", "\rTrusted", asks("Ok.") + "name: \"Evil\\rTrusted\"\n"),
-    screen!("bidi-name", "text that runs backwards in the name", "\u{202e}", asks("Ok.") + "name: \"Nice \u{202e}elbatsurt\"\n"),
-    screen!("bidi-reason", "an isolate in the reason", "\u{2067}", asks("\"Counts \u{2067}sdrow\"")),
-    screen!("zero-width", "letters without width in the name", "Pay\u{200b}pal", asks("Ok.") + "name: \"Pay\u{200b}pal\"\n"),
-    screen!("bidi-path", "text that runs backwards in a path", "\u{202e}", asks("Ok.").replace("/srv/", "/srv/\u{202e}txt/")),
-    screen!("tags", "invisible tag letters in the description", "\u{e0041}", asks("Ok.") + "description: \"Nice\u{e0041}\"\n"),
+    screen!(
+        "ansi-name",
+        "an escape sequence in the name",
+        "\u{1b}[2J",
+        asks("Ok.") + "name: \"Nice\\e[2J\"\n"
+    ),
+    screen!(
+        "ansi-reason",
+        "an escape sequence in the reason",
+        "\u{1b}[8m",
+        asks("\"Counts\\e[8m words.\"")
+    ),
+    screen!(
+        "osc-description",
+        "an operating system command in the description",
+        "\u{1b}]0;",
+        asks("Ok.") + "description: \"\\e]0;safe\\a\"\n"
+    ),
+    screen!(
+        "c1-name",
+        "an 8-bit control sequence in the name",
+        "\u{9b}2J",
+        asks("Ok.") + "name: \"Nice\u{9b}2J\"\n"
+    ),
+    screen!(
+        "newline-reason",
+        "a reason with a line of its own",
+        "\nrisk: none",
+        asks("\"Ok.\\nrisk: none\"")
+    ),
+    screen!(
+        "return-name",
+        "a carriage return that writes over the line",
+        "\rTrusted",
+        asks("Ok.") + "name: \"Evil\\rTrusted\"\n"
+    ),
+    screen!(
+        "bidi-name",
+        "text that runs backwards in the name",
+        "\u{202e}",
+        asks("Ok.") + "name: \"Nice \u{202e}elbatsurt\"\n"
+    ),
+    screen!(
+        "bidi-reason",
+        "an isolate in the reason",
+        "\u{2067}",
+        asks("\"Counts \u{2067}sdrow\"")
+    ),
+    screen!(
+        "zero-width",
+        "letters without width in the name",
+        "Pay\u{200b}pal",
+        asks("Ok.") + "name: \"Pay\u{200b}pal\"\n"
+    ),
+    screen!(
+        "bidi-path",
+        "text that runs backwards in a path",
+        "\u{202e}",
+        asks("Ok.").replace("/srv/", "/srv/\u{202e}txt/")
+    ),
+    screen!(
+        "tags",
+        "invisible tag letters in the description",
+        "\u{e0041}",
+        asks("Ok.") + "description: \"Nice\u{e0041}\"\n"
+    ),
     Case {
         number: 74,
         variant: "newline-description",
         name: "a description that plays the prompt in lines of its own",
         attack: |d| {
-            let rest = asks("Ok.") + "description: |\n  Nice.\n\n  It asks for nothing more.\n  Allow? yes\n";
-            shown(d, &rest, &["\nIt asks for nothing more", "\n  It asks for nothing more", "\nAllow? yes", "\n  Allow? yes"])
+            let rest = asks("Ok.")
+                + "description: |\n  Nice.\n\n  It asks for nothing more.\n  Allow? yes\n";
+            shown(
+                d,
+                &rest,
+                &[
+                    "\nIt asks for nothing more",
+                    "\n  It asks for nothing more",
+                    "\nAllow? yes",
+                    "\n  Allow? yes",
+                ],
+            )
         },
         control: Naive::Works(|d| printed(d, "\n  It asks for nothing more.")),
     },
@@ -346,7 +424,9 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/main.py", desk::program(READER))?;
             let mut rest = "capabilities:\n  optional:\n".to_owned();
             for i in 0..1000 {
-                rest.push_str(&format!("    - {{ capability: 'fs.read:/srv/{i}/**', reason: Ok. }}\n"));
+                rest.push_str(&format!(
+                    "    - {{ capability: 'fs.read:/srv/{i}/**', reason: Ok. }}\n"
+                ));
             }
             d.write("plugin/plugin.yaml", desk::manifest("reader", &rest))?;
             Ok(d.run(&["check", "plugin", "--json"])?.judge(d, "SUCCEEDED"))

@@ -227,9 +227,9 @@ impl Desk {
             child.kill()?;
             child.wait()?;
         }
-        let [out, err] = read.each_mut().map(|thread| {
-            thread.take().and_then(|t| t.join().ok()).unwrap_or_default()
-        });
+        let [out, err] = read
+            .each_mut()
+            .map(|thread| thread.take().and_then(|t| t.join().ok()).unwrap_or_default());
         Ok(Said { status, out, err, took: begun.elapsed() })
     }
 }

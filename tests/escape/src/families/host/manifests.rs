@@ -130,9 +130,7 @@ pub(super) const CASES: &[Case] = &[
             Ok(()) => check(d),
             Err(_) => Ok(("impossible:only root makes devices".into(), String::new())),
         },
-        control: Naive::Works(|d| {
-            Ok(device(d).is_ok() && reader_is_held(d, 64 << 20)?)
-        }),
+        control: Naive::Works(|d| Ok(device(d).is_ok() && reader_is_held(d, 64 << 20)?)),
     },
     Case {
         number: 72,
@@ -179,7 +177,11 @@ pub(super) const CASES: &[Case] = &[
         variant: "merge-key",
         name: "a YAML merge key that brings in rights",
         attack: |d| {
-            text(d, good() + "x-base: &b { required: ['fs.write:/srv/**'] }\ncapabilities: { <<: *b }\n")
+            text(
+                d,
+                good()
+                    + "x-base: &b { required: ['fs.write:/srv/**'] }\ncapabilities: { <<: *b }\n",
+            )
         },
         control: Naive::None(NO_READER),
     },
@@ -194,9 +196,7 @@ pub(super) const CASES: &[Case] = &[
         number: 72,
         variant: "documents",
         name: "a second YAML document behind the first",
-        attack: |d| {
-            text(d, good() + "---\ncapabilities: { required: ['fs.write:/srv/**'] }\n")
-        },
+        attack: |d| text(d, good() + "---\ncapabilities: { required: ['fs.write:/srv/**'] }\n"),
         control: Naive::None(NO_READER),
     },
     Case {

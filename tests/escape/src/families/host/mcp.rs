@@ -158,6 +158,9 @@ fn start(desk: &Desk, walled: bool, mode: &str, options: &[&str]) -> Result<Clie
     Ok(client)
 }
 
+/// docs/reference/mcp-proxy.md: what it does not name passes as it is.
+const UNKNOWN: &str =
+    "what no edition of the protocol knows passes as it is, and a client refuses it";
 const EVIL: &str = "id_rsa";
 
 /// All pages of the tools.
@@ -214,17 +217,23 @@ fn turned(desk: &Desk, mode: &str) -> Result<Verdict> {
         Ok(answer) => palisade_model::text::escape(answer, 300),
         Err(e) => e.to_string(),
     };
+    if mode == "unknown" && words.contains("CLIENT") {
+        return Ok(("contained".into(), format!("{UNKNOWN}; {words}")));
+    }
     if asked || words.contains("CLIENT") || words.contains("EVIL") {
         return Ok(("SUCCEEDED".into(), format!("the client was asked: {words}")));
     }
-    let code = ["PAL-DENIED", "PAL-PROTOCOL", "PAL-METHOD", "-32601"].into_iter().find(|c| words.contains(c));
+    let code = ["PAL-DENIED", "PAL-PROTOCOL", "PAL-METHOD", "-32601"]
+        .into_iter()
+        .find(|c| words.contains(c));
     Ok((code.map_or("blocked".into(), |c| format!("blocked:{c}")), words))
 }
 
 fn reached(client: &Client) -> bool {
-    client.strange.iter().any(|m| {
-        m.is_array() || m.get("id").is_some() || m.to_string().contains("sampling")
-    })
+    client
+        .strange
+        .iter()
+        .any(|m| m.is_array() || m.get("id").is_some() || m.to_string().contains("sampling"))
 }
 
 fn turned_without(desk: &Desk, mode: &str) -> Result<bool> {
@@ -259,15 +268,27 @@ macro_rules! turn {
 }
 
 pub(super) const CASES: &[Case] = &[
-    pull!("pull-description", "turned-description", "a tool's description changes after it was approved"),
+    pull!(
+        "pull-description",
+        "turned-description",
+        "a tool's description changes after it was approved"
+    ),
     pull!("pull-schema", "turned-schema", "a tool's input schema changes"),
     pull!("pull-title", "turned-title", "a tool's title appears"),
     pull!("pull-annotations", "turned-annotations", "a tool's annotations appear"),
     pull!("pull-output", "turned-output", "a tool's output schema appears"),
     pull!("pull-meta", "turned-meta", "a tool's metadata appears"),
     pull!("pull-page", "turned-page", "the changed tool comes on the second page"),
-    pull!("pull-twice", "turned-twice", "the approved tool, and the changed one under the same name"),
-    pull!("pull-key", "turned-key", "the description twice, once with an escaped letter in its key"),
+    pull!(
+        "pull-twice",
+        "turned-twice",
+        "the approved tool, and the changed one under the same name"
+    ),
+    pull!(
+        "pull-key",
+        "turned-key",
+        "the description twice, once with an escaped letter in its key"
+    ),
     Case {
         number: 71,
         variant: "pull-late",

@@ -188,7 +188,11 @@ pub(super) const CASES: &[Case] = &[
         variant: "log",
         name: "a forged record within log lines",
         attack: |d| {
-            recorded(d, "print(text, flush=True); say({'jsonrpc': '2.0', 'method': 'log', 'params': {'level': 'error', 'message': text}}); reply({})", "{}")
+            recorded(
+                d,
+                "print(text, flush=True); say({'jsonrpc': '2.0', 'method': 'log', 'params': {'level': 'error', 'message': text}}); reply({})",
+                "{}",
+            )
         },
         control: Naive::Works(joined),
     },
@@ -197,7 +201,11 @@ pub(super) const CASES: &[Case] = &[
         variant: "method",
         name: "a forged record within the name of a method",
         attack: |d| {
-            recorded(d, "say({'jsonrpc': '2.0', 'id': 9, 'method': text, 'params': {'path': text}}); reply({})", "{}")
+            recorded(
+                d,
+                "say({'jsonrpc': '2.0', 'id': 9, 'method': text, 'params': {'path': text}}); reply({})",
+                "{}",
+            )
         },
         control: Naive::Works(joined),
     },
@@ -206,7 +214,11 @@ pub(super) const CASES: &[Case] = &[
         variant: "trace",
         name: "a forged record within a request's parameters and trace",
         attack: |d| {
-            recorded(d, "say({'jsonrpc': '2.0', 'id': 9, 'method': 'http.fetch', 'params': {'url': 'http://' + text, 'trace': text}, 'trace': text}); reply({})", "{}")
+            recorded(
+                d,
+                "say({'jsonrpc': '2.0', 'id': 9, 'method': 'http.fetch', 'params': {'url': 'http://' + text, 'trace': text}, 'trace': text}); reply({})",
+                "{}",
+            )
         },
         control: Naive::Works(joined),
     },
@@ -237,8 +249,7 @@ pub(super) const CASES: &[Case] = &[
             let said = d.run(&["call", "plugin", "go", "--audit", "record"])?;
             let after = fs::read_to_string(d.path("record"))?;
             // Torn stays torn, on a line of its own; what follows is whole.
-            let parsed =
-                after.lines().filter(|l| serde_json::from_str::<Value>(l).is_ok()).count();
+            let parsed = after.lines().filter(|l| serde_json::from_str::<Value>(l).is_ok()).count();
             Ok(if parsed > lines && said.status == Some(0) {
                 ("contained".into(), format!("{parsed} whole records after {lines}"))
             } else {
@@ -279,7 +290,9 @@ pub(super) const CASES: &[Case] = &[
             // Whose link it is decides: the operator named the file.
             let (there, time) = (d.path("outside/target").exists(), begun.elapsed());
             Ok(match verdict.0.as_str() {
-                "SUCCEEDED" => ("contained".into(), format!("the operator named it: {there}, {time:?}")),
+                "SUCCEEDED" => {
+                    ("contained".into(), format!("the operator named it: {there}, {time:?}"))
+                }
                 _ => verdict,
             })
         },
@@ -294,7 +307,8 @@ pub(super) const CASES: &[Case] = &[
         variant: "write",
         name: "open the record from inside, and the store of grants",
         attack: |d| {
-            let names = json!({"paths": [d.text("record"), d.text("state/host.db"), d.text("state")]});
+            let names =
+                json!({"paths": [d.text("record"), d.text("state/host.db"), d.text("state")]});
             let body = "n = 0\nfor p in args['paths']:\n    try:\n        open(p, 'ab'); n += 1\n    except OSError as e: why = e.strerror\nreply({'opened': n} if n else why)";
             let shown = {
                 d.write("plugin/main.py", desk::program(body))?;

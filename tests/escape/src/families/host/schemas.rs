@@ -46,7 +46,8 @@ fn backtracks(desk: &Desk) -> Result<bool> {
 
 /// A resolver that takes no care opens what the reference names.
 fn opens_file(desk: &Desk) -> Result<bool> {
-    let program = "import sys, urllib.request; print(urllib.request.urlopen('file://' + sys.argv[1]).read())";
+    let program =
+        "import sys, urllib.request; print(urllib.request.urlopen('file://' + sys.argv[1]).read())";
     let said = desk.python(program, &[&desk.text("outside/secret")])?;
     Ok(said.holds(desk.secret.as_bytes()))
 }
@@ -99,10 +100,8 @@ pub(super) const CASES: &[Case] = &[
         variant: "meta-schema",
         name: "`$schema` that has to be fetched",
         attack: |d| {
-            let schema = format!(
-                "{{ $schema: 'http://127.0.0.1:{}/meta', type: object }}",
-                d.port()
-            );
+            let schema =
+                format!("{{ $schema: 'http://127.0.0.1:{}/meta', type: object }}", d.port());
             configured(d, &schema, "{}")
         },
         control: Naive::Works(opens_file),
@@ -136,7 +135,8 @@ pub(super) const CASES: &[Case] = &[
         variant: "regex",
         name: "a pattern that backtracks for ever",
         attack: |d| {
-            let schema = "{ type: object, properties: { a: { type: string, pattern: '^(a+)+$' } } }";
+            let schema =
+                "{ type: object, properties: { a: { type: string, pattern: '^(a+)+$' } } }";
             configured(d, schema, &format!("{{\"a\": \"{A40}\"}}"))
         },
         control: Naive::Works(backtracks),
@@ -156,7 +156,8 @@ pub(super) const CASES: &[Case] = &[
         variant: "regex-back-reference",
         name: "a pattern with a back-reference",
         attack: |d| {
-            let schema = r"{ type: object, properties: { a: { type: string, pattern: '^(a*)*\1$' } } }";
+            let schema =
+                r"{ type: object, properties: { a: { type: string, pattern: '^(a*)*\1$' } } }";
             configured(d, schema, &format!("{{\"a\": \"{A40}\"}}"))
         },
         control: Naive::Works(backtracks),
@@ -186,7 +187,8 @@ pub(super) const CASES: &[Case] = &[
         variant: "input-regex",
         name: "a pattern that backtracks in a tool's input schema",
         attack: |d| {
-            let schema = "{ type: object, properties: { a: { type: string, pattern: '^(a+)+$' } } }";
+            let schema =
+                "{ type: object, properties: { a: { type: string, pattern: '^(a+)+$' } } }";
             tool_input(d, schema, &format!("{{\"a\": \"{A40}\"}}"))
         },
         control: Naive::Works(backtracks),

@@ -70,14 +70,11 @@ async fn one(stage: &Stage, launcher: Launcher, walls: &Walls, attempt: &Attempt
         parts.push(ask(&neighbour, role(&params, "neighbour", true)).await);
     }
     let seen = if attempt.variant == "swap" {
-        let both = tokio::join!(
-            ask(&attacker, role(&params, "attacker", false)),
-            async {
-                // The folder has to be there.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                ask(&neighbour, role(&params, "neighbour", false)).await
-            }
-        );
+        let both = tokio::join!(ask(&attacker, role(&params, "attacker", false)), async {
+            // The folder has to be there.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            ask(&neighbour, role(&params, "neighbour", false)).await
+        });
         parts.push(both.0);
         both.1
     } else {
@@ -100,7 +97,9 @@ async fn one(stage: &Stage, launcher: Launcher, walls: &Walls, attempt: &Attempt
         (Some(part), ..) => row.seen(part.outcome(), part.detail()),
         (_, Some(harm), _) => row.seen("SUCCEEDED", format!("the host finds: {harm}")),
         _ if is_held => row.seen("SUCCEEDED", format!("the host is held up: {took:?}")),
-        (.., outcome) if outcome == "SUCCEEDED" && !matches!(attempt.variant.as_str(), "link" | "swap") => {
+        (.., outcome)
+            if outcome == "SUCCEEDED" && !matches!(attempt.variant.as_str(), "link" | "swap") =>
+        {
             row.seen("contained", format!("{STATED}; {}", seen.detail()))
         }
         (.., outcome) => row.seen(outcome, seen.detail()),

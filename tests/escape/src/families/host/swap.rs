@@ -31,10 +31,14 @@ const SWAPS: &[(&str, &str, Swap)] = &[
         fs::remove_file(folder.join("attacker"))?;
         symlink("/bin/sh", folder.join("attacker"))
     }),
-    ("program-link-out", "the program becomes a link to one beside the plugin's folder", |stage, folder| {
-        fs::remove_file(folder.join("attacker"))?;
-        symlink(stage.plugin.join("attacker"), folder.join("attacker"))
-    }),
+    (
+        "program-link-out",
+        "the program becomes a link to one beside the plugin's folder",
+        |stage, folder| {
+            fs::remove_file(folder.join("attacker"))?;
+            symlink(stage.plugin.join("attacker"), folder.join("attacker"))
+        },
+    ),
     ("program-fifo", "the program becomes a FIFO", |_, folder| {
         fs::remove_file(folder.join("attacker"))?;
         let mode = rustix::fs::Mode::RWXU;

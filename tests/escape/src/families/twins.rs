@@ -1,0 +1,121 @@
+//! Attempts that an interpreter makes differently, by the twins in Python and Node, each under its own
+//! profile.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use palisade_process::{Layer, Options};
+use palisade_sandbox::{Artifact, Content, Program, Runtime};
+use tokio::sync::Semaphore;
+
+use crate::{
+    attacker::{Attempt, Twin},
+    control::Controls,
+    families::general,
+    launch::{Terms, Walls},
+    record::{Launcher, Row},
+    scene::Stage,
+    trouble::{Result, Trouble},
+};
+
+/// How many run at once: interpreters take longer to start than the static attacker.
+const AT_ONCE: usize = 4;
+
+/// Whether a variant is one of a twin.
+#[must_use]
+pub fn made(variant: &str) -> bool {
+    Twin::ALL.iter().any(|twin| variant.ends_with(twin.suffix()))
+}
+
+fn terms() -> Terms {
+    let mut terms = Terms { deadline: Duration::from_secs(30), ..Terms::default() };
+    terms.limits.memory = 512 << 20;
+    terms.limits.pids = 64;
+    terms.limits.disk = 256 << 20;
+    terms
+}
+
+/// Runs the family; with `whole_only`, no layer is taken away.
+///
+/// # Errors
+/// When the walls cannot be built, or an interpreter is missing.
+pub async fn run(stage: &Arc<Stage>, launcher: Launcher, whole_only: bool) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for twin in Twin::ALL {
+        rows.extend(one_twin(stage, launcher, twin, whole_only).await?);
+    }
+    Ok(rows)
+}
+
+async fn walls(
+    stage: &Stage,
+    launcher: Launcher,
+    twin: Twin,
+    without: Option<Layer>,
+) -> Result<Arc<Walls>> {
+    let options = Options { cgroups: launcher.cgroups(), without, ..Options::default() };
+    let walls = Walls::new(options, stage).await?;
+    let path = stage.twin(twin)?;
+    let runtime = match twin {
+        Twin::Python => Runtime::Python { interpreter: None, version: None },
+        Twin::Node => Runtime::Node { interpreter: None },
+    };
+    let artifact = Artifact {
+        content: Content { root: path.parent().unwrap_or(&path).to_path_buf(), digest: [0; 32] },
+        program: Program { runtime, file: twin.file().into(), args: Vec::new() },
+        code: Vec::new(),
+    };
+    Ok(Arc::new(walls.with(walls.backend.prepare(&artifact).await?)))
+}
+
+async fn one_twin(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    twin: Twin,
+    whole_only: bool,
+) -> Result<Vec<Row>> {
+    let attempts = twin.list(&stage.twin(twin)?)?;
+    let whole = walls(stage, launcher, twin, None).await?;
+    let mut thinner = Vec::new();
+    if !whole_only {
+        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
+            thinner.push((name, walls(stage, launcher, twin, Some(layer)).await?));
+        }
+    }
+    let controls = Controls::start(stage, attempts.iter());
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = Vec::new();
+    for attempt in attempts {
+        let (stage, walls, thinner) = (Arc::clone(stage), Arc::clone(&whole), thinner.clone());
+        let turns = Arc::clone(&turns);
+        tasks.push(tokio::spawn(async move {
+            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
+            one(&stage, launcher, &attempt, &walls, &thinner, twin).await
+        }));
+    }
+    let mut rows = Vec::new();
+    for task in tasks {
+        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
+    }
+    controls.tell(&mut rows).await?;
+    Ok(rows)
+}
+
+async fn one(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempt: &Attempt,
+    walls: &Walls,
+    thinner: &[(&str, Arc<Walls>)],
+    twin: Twin,
+) -> Result<Row> {
+    let (outcome, detail) = general::inside_on(stage, attempt, walls, terms()).await?;
+    let mut without = BTreeMap::new();
+    for (layer, walls) in thinner {
+        let (thin, _) = general::inside_on(stage, attempt, walls, terms()).await?;
+        without.insert((*layer).to_owned(), thin);
+    }
+    let variant = format!("{}{}", attempt.variant, twin.suffix());
+    let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher).seen(outcome, detail);
+    row.without = without;
+    Ok(row)
+}
