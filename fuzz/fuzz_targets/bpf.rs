@@ -45,7 +45,7 @@ impl Choices<'_> {
     }
 
     fn op(&mut self, width: u64) -> Op {
-        let mut fit = |c: &mut Self| c.value() & width;
+        let fit = |c: &mut Self| c.value() & width;
         let first = fit(self);
         let mask = fit(self).max(1);
         let values: Vec<u64> = (0..1 + self.byte() % 4).map(|_| fit(self)).collect();

@@ -3,6 +3,7 @@
 //! Every check runs, so that one run shows everything; the first failure does not hide the others.
 
 mod house;
+mod proofs;
 
 use crate::{
     Result, step,
@@ -51,9 +52,10 @@ fn dependencies() -> Result {
 }
 
 pub(crate) fn run() -> Result {
-    let failures: Vec<String> = [format, house::run, clippy, documentation, dependencies]
-        .into_iter()
-        .filter_map(|check| check().err())
-        .collect();
+    let failures: Vec<String> =
+        [format, house::run, proofs::run, clippy, documentation, dependencies]
+            .into_iter()
+            .filter_map(|check| check().err())
+            .collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\nerror: ")) }
 }

@@ -51,11 +51,8 @@ pub(crate) const BWRAP: Tool = Tool {
     source: Source::Apt("bubblewrap"),
     needed_for: "bench launch_vs_bwrap",
 };
-pub(crate) const STRESS_NG: Tool = Tool {
-    program: "stress-ng",
-    source: Source::Apt("stress-ng"),
-    needed_for: "bench walls",
-};
+pub(crate) const STRESS_NG: Tool =
+    Tool { program: "stress-ng", source: Source::Apt("stress-ng"), needed_for: "bench walls" };
 pub(crate) const CC: Tool =
     Tool { program: "cc", source: Source::Apt("gcc"), needed_for: "everything: it links" };
 pub(crate) const CXX: Tool =

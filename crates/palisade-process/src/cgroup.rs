@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -29,6 +29,8 @@ const MOVES: usize = 5;
 const ESRCH: i32 = 3;
 /// Period of the CPU limit, microseconds (the kernel's default).
 const CPU_PERIOD: u64 = 100_000;
+/// What sockets may hold, as a part of the cap on memory: one over this.
+pub(crate) const SOCKET_SHARE: u64 = 4;
 /// Pid 1 of the plugin is counted too.
 const OWN_PIDS: u32 = 1;
 
@@ -352,7 +354,7 @@ impl Cgroups {
             return Ok(None);
         }
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let group = Group { cgroups: Arc::clone(self), name };
+        let group = Group { cgroups: Arc::clone(self), name, sockets: AtomicBool::new(false) };
         for path in group.folders() {
             match fs::create_dir(&path) {
                 Ok(()) => {}
@@ -371,6 +373,8 @@ impl Cgroups {
 pub(crate) struct Group {
     cgroups: Arc<Cgroups>,
     name: String,
+    /// Sockets are counted by themselves.
+    sockets: AtomicBool,
 }
 
 impl Drop for Group {
@@ -504,13 +508,41 @@ impl Group {
     /// Bytes of memory now.
     pub(crate) fn memory(&self) -> Option<u64> {
         let h = &self.cgroups.hierarchy;
-        self.number(&h.memory, if h.unified { "memory.current" } else { "memory.usage_in_bytes" })
+        let file = if h.unified { "memory.current" } else { "memory.usage_in_bytes" };
+        Some(self.number(&h.memory, file)? + self.socket_bytes("memory.kmem.tcp.usage_in_bytes"))
     }
 
     /// Highest bytes of memory.
     pub(crate) fn memory_peak(&self) -> Option<u64> {
         let h = &self.cgroups.hierarchy;
-        self.number(&h.memory, if h.unified { "memory.peak" } else { "memory.max_usage_in_bytes" })
+        let file = if h.unified { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        Some(
+            self.number(&h.memory, file)? + self.socket_bytes("memory.kmem.tcp.max_usage_in_bytes"),
+        )
+    }
+
+    /// Caps what the sockets of a network of its own hold: version 1 counts that by itself, and only where
+    /// it has a cap (`memory.kmem.tcp.limit_in_bytes`, which holds datagrams too). It comes on top of the
+    /// cap on memory.
+    pub(crate) fn cap_sockets(&self, limits: &Limits) -> io::Result<()> {
+        let h = &self.cgroups.hierarchy;
+        let Some(path) = self.file(&h.memory, "memory.kmem.tcp.limit_in_bytes") else {
+            return Ok(());
+        };
+        if h.unified {
+            return Ok(());
+        }
+        fs::write(&path, (limits.memory / SOCKET_SHARE).to_string())
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        self.sockets.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes of sockets that version 1 counts by themselves.
+    fn socket_bytes(&self, file: &str) -> u64 {
+        let capped = self.sockets.load(Ordering::Relaxed);
+        let bytes = capped.then(|| self.number(&self.cgroups.hierarchy.memory, file));
+        bytes.flatten().unwrap_or(0)
     }
 
     /// How often the quota has stopped it.

@@ -330,14 +330,26 @@ impl Asked {
             match thing(scope.path()) {
                 Some(Thing::Folder) => scope.covers_below(),
                 Some(Thing::File) => true,
-                // A second right for a place that is bound already is not looked at again.
                 Some(Thing::Link | Thing::Missing) => false,
                 None => DEVICES.contains(&scope.path()),
             }
         });
         rights
-            && self.code.iter().all(|path| {
-                matches!(thing(&path.to_string_lossy()), Some(Thing::Folder | Thing::File))
+            && self.code.iter().enumerate().all(|(n, path)| {
+                // What lies in a folder that is shown already needs no mount and is not looked at, unless a
+                // folder between the two is granted for writing.
+                let written =
+                    self.rights.iter().filter(|r| r.kind() == Kind::FsWrite).any(|right| {
+                        right.path().is_some_and(|scope| {
+                            let granted = Path::new(scope.path());
+                            scope.covers_below() && path != granted && path.starts_with(granted)
+                        })
+                    });
+                let repeated = self.code.iter().take(n).any(|other| other == path);
+                let above = self.code.iter().take(n).any(|above| path.starts_with(above));
+                repeated
+                    || (above && !written)
+                    || matches!(thing(&path.to_string_lossy()), Some(Thing::Folder | Thing::File))
             })
     }
 }

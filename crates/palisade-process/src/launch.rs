@@ -125,6 +125,11 @@ impl Inner {
             Some(cgroups) => core.groups.take_or_make(cgroups, &spec.limits)?,
             None => (None, Vec::new()),
         };
+        if let (true, Some(group)) = (spec.has_way_out(), &group) {
+            group
+                .cap_sockets(&spec.limits)
+                .map_err(|e| SandboxError::step("capping the plugin's sockets", e))?;
+        }
         steps.done("host: cgroups");
         let ends = Ends::open(&spec.wire)?;
         let mut handles = ends.borrowed();

@@ -205,6 +205,17 @@ impl Tree<'_> {
             .any(|a| a.to_str().is_some_and(|a| matches!(self.nodes.get(a), Some(Node::Bind(_)))))
     }
 
+    /// Whether a folder above `path` is granted for writing.
+    fn is_granted_above(&self, path: &str) -> bool {
+        self.inputs.spec.rights.of_kind(Kind::FsWrite).any(|right| {
+            right.path().is_some_and(|scope| {
+                scope.covers_below()
+                    && scope.path() != path
+                    && Path::new(path).starts_with(scope.path())
+            })
+        })
+    }
+
     /// Shows a file or folder of the runtime, read-only.
     fn show(&mut self, path: &str, folder: bool) {
         let flags = format::bind::OPTIONAL
@@ -275,7 +286,8 @@ impl Tree<'_> {
                 });
             }
             let shown = matches!(self.nodes.get(text), Some(Node::Bind(_)));
-            if !shown && !self.below_bind(text) {
+            // A folder granted for writing will lie over what is shown above it, but not over this.
+            if !shown && (!self.below_bind(text) || self.is_granted_above(text)) {
                 const ATTRIBUTES: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV;
                 self.bind_checked(text, text, ATTRIBUTES, landlock::READ_EXECUTE, false)?;
             }

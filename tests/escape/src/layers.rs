@@ -80,6 +80,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         }
         (43, "tmp" | "shm") => &["tmpfs size", "file size limit"],
         (43, "mlock" | "raise-as") | (45, "raise-fsize") => &["rlimit"],
+        (43, "tcp" | "many-tcp") => &["landlock"],
         (43, "memfd") => &["file size limit"],
         (43, _) => &["cgroup", "memory samples"],
         (44, "spin" | "spin-children") => &["cgroup", "processor samples"],
