@@ -171,6 +171,16 @@ fn checked(path: &str) -> Result<fs::Metadata, SandboxError> {
     Ok(meta)
 }
 
+/// Refuses a granted path with a link anywhere in it, where it is not bound and the helper does not look.
+fn plain(path: &str) -> Result<(), SandboxError> {
+    checked(path)?;
+    if fs::canonicalize(path).is_ok_and(|real| real == Path::new(path)) {
+        return Ok(());
+    }
+    let what = "a symbolic link stands in the path; grant what it leads to".to_owned();
+    Err(SandboxError::Path { path: palisade_model::text::escape(path, 300), what })
+}
+
 /// A place of the new root.
 enum Node {
     Dir,
@@ -320,7 +330,7 @@ impl Tree<'_> {
                     // Rights add up: what is shown, or granted for writing, can be read already.
                     let already = matches!(self.nodes.get(path), Some(Node::Bind(_)));
                     if already || self.below_bind(path) {
-                        checked(path)?;
+                        plain(path)?;
                     } else {
                         self.bind_checked(path, path, RO, landlock::READ, false)?;
                     }

@@ -16,6 +16,11 @@ const LINE: usize = 8 * 1024;
 /// How long a count of dropped bytes is kept back while the flood goes on.
 const TELL: Duration = Duration::from_millis(250);
 
+/// A flood is read at this many times the rate of what is handed on, and no faster: reading costs the host
+/// and its other plugins processor time. Beyond it the pipe is full, and the plugin waits.
+const READ: u64 = 16;
+const READ_PAUSE: Duration = Duration::from_millis(5);
+
 /// A pipe: the end that we read, and the end for the plugin.
 pub(crate) fn pipe() -> Result<(pipe::Receiver, OwnedFd), SandboxError> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)
@@ -53,8 +58,8 @@ impl Budget {
     }
 }
 
-/// Hands the lines of one stream on until it ends. What exceeds the rate is read and dropped, so that a
-/// plugin that floods its log slows nobody down but itself, and the count is reported.
+/// Hands the lines of one stream on until it ends. What exceeds the rate is read and dropped, up to a rate
+/// of its own, so that a plugin that floods its log slows nobody down but itself; the count is reported.
 pub(crate) async fn forward(
     mut stream: pipe::Receiver,
     kind: OutputStream,
@@ -62,6 +67,8 @@ pub(crate) async fn forward(
     host: Arc<dyn HostCalls>,
 ) {
     let mut budget = Budget::new(bytes_per_second);
+    let reading = bytes_per_second.saturating_mul(READ).max(READ << 20);
+    let mut reading = Budget::new(reading);
     let mut line: Vec<u8> = Vec::new();
     let mut chunk = vec![0u8; 4096];
     let mut dropped = 0u64;
@@ -94,6 +101,9 @@ pub(crate) async fn forward(
         if dropped > 0 && told.elapsed() >= TELL {
             host.output_dropped(std::mem::take(&mut dropped));
             told = Instant::now();
+        }
+        while !reading.take(n) {
+            tokio::time::sleep(READ_PAUSE).await;
         }
         // One busy plugin must not keep the task's thread to itself.
         tokio::task::yield_now().await;

@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout
+    clippy::print_stdout,
+    clippy::print_stderr
 )]
 
 mod support;
@@ -114,7 +115,7 @@ fn compiled() -> Option<PathBuf> {
     if !is_there("javac") || !is_there("java") {
         // `cargo xtask test` installs it, and CI runs that.
         assert!(std::env::var_os("CI").is_none(), "in CI nothing may be skipped");
-        println!("SKIPPED: there is no Java development kit (default-jdk-headless)");
+        eprintln!("SKIPPED: there is no Java development kit (default-jdk-headless)");
         return None;
     }
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("java-plugin");

@@ -134,9 +134,9 @@ impl fmt::Display for Exit {
             ExitCause::PolicyKill { syscall: Some(call) } => {
                 write!(f, "killed for the forbidden system call {call}")
             }
-            ExitCause::PolicyKill { syscall: None } => {
-                f.write_str("killed for a forbidden system call; the kernel does not tell which (SIGSYS)")
-            }
+            ExitCause::PolicyKill { syscall: None } => f.write_str(
+                "killed for a forbidden system call; the kernel does not tell which (SIGSYS)",
+            ),
             ExitCause::Killed(why) => write!(f, "ended by Palisade: {why}"),
             ExitCause::Unknown => f.write_str("ended, cause unknown"),
         }

@@ -13,7 +13,9 @@ use palisade_seccomp::Arch;
 use palisade_seccomp::profiles::Profile;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let name = std::env::args().nth(1).ok_or("usage: filter_bytes native|shell|python|node|jvm|lockdown")?;
+    let name = std::env::args()
+        .nth(1)
+        .ok_or("usage: filter_bytes native|shell|python|node|jvm|lockdown")?;
     let profile: Profile = name.parse()?;
     let arch = Arch::native().ok_or("no filter can be made for this machine's architecture")?;
     std::io::stdout().write_all(&profile.program(arch)?.to_bytes())?;

@@ -156,9 +156,8 @@ async fn a_program_that_cannot_ask_finds_its_secrets_in_its_environment() {
     let (host, recorder) = host(tmp.path()).await;
     let operator = host.control(Caller::operator("test"));
     operator.set_secret("other", value("hunter3")).await.unwrap();
-    let options = || {
-        LoadOptions::new().secret_env("DB_PASSWORD", "db.password").secret_env("OTHER", "other")
-    };
+    let options =
+        || LoadOptions::new().secret_env("DB_PASSWORD", "db.password").secret_env("OTHER", "other");
     let dir = tmp.path().join("plugin");
     let plugin = operator.load(&dir, options()).await.unwrap();
     plugin.grant("secret:db.*".parse().unwrap()).await.unwrap();
@@ -187,9 +186,7 @@ async fn a_program_that_cannot_ask_finds_its_secrets_in_its_environment() {
     });
     assert!(read, "{records:#?}");
 
-    for (variable, code) in
-        [("LD_PRELOAD", ErrorCode::Denied), ("A=B", ErrorCode::InvalidParams)]
-    {
+    for (variable, code) in [("LD_PRELOAD", ErrorCode::Denied), ("A=B", ErrorCode::InvalidParams)] {
         let options = LoadOptions::new().secret_env(variable, "db.password");
         assert_eq!(operator.load(&dir, options).await.err().unwrap().code(), code);
     }
@@ -202,10 +199,8 @@ async fn only_owners_have_to_do_with_secrets() {
     let (host, _) = host(tmp.path()).await;
     let plugin = host.load(tmp.path().join("plugin")).await.unwrap();
     plugin.grant_requested().await.unwrap();
-    let rules = palisade_policy::Rules::new(
-        ["secret:*".parse().unwrap()].into_iter().collect(),
-        &[],
-    );
+    let rules =
+        palisade_policy::Rules::new(["secret:*".parse().unwrap()].into_iter().collect(), &[]);
     let limits = palisade::Limits::default();
     let principal = palisade::Principal::Client("somebody".into());
     let clock: Arc<dyn palisade::audit::Clock> = Arc::new(palisade::audit::SystemClock);

@@ -112,8 +112,7 @@ async fn named_data_of_the_application_is_asked_for_by_data_request() {
         })
     })
     .await;
-    const ASKER: &str =
-        "capabilities:\n  required:\n    - { capability: 'host.call:data.profile', reason: greets }\n";
+    const ASKER: &str = "capabilities:\n  required:\n    - { capability: 'host.call:data.profile', reason: greets }\n";
     let plugin = stage.started("a", ASKER).await;
     let ask = json!({"method": "data_request", "params": {"name": "profile", "params": 7}});
     let found: serde_json::Value = plugin.call("ask", &ask).await.unwrap().parse().unwrap();

@@ -21,7 +21,8 @@ pub const TABLE: &[Attempt] = &[
 
 fn timerfds(ctx: &Ctx) -> Attempted {
     crate::disk::objects(ctx, 65_536, || {
-        let timer = sys!(libc::SYS_timerfd_create, libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC)? as i32;
+        let timer =
+            sys!(libc::SYS_timerfd_create, libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC)? as i32;
         let microsecond = libc::timespec { tv_sec: 0, tv_nsec: 1000 };
         let every = libc::itimerspec { it_interval: microsecond, it_value: microsecond };
         sys!(libc::SYS_timerfd_settime, timer, 0, &raw const every, 0)?;
@@ -47,7 +48,8 @@ fn bound(kind: i32) -> Sys<(i32, libc::sockaddr_in)> {
 fn fill(socket: i32, held: &AtomicU64, goal: u64) {
     let chunk = [1u8; 32 << 10];
     while held.load(Ordering::Relaxed) < goal {
-        let sent = sys!(libc::SYS_sendto, socket, chunk.as_ptr(), chunk.len(), libc::MSG_DONTWAIT, 0, 0);
+        let sent =
+            sys!(libc::SYS_sendto, socket, chunk.as_ptr(), chunk.len(), libc::MSG_DONTWAIT, 0, 0);
         match sent {
             Ok(n) if n > 0 => held.fetch_add(n as u64, Ordering::SeqCst),
             _ => return,
