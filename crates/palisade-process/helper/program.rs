@@ -199,7 +199,7 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     }
     // Before the limits: parking needs numbers above most limits on open files.
     handles(launch, prepared.ruleset, prepared.listener_to())?;
-    limits(launch)?;
+    limits(launch, |resource| resource != OPEN_FILES)?;
     laps::lap(lap::LIMITS);
     if !drop_capabilities() {
         return Err(failed(step::CAPS, 0, sys::EPERM));
@@ -230,11 +230,17 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     if !prepared.seccomp.is_empty() {
         load_filter(prepared.seccomp, observe::is_wanted(launch))?;
     }
+    // Last: the kernel lets nobody send a handle while the user has more of them under way than this, and
+    // with the filter comes a listener that is sent. Other plugins of the same user may keep many.
+    limits(launch, |resource| resource == OPEN_FILES)?;
     laps::lap(lap::FILTER);
     Ok(())
 }
 
-fn limits(launch: &Launch<'_>) -> Result<(), Failure> {
+/// RLIMIT_NOFILE.
+const OPEN_FILES: u64 = 7;
+
+fn limits(launch: &Launch<'_>, which: impl Fn(u64) -> bool) -> Result<(), Failure> {
     let mut records = Records::new(launch.plan);
     while let Some((tag, body)) = records.next() {
         if tag == plan::TAG_RLIMIT {
@@ -242,6 +248,9 @@ fn limits(launch: &Launch<'_>) -> Result<(), Failure> {
             let (Some(resource), Some(soft), Some(hard)) = (body.u64(), body.u64(), body.u64()) else {
                 return Err(failed(step::PLAN, records.index, sys::EINVAL));
             };
+            if !which(resource) {
+                continue;
+            }
             let limit = [soft, hard];
             let set = sys!(nr::PRLIMIT64, 0, resource, limit.as_ptr(), 0);
             if set < 0 {
