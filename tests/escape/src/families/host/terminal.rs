@@ -102,7 +102,7 @@ pub(super) const CASES: &[Case] = &[
     spoken!(
         "method",
         "command the terminal by the name of a method",
-        "say({'jsonrpc': '2.0', 'id': 9, 'method': text, 'params': {}}); print('X', file=sys.stderr, flush=True); time.sleep(0.2); reply('X')"
+        "print('X', file=sys.stderr, flush=True); time.sleep(0.5); say({'jsonrpc': '2.0', 'id': 9, 'method': text, 'params': {}}); time.sleep(0.2); reply('X')"
     ),
     Case {
         number: 30,
