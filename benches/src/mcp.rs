@@ -43,6 +43,10 @@ fn start(program: &Path, args: &[&str], state: &Path) -> Result<f64> {
     let begun = Instant::now();
     let mut child = Command::new(program)
         .args(args)
+        // The same small environment for both: variables such as NODE_EXTRA_CA_CERTS make Node.js start
+        // later, and never come behind the walls.
+        .env_clear()
+        .envs(["PATH", "HOME"].into_iter().filter_map(|n| Some((n, std::env::var_os(n)?))))
         .env("PALISADE_STATE_DIR", state)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
