@@ -77,7 +77,8 @@ pub(crate) fn rfc3339(unix_ns: u64) -> String {
 /// Days since 1970-01-01 as year, month 1..=12 and day 1..=31 of the Gregorian calendar. The method is
 /// Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>), for
 /// days from 1970 on.
-fn civil(days: u64) -> (u64, u64, u64) {
+#[must_use]
+pub fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468; // days since 0000-03-01
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

@@ -115,9 +115,34 @@ pub(crate) fn limits(limits: &Limits) -> String {
     )
 }
 
+/// Seconds since 1970 as a date in UTC.
+pub(crate) fn day(unix: u64) -> String {
+    let (year, month, day) = palisade_audit::clock::civil(unix / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Seconds since 1970 as a date and time of day in UTC, to the minute.
+pub(crate) fn date(unix: u64) -> String {
+    let of_day = unix % 86_400;
+    format!("{} {:02}:{:02} UTC", day(unix), of_day / 3600, of_day % 3600 / 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_shown_as_a_date_in_utc() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00 UTC"),
+            (1_795_209_157, "2026-11-20 21:12 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
 
     #[test]
     fn every_form_of_scope_reads_as_a_sentence() {

@@ -1,5 +1,6 @@
 //! Where a command line stands: the folder, the home and the environment that it would have had.
 
+use palisade_model::path::lexically_normal;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -51,7 +52,7 @@ impl Context {
     pub(crate) fn absolute(&self, path: &str) -> PathBuf {
         let from_home =
             path.strip_prefix("~/").and_then(|rest| Some(self.home.as_ref()?.join(rest)));
-        normal(&from_home.unwrap_or_else(|| self.directory.join(path)))
+        lexically_normal(&from_home.unwrap_or_else(|| self.directory.join(path)))
     }
 
     /// Whether a folder holds too much to be shown for the sake of one program: the root, a folder right
@@ -74,19 +75,4 @@ impl Context {
             ["/usr/local", "/usr/share", "/usr/bin", "/usr/local/bin", "/var/lib", "/var/tmp"];
         depth <= 1 || at_home || system.iter().any(|s| Path::new(s) == folder)
     }
-}
-
-/// Takes `.` and `..` out without asking the file system.
-pub(crate) fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir => {}
-            part => out.push(part),
-        }
-    }
-    out
 }

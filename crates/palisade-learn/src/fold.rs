@@ -11,9 +11,10 @@
 //! 5. A folder that is only asked after needs nothing where something below it is granted: then it is there.
 //! 6. What others cover is left out; nothing exceeds the ceiling.
 
+use palisade_model::path::lexically_normal;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use palisade_model::{Access, Capability, CapabilitySet, Kind};
@@ -67,24 +68,10 @@ fn links_on(path: &Path, link: &dyn Fn(&Path) -> Option<PathBuf>) -> Vec<PathBuf
         };
         let rest = way.strip_prefix(&at).unwrap_or(Path::new("")).to_owned();
         let base = at.parent().unwrap_or(Path::new("/")).join(to);
-        way = tidy(&base.join(rest));
+        way = lexically_normal(&base.join(rest));
         met.push(at);
     }
     met
-}
-
-fn tidy(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::Normal(name) => out.push(name),
-            _ => {}
-        }
-    }
-    out
 }
 
 /// The rights that cover `uses` and lie within `ceiling`, each of them needed by at least one use. What

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod guarantee;
 pub mod identity;
 pub mod limits;
+pub mod path;
 pub mod payload;
 pub mod text;
 

@@ -135,10 +135,10 @@ fn report(
         }
         let by = escape(&grant.by.to_string(), 200);
         let until = match grant.until {
-            Some(until) => format!("until {}", date(until)),
+            Some(until) => format!("until {}", words::date(until)),
             None => "without an end".to_owned(),
         };
-        text.push_str(&format!("\n    granted by {by} on {}, {until}", date(grant.at)));
+        text.push_str(&format!("\n    granted by {by} on {}, {until}", words::date(grant.at)));
         text.push_str(&paint.dim(format!("\n    for the manifest {}", grant.digest)));
     }
     text
@@ -159,39 +159,4 @@ fn state(grant: &Granted, digest: &str, now: u64) -> (&'static str, bool) {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// Seconds since 1970 as a date and time of day in UTC, to the minute. By Howard Hinnant's
-/// `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
-fn date(unix: u64) -> String {
-    let (days, of_day) = (unix / 86_400, unix % 86_400);
-    let shifted = days + 719_468; // days since 0000-03-01
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (of_day / 3600, of_day % 3600 / 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_shown_as_a_date_in_utc() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00 UTC"),
-            (951_782_400, "2000-02-29 00:00 UTC"),
-            (1_709_251_199, "2024-02-29 23:59 UTC"),
-            (4_107_542_400, "2100-03-01 00:00 UTC"),
-            (1_795_209_157, "2026-11-20 21:12 UTC"),
-        ] {
-            assert_eq!(date(seconds), text);
-        }
-    }
 }

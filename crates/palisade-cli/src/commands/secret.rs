@@ -12,7 +12,7 @@ use palisade_policy::OperatorPolicy;
 use palisade_services::secret::{MAX_SECRET, SecretValue};
 use serde_json::json;
 
-use crate::{session::Session, terminal, trouble::Trouble};
+use crate::{session::Session, terminal, trouble::Trouble, words};
 
 /// Keep secrets for plugins: set, list, remove
 ///
@@ -101,28 +101,16 @@ pub(crate) async fn secret(args: &Secret) -> Result<(), Trouble> {
                 let width = secrets.iter().map(|s| s.name.len()).max().unwrap_or(0).min(60);
                 for secret in secrets {
                     let name = escape(&secret.name, 256);
-                    terminal::out(format_args!("{name:<width$}  set {}", day(secret.changed)));
+                    terminal::out(format_args!(
+                        "{name:<width$}  set {}",
+                        words::day(secret.changed)
+                    ));
                 }
             }
         }
     }
     session.host.shutdown().await?;
     Ok(())
-}
-
-/// A moment as a date in UTC (proleptic Gregorian calendar).
-fn day(unix: u64) -> String {
-    // Days to a civil date, with years that begin in March, so that the leap day is the last of a year.
-    let days = unix / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 fn read_value(name: &str) -> Result<SecretValue, Trouble> {
@@ -201,7 +189,7 @@ mod tests {
             (4_107_542_399, "2100-02-28"),
             (4_107_542_400, "2100-03-01"),
         ] {
-            assert_eq!(day(unix), shown);
+            assert_eq!(words::day(unix), shown);
         }
     }
 }

@@ -4,14 +4,15 @@
 //! that only name (`O_PATH`): nothing is opened, read, connected to or woken. What is outside is not looked
 //! at here at all.
 
+use palisade_model::path::lexically_normal;
 use std::{
     ffi::OsStr,
     fs,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::ffi::{OsStrExt as _, OsStringExt as _},
+        unix::ffi::OsStrExt as _,
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use palisade_sandbox::observe::{Found, MAX_PATH, Outcome, PathAccess, Subject};
@@ -129,7 +130,7 @@ impl Inside {
         if raw.as_os_str().len() >= MAX_PATH {
             return Err(());
         }
-        let tidy = tidy(&raw);
+        let tidy = lexically_normal(&raw);
         if OWN.iter().any(|own| tidy.starts_with(own)) {
             return Ok(None);
         }
@@ -276,22 +277,6 @@ fn look(root: &OwnedFd, path: &Path, follow: bool) -> Option<(PathBuf, Found, Se
         device: stat.st_dev,
     };
     Some((real, found, seen))
-}
-
-/// Without `.` and doubled slashes, and with `..` taken as if there were no links.
-fn tidy(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::Normal(name) => out.push(name),
-            _ => {}
-        }
-    }
-    // Bytes in, bytes out: a path need not be UTF-8.
-    PathBuf::from(std::ffi::OsString::from_vec(out.into_os_string().into_vec()))
 }
 
 #[cfg(test)]

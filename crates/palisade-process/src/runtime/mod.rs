@@ -8,6 +8,7 @@ mod elf;
 mod interpreter;
 mod java;
 
+use palisade_model::path::lexically_normal;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -477,21 +478,6 @@ impl Needs {
         };
         self.shown.iter().filter(|(p, _)| !covered(p)).map(|(p, f)| (p.as_str(), *f)).collect()
     }
-}
-
-/// Takes `.` and `..` out without asking the file system; used on link targets below real folders.
-fn lexically_normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::CurDir => {}
-            part => out.push(part),
-        }
-    }
-    out
 }
 
 impl Needs {

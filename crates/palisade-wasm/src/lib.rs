@@ -1,0 +1,1 @@
+//! Backend: WebAssembly components on wasmtime.
