@@ -162,6 +162,7 @@ impl Ways {
         let invocation = Invocation {
             method: methods::CALL,
             payload: methods::call_params("echo", &args),
+            tool: None,
             deadline: Instant::now() + TIMEOUT,
             trace: Trace::default(),
         };

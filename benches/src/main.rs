@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask bench NAME|all [--json]` runs it in release. What is inside both sides of each number is
 //! in docs/explanation/benchmarks.md.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod call;
@@ -16,6 +16,7 @@ mod report;
 mod sdk;
 mod storage;
 mod walls;
+mod wasm;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ const NAMES: &[&str] = &[
     "egress",
     "mcp_overhead",
     "walls",
+    "wasm",
 ];
 
 fn bench(name: &str) -> Result<Vec<Row>> {
@@ -47,6 +49,9 @@ fn bench(name: &str) -> Result<Vec<Row>> {
         "egress" | "egress_throughput" | "egress_connect_latency" => egress::run(),
         name if name == "walls" || walls::NAMES.iter().any(|n| name.starts_with(n)) => {
             walls::run(name)
+        }
+        name if name == "wasm" || wasm::NAMES.iter().any(|n| name.starts_with(n)) => {
+            wasm::run(name)
         }
         other => Err(format!("no bench `{other}`; there are {} and all", NAMES.join(", ")).into()),
     }
@@ -66,9 +71,20 @@ fn run(names: &[&str], json: bool) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    wasm::forget_variables();
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.iter().any(|a| a == sdk::PLUGIN_ARGUMENT) {
         return sdk::run();
+    }
+    if let [argument, folder] = args.as_slice()
+        && argument == walls::others::ONCE_ARGUMENT
+    {
+        return walls::others::once(folder);
+    }
+    if let [argument, side, count] = args.as_slice()
+        && argument == wasm::idle::ARGUMENT
+    {
+        return wasm::idle::process(side, count);
     }
     let json = args.iter().any(|a| a == "--json");
     let names: Vec<&str> =

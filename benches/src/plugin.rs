@@ -26,7 +26,8 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The compiled plugin in a temporary folder.
 pub(crate) struct Plugin {
-    _dir: tempfile::TempDir,
+    /// Where it was built, if it was built by us.
+    _dir: Option<tempfile::TempDir>,
     root: PathBuf,
     data: PathBuf,
     reference: Arc<PluginRef>,
@@ -66,9 +67,15 @@ impl Plugin {
         if !status.success() {
             return Err(format!("{} did not compile", source.display()).into());
         }
+        Ok(Self { _dir: Some(dir), ..Self::at(&real)? })
+    }
+
+    /// One that another process has built in this folder.
+    pub(crate) fn at(folder: &Path) -> Result<Self> {
+        let (root, data) = (folder.join("plugin"), folder.join("data"));
         let origin = Origin::Folder { path: root.display().to_string(), owner: 0 };
         let reference = Arc::new(PluginRef { id: PluginId::parse("bench")?, origin });
-        Ok(Self { _dir: dir, root, data, reference, serial: AtomicU64::new(1) })
+        Ok(Self { _dir: None, root, data, reference, serial: AtomicU64::new(1) })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -139,6 +146,7 @@ pub(crate) async fn initialize(instance: &Arc<dyn Instance>) -> Result<()> {
     let invocation = Invocation {
         method: "initialize",
         payload,
+        tool: None,
         deadline: Instant::now() + Duration::from_secs(20),
         trace: Trace::default(),
     };

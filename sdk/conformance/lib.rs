@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::panic, clippy::expect_used, clippy::print_stderr)]
 
+pub mod components;
+
 use std::{
     fs::{self, File},
     os::unix::fs::symlink,

@@ -8,6 +8,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
+    thread::{self, available_parallelism},
 };
 
 use crate::{Result, step, tools};
@@ -17,8 +19,25 @@ pub(crate) struct Args {
     /// Seconds for each target
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
+    /// Another time for one target; repeatable
+    #[arg(long = "target", value_name = "NAME=SECONDS", value_parser = own_time)]
+    own_times: Vec<(String, u32)>,
     /// Only this target
     target: Option<String>,
+}
+
+fn own_time(text: &str) -> std::result::Result<(String, u32), String> {
+    let (name, seconds) = text.split_once('=').ok_or("it is NAME=SECONDS")?;
+    match seconds.parse() {
+        Ok(seconds @ 1..=86_400) => Ok((name.to_owned(), seconds)),
+        _ => Err(format!("`{seconds}` is no number of seconds from 1 to 86400")),
+    }
+}
+
+/// How long a target runs.
+fn seconds_of(name: &str, args: &Args) -> u32 {
+    let own = args.own_times.iter().find(|(target, _)| target == name);
+    own.map_or(args.seconds, |(_, seconds)| *seconds)
 }
 
 /// What cargo-fuzz passes for libFuzzer with AddressSanitizer
@@ -33,6 +52,8 @@ const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module \
 const INPUT_TIMEOUT: u32 = 10;
 /// More memory is a finding, MiB.
 const MEMORY_LIMIT: u32 = 2048;
+/// Most targets that run at once: each takes a processor and up to [`MEMORY_LIMIT`].
+const MOST_AT_ONCE: usize = 4;
 
 /// Names of the `[[bin]]` tables of a manifest.
 fn targets(manifest: &str) -> Vec<String> {
@@ -102,9 +123,8 @@ fn fuzz(folder: &Path, programs: &Path, name: &str, seconds: u32) -> Result {
     let output = run.output().map_err(|e| format!("{name} cannot be started: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
-        for line in said.lines().filter(|l| l.starts_with("stat::")) {
-            eprintln!("  {line}");
-        }
+        let stats = said.lines().filter(|l| l.starts_with("stat::")).map(|l| format!("  {l}\n"));
+        eprint!("{name}:\n{}", stats.collect::<String>());
         return Ok(());
     }
     eprint!("{said}");
@@ -138,18 +158,37 @@ pub(crate) fn run(args: &Args) -> Result {
     if chosen.is_empty() {
         return Err(format!("{} names no target", manifest.display()));
     }
+    if let Some((name, _)) = args.own_times.iter().find(|(name, _)| !all.contains(name)) {
+        return Err(format!("no target `{name}`; there are {}", all.join(", ")));
+    }
     let programs = build(&folder)?;
-    // All of them, so that one finding does not hide another.
-    let findings: Vec<String> = chosen
-        .into_iter()
-        .filter_map(|name| fuzz(&folder, &programs, name, args.seconds).err())
-        .collect();
+    // All of them, so that one finding does not hide another; the long ones first, so that none of them
+    // is left alone at the end.
+    let mut queue = chosen;
+    queue.sort_by_key(|name| seconds_of(name, args));
+    let queue = Mutex::new(queue);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        let mut findings = Vec::new();
+        while let Some(name) = next() {
+            findings.extend(fuzz(&folder, &programs, name, seconds_of(name, args)).err());
+        }
+        findings
+    };
+    let lanes = available_parallelism().map_or(1, |n| n.get().min(MOST_AT_ONCE));
+    let findings: Vec<String> = thread::scope(|scope| {
+        let started: Vec<_> = (0..lanes).map(|_| scope.spawn(work)).collect();
+        let ended = started
+            .into_iter()
+            .map(|lane| lane.join().unwrap_or_else(|_| vec!["a fuzz lane panicked".to_owned()]));
+        ended.flatten().collect()
+    });
     if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::targets;
+    use super::{own_time, targets};
 
     #[test]
     fn targets_are_the_names_of_the_binaries_and_nothing_else() {
@@ -157,6 +196,14 @@ mod tests {
             [dependencies]\nname = \"1\"\n[[bin]]\npath = \"b.rs\"\n name = \"manifest\"\n";
         assert_eq!(targets(manifest), ["frames", "manifest"]);
         assert!(targets("[package]\nname = \"fuzz\"").is_empty());
+    }
+
+    #[test]
+    fn a_target_may_have_a_time_of_its_own() {
+        assert_eq!(own_time("bpf=60"), Ok(("bpf".to_owned(), 60)));
+        for wrong in ["bpf", "bpf=", "bpf=0", "bpf=-1", "bpf=86401", "bpf=x"] {
+            assert!(own_time(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

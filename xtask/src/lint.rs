@@ -3,6 +3,7 @@
 //! Every check runs, so that one run shows everything; the first failure does not hide the others.
 
 mod house;
+mod portable;
 mod proofs;
 
 use crate::{
@@ -53,7 +54,7 @@ fn dependencies() -> Result {
 
 pub(crate) fn run() -> Result {
     let failures: Vec<String> =
-        [format, house::run, proofs::run, clippy, documentation, dependencies]
+        [format, house::run, proofs::run, clippy, portable::run, documentation, dependencies]
             .into_iter()
             .filter_map(|check| check().err())
             .collect();

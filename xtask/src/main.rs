@@ -1,10 +1,11 @@
-//! The project's own commands: `cargo xtask test | lint | fuzz | escape | vm | bench`.
+//! The project's own commands: `cargo xtask test | lint | fuzz | escape | compare | vm | bench`.
 //!
 //! Each command installs what it needs where it may (see `tools`), says what it runs before it runs it,
 //! and how long it took. Nothing here knows anything about Palisade itself.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod compare;
 mod escape;
 mod fuzz;
 mod lint;
@@ -37,6 +38,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Run the escape suite and print what each attempt achieved
     Escape(escape::Args),
+    /// Run the attacker behind other sandboxes, and print what each of them stops
+    Compare(compare::Args),
     /// Try the walls on other kernels and systems, in small machines under QEMU
     Vm(vm::Args),
     /// Measure, each number against a baseline of the same run
@@ -47,7 +50,8 @@ enum Command {
 struct BenchArgs {
     /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`,
     /// `storage_vs_sqlite`, `egress` (`egress_throughput` and `egress_connect_latency`), `walls`
-    /// (`neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, and `reap_50_stopped`), or `all`
+    /// (`neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, `reap_50_stopped` and `launch_vs_srt`),
+    /// `launch_vs_sandlock` (after `cargo xtask compare`), or `all`
     #[arg(required = true)]
     names: Vec<String>,
     /// An array of {name, value, unit, baseline, ratio} instead of a table
@@ -60,6 +64,9 @@ struct BenchArgs {
 
 fn bench(args: &BenchArgs) -> Result {
     tools::ensure(&[tools::CC, tools::BWRAP, tools::PYTHON, tools::NODE, tools::STRESS_NG])?;
+    if args.names.iter().any(|n| n == "all" || n == "walls" || n.starts_with("launch_vs_srt")) {
+        compare::srt()?;
+    }
     // Some benches start the command itself.
     step::run(&mut step::cargo(["build", "--release", "--quiet", "--package", "palisade-cli"]))?;
     let mut run = step::cargo(["run", "--release", "--quiet", "--package", "palisade-bench", "--"]);
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Escape(args) => escape::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench(&args),
     };

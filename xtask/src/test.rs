@@ -14,6 +14,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result {
     tools::ensure(&[CC, PYTHON, NODE, NPM, JAVAC, BWRAP, NEXTEST])?;
+    tools::ensure_targets(&tools::WASM_TARGETS)?;
     escape::build_attacker()?;
     let is_whole = args.filter.is_none();
     // The same packages and features every time, so that nothing is built twice.

@@ -51,6 +51,16 @@ pub(crate) const BWRAP: Tool = Tool {
     source: Source::Apt("bubblewrap"),
     needed_for: "bench launch_vs_bwrap",
 };
+pub(crate) const SOCAT: Tool = Tool {
+    program: "socat",
+    source: Source::Apt("socat"),
+    needed_for: "sandbox-runtime, which is compared with",
+};
+pub(crate) const RIPGREP: Tool = Tool {
+    program: "rg",
+    source: Source::Apt("ripgrep"),
+    needed_for: "sandbox-runtime, which is compared with",
+};
 pub(crate) const STRESS_NG: Tool =
     Tool { program: "stress-ng", source: Source::Apt("stress-ng"), needed_for: "bench walls" };
 pub(crate) const CC: Tool =
@@ -197,6 +207,42 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result {
     match (absent.first(), step::in_ci()) {
         (Some(tool), true) => Err(format!("in CI nothing may be missing, and {} is", tool.program)),
         _ => Ok(()),
+    }
+}
+
+/// The compiler's targets that plugins are built for as WebAssembly.
+pub(crate) const WASM_TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
+
+/// Adds the standard library of other targets to this toolchain, and gives those that it now has. They
+/// lie in the user's own folder and are asked for no further.
+///
+/// # Errors
+/// In CI, when one is still missing.
+pub(crate) fn ensure_targets(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
+    let installed = || {
+        let output = Command::new("rustup").args(["target", "list", "--installed"]).output();
+        output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+    };
+    let has = |list: &str, target: &str| list.lines().any(|line| line.trim() == target);
+    let list = installed();
+    let missing: Vec<_> = wanted.iter().copied().filter(|t| !has(&list, t)).collect();
+    if !missing.is_empty()
+        && let Err(error) = step::run(Command::new("rustup").args(["target", "add"]).args(&missing))
+    {
+        eprintln!("{error}");
+    }
+    let list = installed();
+    let (present, absent): (Vec<_>, Vec<_>) = wanted.iter().partition(|t| has(&list, t));
+    match absent.first() {
+        Some(target) if step::in_ci() => {
+            Err(format!("in CI nothing may be missing, and Rust's target {target} is"))
+        }
+        absent => {
+            if let Some(target) = absent {
+                eprintln!("missing: target {target}; install it with `rustup target add {target}`");
+            }
+            Ok(present)
+        }
     }
 }
 

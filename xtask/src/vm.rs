@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Only what is looked at before every change: two machines, the short situations
     #[arg(long)]
     short: bool,
-    /// Only this machine: `cgroup2`, `no-landlock`, `newer` or `debian`
+    /// Only this machine: `cgroup2`, `debian`, `newer`, `newer-debian` or `no-landlock`
     #[arg(long)]
     machine: Option<String>,
     /// Only the situation of this name
@@ -57,14 +57,14 @@ pub(crate) struct Plan {
     limits: (u64, u64),
 }
 
-const PLANS: [Plan; 4] = [
+const PLANS: [Plan; 5] = [
     Plan {
         name: "cgroup2",
         kernel: Kernel::Stable,
         boot: "",
         disk: false,
         short: true,
-        limits: (300, 1500),
+        limits: (600, 3600),
     },
     Plan {
         name: "debian",
@@ -72,7 +72,7 @@ const PLANS: [Plan; 4] = [
         boot: "",
         disk: true,
         short: true,
-        limits: (300, 1500),
+        limits: (600, 3600),
     },
     Plan {
         name: "newer",
@@ -80,7 +80,15 @@ const PLANS: [Plan; 4] = [
         boot: "",
         disk: false,
         short: false,
-        limits: (300, 1500),
+        limits: (600, 3600),
+    },
+    Plan {
+        name: "newer-debian",
+        kernel: Kernel::Later,
+        boot: "",
+        disk: true,
+        short: false,
+        limits: (600, 3600),
     },
     Plan {
         name: "no-landlock",
@@ -88,7 +96,7 @@ const PLANS: [Plan; 4] = [
         boot: "lsm=lockdown,yama,integrity,apparmor",
         disk: false,
         short: false,
-        limits: (300, 1500),
+        limits: (600, 3600),
     },
 ];
 

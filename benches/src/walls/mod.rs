@@ -1,15 +1,23 @@
 //! `walls`: what the walls cost and hold: neighbours of plugins that take all they can get, and the end of
-//! many plugins at once.
+//! many plugins at once; and their start against other sandboxes.
 
 mod bombs;
 mod neighbour;
+pub(crate) mod others;
+mod overshoot;
 mod reap;
 mod steps;
 
 use crate::{plugin::Result, report::Row};
 
 /// What is measured, each by its name; `neighbour_p99_ratio.BOMB` measures one bomb.
-pub(crate) const NAMES: &[&str] = &["neighbour_p99_ratio", "reap_50_stopped"];
+pub(crate) const NAMES: &[&str] = &[
+    "neighbour_p99_ratio",
+    "reap_50_stopped",
+    "policed_overshoot",
+    "launch_vs_srt",
+    "launch_vs_sandlock",
+];
 
 /// How long each step of a launch takes.
 pub(crate) fn steps() -> Result<Vec<Row>> {
@@ -25,6 +33,16 @@ pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
     };
     if is_asked("reap_50_stopped") {
         rows.extend(reap::run()?);
+    }
+    if is_asked("policed_overshoot") {
+        rows.extend(overshoot::run()?);
+    }
+    if is_asked("launch_vs_srt") {
+        rows.extend(others::srt()?);
+    }
+    // Only where it is asked for by name: it has to be built first.
+    if name == "launch_vs_sandlock" {
+        rows.extend(others::sandlock()?);
     }
     if is_asked("neighbour_p99_ratio") {
         let only = name.strip_prefix("neighbour_p99_ratio.");

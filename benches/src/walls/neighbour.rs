@@ -2,7 +2,9 @@
 //!
 //! The neighbour answers calls that come a millisecond or two apart, through the whole host: gate, rates,
 //! record on disk, protocol, walls. Rounds with the other plugin alternate with rounds without it; each
-//! gives the 99th percentile of the call's time, and the medians of those are compared.
+//! gives the 99th percentile of the call's time, and the medians of those are compared. A third round, again
+//! without the bomb, tells what the same comparison gives where nothing disturbs: if that is far from 1, the
+//! machine was not quiet enough for the row to mean anything.
 
 use std::{
     fs,
@@ -110,7 +112,7 @@ async fn measure(bombs: &[&Bomb]) -> Result<Vec<Row>> {
 }
 
 async fn one(neighbour: &Plugin, arsenal: &Arsenal, bomb: &Bomb, state: &Path) -> Result<Row> {
-    let (mut calm, mut disturbed) = <(Samples, Samples)>::default();
+    let (mut calm, mut disturbed, mut control) = <(Samples, Samples, Samples)>::default();
     let mut ended = String::new();
     for _ in 0..ROUNDS {
         calm.push(p99(neighbour).await?);
@@ -120,10 +122,12 @@ async fn one(neighbour: &Plugin, arsenal: &Arsenal, bomb: &Bomb, state: &Path) -
         ended = lit.put_out().await?;
         arsenal.clear(state)?;
         tokio::time::sleep(SETTLE).await;
+        control.push(p99(neighbour).await?);
     }
     let row = Row::new(&format!("neighbour_p99_ratio.{}", bomb.name), "us", &disturbed);
+    let noise = control.median() / calm.median();
     let row = row.against(&calm).aim(AIM);
-    Ok(Row { note: format!("{}; {ended}", row.note), ..row })
+    Ok(Row { note: format!("{}; without a bomb {noise:.2}; {ended}", row.note), ..row })
 }
 
 /// The 99th percentile of one round of calls, in microseconds.

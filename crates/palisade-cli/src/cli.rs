@@ -107,7 +107,8 @@ pub(crate) struct Run {
 
 /// Start a plugin, call one of its tools, print the result as JSON, stop it
 ///
-/// With --command: run one of its commands and print its text. A command that ends with another status than 0 gives
+/// A file FILE.wasm in place of a folder is a component whose exported functions are the tools; it has the rights that
+/// --grant gives and no others. With --command: run one of its commands and print its text. A command that ends with another status than 0 gives
 /// exit status 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -115,7 +116,8 @@ Examples:
   palisade call plugins/checksum sha256 '{\"text\": \"abc\"}'
   palisade call plugins/word-counter count '{\"path\": \"/srv/texts\"}' --grant 'fs.read:/srv/texts/**'
   echo '{\"words\": 12}' | palisade call plugins/markov-chatter say -
-  palisade call plugins/spam-filter --command report -- --since monday")]
+  palisade call plugins/spam-filter --command report -- --since monday
+  palisade call add.wasm calc.add '{\"a\": 1, \"b\": 2}'      a component: its exported functions are tools")]
 pub(crate) struct Call {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
@@ -143,15 +145,18 @@ pub(crate) struct Call {
 
 /// Validate a plugin; show what it asks for, what this machine can enforce, and what is missing
 ///
-/// Nothing of the plugin runs.
+/// With a file in place of a folder: what a WebAssembly component imports, the right that each import takes, and the
+/// functions that it could offer as tools. Nothing of the plugin or the component runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   palisade check plugins/word-counter
   palisade check plugins/word-counter --grant 'fs.read:/srv/texts/**' --json
+  palisade check FILE.wasm
 
-Exit status: 0 if it could be started here once its rights are granted; 2 if the manifest is not valid; 3 if the
-policy forbids what it needs; 4 if no backend here covers the demand.")]
+Exit status: 0 if it could be started here once its rights are granted; 2 if the manifest is not valid, or a component
+imports what is not provided or what its manifest does not ask for; 3 if the policy forbids what it needs; 4 if no
+backend here covers the demand.")]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
@@ -205,7 +210,7 @@ pub(crate) struct Man {
 /// What concerns one plugin.
 #[derive(Debug, Args)]
 pub(crate) struct PluginArgs {
-    /// The plugin's folder
+    /// The plugin's folder; or a WebAssembly component, FILE.wasm
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// Grant a capability, `kind:scope`, for this run; may be given several times. A path may be relative

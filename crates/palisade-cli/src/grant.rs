@@ -68,17 +68,20 @@ fn as_usage(failure: Failure) -> Failure {
     }
 }
 
-/// Grants what the options say, for this run. Gives what was granted.
-pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs) -> Result<Vec<Capability>, Trouble> {
-    let options = GrantOptions::new().for_this_host();
+/// What `--grant` says, each time it stands.
+pub(crate) fn parse_all(args: &PluginArgs) -> Result<Vec<Capability>, Trouble> {
     let here = std::env::current_dir()
         .map_err(|error| Trouble::usage(format!("the current folder cannot be named: {error}")))?;
     let home = std::env::var_os("HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());
-    let mut granted = Vec::new();
-    for text in &args.grant {
-        let capability = parse(text, &here, home.as_deref())?;
+    args.grant.iter().map(|text| parse(text, &here, home.as_deref())).collect()
+}
+
+/// Grants what the options say, for this run. Gives what was granted.
+pub(crate) async fn apply(plugin: &Plugin, args: &PluginArgs) -> Result<Vec<Capability>, Trouble> {
+    let options = GrantOptions::new().for_this_host();
+    let mut granted = parse_all(args)?;
+    for capability in &granted {
         plugin.grant_with(capability.clone(), options).await.map_err(as_usage)?;
-        granted.push(capability);
     }
     if args.grant_all {
         granted.extend(plugin.grant_requested_with(options).await?);

@@ -10,7 +10,7 @@ use palisade_policy::OperatorPolicy;
 use palisade_sandbox::Backend;
 use palisade_services::log::LogSink;
 
-use crate::{cli::PluginArgs, trouble::Trouble};
+use crate::{cli::PluginArgs, commands::component, grant, trouble::Trouble};
 
 /// Longest configuration file, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -19,6 +19,8 @@ const MAX_CONFIG: u64 = 1 << 20;
 pub(crate) struct Session {
     pub(crate) host: Host,
     pub(crate) control: Control,
+    /// Holds what a plugin without a folder of its own consists of.
+    _copy: Option<tempfile::TempDir>,
 }
 
 /// Who runs the command, as records name it. By number: names can be chosen in the environment.
@@ -34,7 +36,7 @@ impl Session {
         audit: Option<&Path>,
         sink: Option<Arc<dyn LogSink>>,
     ) -> Result<Self, Trouble> {
-        Self::open_with(palisade_process::backends(), state_dir, policy, audit, sink).await
+        Self::open_with(backends(), state_dir, policy, audit, sink).await
     }
 
     /// [`Session::open`] with backends that are in use already.
@@ -62,7 +64,7 @@ impl Session {
         }
         let host = builder.build().await?;
         let control = host.control(operator());
-        Ok(Self { host, control })
+        Ok(Self { host, control, _copy: None })
     }
 
     /// Opens the host and loads the plugin that the options name.
@@ -82,7 +84,16 @@ impl Session {
         if let Some(name) = &args.backend.name {
             options = options.backend(name);
         }
-        let session = Self::open(args.state_dir.as_deref(), policy, audit, sink).await?;
+        let mut session = Self::open(args.state_dir.as_deref(), policy, audit, sink).await?;
+        if component::is_module(&args.folder) {
+            let granted = grant::parse_all(args)?;
+            let component::Loose { manifest, origin, folder } =
+                component::loose(&args.folder, &granted)?;
+            let plugin =
+                session.control.load_manifest(manifest, origin, folder.path(), options).await?;
+            session._copy = Some(folder);
+            return Ok((session, plugin));
+        }
         let plugin = session.control.load(&args.folder, options).await?;
         Ok((session, plugin))
     }
@@ -121,4 +132,11 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {
 /// A path, safe to show.
 pub(crate) fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy(), 400)
+}
+
+/// Every kind of wall, cheapest first; which of them runs a plugin depends on its entry.
+pub(crate) fn backends() -> Vec<Arc<dyn Backend>> {
+    let mut found = palisade_process::backends();
+    found.extend(palisade_wasm::backends());
+    found
 }

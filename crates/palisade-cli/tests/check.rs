@@ -46,15 +46,15 @@ fn mistakes_are_shown_as_a_compiler_would() {
 fn what_cannot_start_here_is_status_4_and_says_why() {
     let place = Place::new(Launcher::Me);
     place.plugin(
-        "wasm",
-        "api: palisade/1\nid: wasm\nversion: 1.0.0\nentry: { kind: wasm, file: a.wasm }\n",
+        "library",
+        "api: palisade/1\nid: library\nversion: 1.0.0\nentry: { kind: library, file: a.so }\n",
         "",
     );
     place.plugin("kernel", &manifest("kernel", "guarantees: [own-kernel]"), "");
     let gpu = "capabilities: { required: [{ capability: 'gpu:0', reason: Draws. }] }";
     place.plugin("gpu", &manifest("gpu", gpu), "");
     for (plugin, says) in [
-        ("wasm", "needs backend wasm"),
+        ("library", "needs backend library"),
         ("kernel", "own-kernel is demanded"),
         ("gpu", "cannot enforce gpu"),
     ] {

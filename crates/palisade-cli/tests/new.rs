@@ -7,7 +7,7 @@ mod support;
 
 use std::{fs, path::Path, process::Command};
 
-use palisade_conformance::{TypeScript, build_rust, copy, drive, root, run};
+use palisade_conformance::{TypeScript, build_rust, components, copy, drive, root, run};
 use serde_json::Value;
 use support::{Launcher, Place, launchers};
 
@@ -92,6 +92,67 @@ fn a_new_plugin_in_rust_works() {
             build_rust(folder);
             fs::copy(place, &program).unwrap();
         }
+    });
+}
+
+/// Makes a component, has `build` finish it, and sees that it is a plugin.
+fn component_works(lang: &str, file: &str, build: impl Fn(&Path)) {
+    let place = Place::new(Launcher::Me);
+    let (status, out, err) = place.run(&["new", "greeter", "--lang", lang]);
+    assert_eq!((status, err.as_str()), (0, ""), "{lang}: {out}");
+    let folder = place.path("greeter");
+    build(&folder);
+    let (status, _, err) = place.run(&["check", "greeter"]);
+    assert_eq!(status, 0, "{lang}: {err}");
+    let call = ["call", "greeter", "greet", r#"{"name":"Ada","times":2}"#];
+    let (status, out, err) = place.run(&call);
+    assert_eq!((status, out.as_str()), (0, "\"Hello, Ada, Ada!\"\n"), "{lang}: {err}");
+    assert!(err.contains("greeting"), "its line of log: {err}");
+    assert_eq!(place.run(&["call", "greeter", "greet", r#"{"nom":"Ada"}"#]).0, 1);
+    let engine = components::engine(&folder.join(file));
+    let engine: Vec<&str> = engine.iter().map(String::as_str).collect();
+    let summary = drive(&folder, &engine, true, &[]);
+    assert!(summary.starts_with("22 passed, 0 failed"), "{lang}: {summary}");
+}
+
+#[test]
+fn a_new_component_in_rust_works() {
+    let target = "wasm32-unknown-unknown";
+    let file = "target/wasm32-unknown-unknown/release/plugin.wasm";
+    component_works("rust-wasm", file, |folder| {
+        run(Command::new("rustup").args(["target", "add", target]));
+        fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+        for arguments in [
+            &["test", "--quiet"][..],
+            &["build", "--quiet", "--release", "--lib", "--target", target],
+        ] {
+            let mut cargo = Command::new(env!("CARGO"));
+            for name in
+                ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"]
+            {
+                cargo.env_remove(name);
+            }
+            run(cargo.args(arguments).current_dir(folder));
+        }
+    });
+}
+
+#[test]
+fn a_new_component_in_python_works() {
+    component_works("python-wasm", "plugin.wasm", |folder| {
+        let python = components::componentize_py().join("bin/python");
+        run(Command::new(&python).args(["-B", "-m", "unittest"]).current_dir(folder));
+        let build = ["-B", "-m", "palisade_plugin", "build"];
+        run(Command::new(&python).args(build).current_dir(folder));
+    });
+}
+
+#[test]
+fn a_new_component_in_javascript_works() {
+    component_works("js-wasm", "plugin.wasm", |folder| {
+        components::link_componentize_js(folder);
+        run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(folder));
+        run(Command::new("npm").args(["test", "--silent"]).current_dir(folder));
     });
 }
 

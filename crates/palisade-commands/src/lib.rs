@@ -6,7 +6,9 @@
 //! the registry that the package client is configured with and nothing else, and keeps the result in a
 //! cache; the second start reads two files. What comes out of both is a [`Start`].
 //!
-//! Nothing here starts the server, and nothing of a package is ever run by this crate.
+//! Nothing here starts the server, and nothing of a package is ever run by this crate. It knows where the
+//! software of a Linux machine lies; elsewhere it is empty.
+#![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
 
 mod analyse;

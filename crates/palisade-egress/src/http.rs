@@ -19,7 +19,10 @@ use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use palisade_model::Kind;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use crate::{Decide, EgressError, Guard, Scheme, Target};
 
@@ -154,52 +157,87 @@ impl Client {
         B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (mut parts, body) = request.into_parts();
-        headers::check_request(&parts.method, &parts.headers, caps)?;
-        parts.uri =
-            target.path().parse().map_err(|_| EgressError::BadUrl("its path is not valid"))?;
-        parts.version = http::Version::HTTP_11;
-        let host = HeaderValue::from_str(&target.host_header())
-            .map_err(|_| EgressError::BadUrl("its host is not valid"))?;
-        parts.headers.insert(header::HOST, host);
-        parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        let body = body::RequestBody::new(body, caps.request_bytes)?;
-        let request = http::Request::from_parts(parts, body);
-
-        let exchange = async {
-            let connection = self.guard.connect(decide, Kind::NetHttp, target.authority()).await?;
-            let stream = match target.scheme() {
-                Scheme::Http => tls::Stream::Plain(connection.stream),
-                Scheme::Https => {
-                    self.tls.connect(target.authority().host(), connection.stream).await?
-                }
-            };
-            let (mut sender, driver) = http1::Builder::new()
-                .max_headers(caps.headers)
-                .max_buf_size(caps.header_bytes.max(8192))
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(hyper_error)?;
-            // Ends with the answer's body, or when that is dropped.
-            let driver = body::Driver(tokio::spawn(async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(%error, "an HTTP connection ended early");
-                }
-            }));
-            let response = sender.send_request(request).await.map_err(hyper_error)?;
-            Ok((response, driver))
+        let connect = async {
+            let authority = target.authority();
+            Ok(self.guard.connect(decide, Kind::NetHttp, authority).await?.stream)
         };
-        let late = EgressError::Deadline { what: "the request", limit: caps.total };
-        let (response, driver) = timeout_at(deadline, exchange).await.unwrap_or(Err(late))?;
-        let (parts, body) = response.into_parts();
-        headers::check_response(&parts.headers, caps)?;
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(EgressError::BadResponse("it switches protocols".into()));
-        }
-        let body = ResponseBody::new(body, driver, caps, deadline)?;
-        Ok(http::Response::from_parts(parts, body))
+        exchange(connect, &self.tls, target, request, caps, deadline).await
     }
+}
+
+/// [`Client::send`] over a connection that the guard has made before: `connection` gives it, and leads to
+/// `target`.
+///
+/// # Errors
+/// Those of `connection` and of TLS, and where a bound is exceeded.
+pub async fn send_over<B>(
+    connection: impl Future<Output = Result<TcpStream, EgressError>> + Send,
+    tls: &Tls,
+    target: &Target,
+    request: http::Request<B>,
+    caps: &Caps,
+) -> Result<http::Response<ResponseBody>, EgressError>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    exchange(connection, tls, target, request, caps, Instant::now() + caps.total).await
+}
+
+async fn exchange<B>(
+    connection: impl Future<Output = Result<TcpStream, EgressError>> + Send,
+    tls: &Tls,
+    target: &Target,
+    request: http::Request<B>,
+    caps: &Caps,
+    deadline: Instant,
+) -> Result<http::Response<ResponseBody>, EgressError>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut parts, body) = request.into_parts();
+    headers::check_request(&parts.method, &parts.headers, caps)?;
+    parts.uri = target.path().parse().map_err(|_| EgressError::BadUrl("its path is not valid"))?;
+    parts.version = http::Version::HTTP_11;
+    let host = HeaderValue::from_str(&target.host_header())
+        .map_err(|_| EgressError::BadUrl("its host is not valid"))?;
+    parts.headers.insert(header::HOST, host);
+    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let body = body::RequestBody::new(body, caps.request_bytes)?;
+    let request = http::Request::from_parts(parts, body);
+
+    let exchange = async {
+        let connection = connection.await?;
+        let stream = match target.scheme() {
+            Scheme::Http => tls::Stream::Plain(connection),
+            Scheme::Https => tls.connect(target.authority().host(), connection).await?,
+        };
+        let (mut sender, driver) = http1::Builder::new()
+            .max_headers(caps.headers)
+            .max_buf_size(caps.header_bytes.max(8192))
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(hyper_error)?;
+        // Ends with the answer's body, or when that is dropped.
+        let driver = body::Driver(tokio::spawn(async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "an HTTP connection ended early");
+            }
+        }));
+        let response = sender.send_request(request).await.map_err(hyper_error)?;
+        Ok((response, driver))
+    };
+    let late = EgressError::Deadline { what: "the request", limit: caps.total };
+    let (response, driver) = timeout_at(deadline, exchange).await.unwrap_or(Err(late))?;
+    let (parts, body) = response.into_parts();
+    headers::check_response(&parts.headers, caps)?;
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(EgressError::BadResponse("it switches protocols".into()));
+    }
+    let body = ResponseBody::new(body, driver, caps, deadline)?;
+    Ok(http::Response::from_parts(parts, body))
 }
 
 /// What hyper says, with the bounds that it knows told apart.

@@ -27,7 +27,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-pub use accept::{Accept, FromUid};
+pub use accept::Accept;
+#[cfg(unix)]
+pub use accept::FromUid;
 pub use stream::{Client, Duplex};
 pub use way_out::{Sockets, serve_way_out};
 

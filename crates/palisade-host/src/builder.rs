@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::{
     Host, HostError,
     host::{HostInner, blocking},
+    others::Others,
     secrets::SecretStore,
     state_dir,
     store::Store,
@@ -159,6 +160,9 @@ impl HostBuilder {
             None => state_dir::default_state_dir()?,
         };
         let state_dir = blocking(move || state_dir::open(&path)).await??;
+        for backend in &self.backends {
+            backend.keep_in(&state_dir);
+        }
         let secrets = SecretStore::new(&state_dir);
         let store = Store::open(&state_dir.join("host.db")).await?;
         let recorder = self.recorder.unwrap_or_else(|| {
@@ -167,6 +171,7 @@ impl HostBuilder {
         let gate = Gate::new(recorder);
         let storage = Storage::open(state_dir.join("storage"), Arc::clone(&clock));
         let tls = Tls::new().map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+        let others = Arc::new(Others::default());
         Builtin {
             sink: Arc::clone(&sink),
             bus: Arc::clone(&bus),
@@ -174,9 +179,10 @@ impl HostBuilder {
             http: Fetcher::new(gate.clone(), guard.clone(), tls),
             data: self.data,
             secrets: Arc::new(secrets.clone()),
+            plugins: Arc::clone(&others) as Arc<dyn palisade_services::plugins::Plugins>,
         }
         .register(&self.services)?;
-        Ok(Host::new(HostInner {
+        let host = Host::new(HostInner {
             node: self.node.unwrap_or_else(NodeId::local),
             policy: Arc::new(self.policy),
             backends: self.backends,
@@ -192,6 +198,8 @@ impl HostBuilder {
             plugins: Default::default(),
             loading: Default::default(),
             closed: Default::default(),
-        }))
+        });
+        others.belong_to(host.weak());
+        Ok(host)
     }
 }

@@ -1,7 +1,11 @@
 //! Calling a tool. This is the hot path: one lookup, one buffer, the gate, the lane.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Bucket};
 use palisade_model::{
@@ -9,6 +13,7 @@ use palisade_model::{
     text::{escape, nearest},
 };
 use palisade_protocol::methods;
+use palisade_sandbox::{Invocation, ToolCall, Trace};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -96,23 +101,27 @@ impl Plugin {
         let found = match running.offer.tools.get(tool) {
             Some(found) => params(found, args).and_then(|params| {
                 check_trace(options.trace.as_deref())?;
-                Ok(params)
+                Ok((params, Arc::clone(&found.name)))
             }),
             None => Err(no_such_tool(&running, tool)),
         };
-        let entered = found.and_then(|params| Ok((params, hops::enter(&running.caller)?)));
-        let (params, _handling) = match entered {
+        let entered = found.and_then(|found| Ok((found, hops::enter(&running.caller)?)));
+        let (((params, args), name), _handling) = match entered {
             Ok(entered) => entered,
             Err(failure) => return Err(host.gate().refuse(caller, &action, failure)),
         };
         count(&running.counters.calls);
         let timeout = options.timeout.unwrap_or(running.loaded.limits.call_timeout);
-        let (payload, trace) = (params.clone(), options.trace);
+        let invocation = Invocation {
+            method: methods::CALL,
+            payload: params.clone(),
+            tool: Some(ToolCall { name, args }),
+            deadline: Instant::now() + timeout,
+            trace: Trace(options.trace),
+        };
         let result = host
             .gate()
-            .run(caller, action.payload(&params), || {
-                running.invoke(host, methods::CALL, payload, timeout, trace)
-            })
+            .run(caller, action.payload(&params), || running.ask(host, invocation))
             .await;
         if result.is_err() {
             count(&running.counters.calls_failed);
@@ -121,8 +130,9 @@ impl Plugin {
     }
 }
 
-/// `{"tool":NAME,"args":ARGS}`, written once, and held against the tool's schema where it has one.
-fn params<A: Serialize + ?Sized>(tool: &Tool, args: &A) -> Result<Payload, Failure> {
+/// `{"tool":NAME,"args":ARGS}`, written once, and held against the tool's schema where it has one; and
+/// the slice of it that is ARGS.
+fn params<A: Serialize + ?Sized>(tool: &Tool, args: &A) -> Result<(Payload, Bytes), Failure> {
     let invalid = |what: String| Failure::new(ErrorCode::InvalidParams, what);
     let start = tool.prefix.len();
     let mut text = Vec::with_capacity(start + USUAL_ARGUMENTS);
@@ -147,8 +157,11 @@ fn params<A: Serialize + ?Sized>(tool: &Tool, args: &A) -> Result<Payload, Failu
             })?;
         }
     }
+    let end = text.len();
     text.push(b'}');
-    Ok(Payload::from_json_text(text))
+    let text = Bytes::from(text);
+    let args = text.slice(start..end);
+    Ok((Payload::from_json_text(text), args))
 }
 
 fn no_such_tool(running: &Running, tool: &str) -> Failure {

@@ -181,7 +181,9 @@ impl Control {
             None => {
                 let failure =
                     Failure::new(ErrorCode::NotFound, format!("no plugin {id} is loaded"));
-                Err(match nearest(id.as_str(), plugins.keys().map(PluginId::as_str)) {
+                // Which other plugins there are is told to owners only.
+                let ids = plugins.keys().map(PluginId::as_str);
+                Err(match nearest(id.as_str(), ids.filter(|_| self.caller.is_owner())) {
                     Some(near) => failure.hint(format!("did you mean {near}?")),
                     None => failure,
                 })

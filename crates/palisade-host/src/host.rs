@@ -132,6 +132,10 @@ impl Host {
         Self { control, _alive: Arc::new(Alive(inner)) }
     }
 
+    pub(crate) fn weak(&self) -> std::sync::Weak<HostInner> {
+        Arc::downgrade(self.control.host())
+    }
+
     fn inner(&self) -> &HostInner {
         self.control.host()
     }

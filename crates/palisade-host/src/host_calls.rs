@@ -8,15 +8,16 @@ use std::sync::{Arc, atomic::Ordering};
 use palisade_audit::{Act, RecordKind};
 use palisade_broker::{Broker, Caller};
 use palisade_egress::{
-    Guard,
+    Authority, Guard,
     proxy::{Limits, Sockets, serve_way_out},
 };
-use palisade_model::{ErrorCode, Failure, Payload};
+use palisade_model::{ErrorCode, Failure, Kind, Payload};
 use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, WayOut};
 use palisade_services::{
     egress::Rights,
     log::{LogSink, LogStream, output_line},
 };
+use tokio::net::TcpStream;
 
 use crate::{
     hops,
@@ -68,6 +69,16 @@ impl HostCalls for InstanceCalls {
         let act = Act::new(RecordKind::Breach, Arc::clone(self.caller.principal()));
         let act = act.detail(&format!("forbidden system call {syscall}{whose}"));
         self.broker.gate().note(act, Some(ErrorCode::PolicyKill));
+    }
+
+    fn connect(&self, authority: &str) -> BoxFuture<'static, Result<TcpStream, Failure>> {
+        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+        let (guard, authority) = (self.guard.clone(), Authority::parse(authority));
+        Box::pin(async move {
+            let authority = authority.map_err(Failure::from)?;
+            let connection = guard.connect(&rights, Kind::NetHttp, &authority).await?;
+            Ok(connection.stream)
+        })
     }
 
     fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {

@@ -85,6 +85,7 @@ pub(crate) fn candidates(
     host: &HostInner,
     loaded: &Loaded,
 ) -> Result<Vec<Arc<dyn Backend>>, Failure> {
+    let runtime = loaded.program()?.runtime;
     let names: Vec<&str> = host.backends.iter().map(|b| b.name()).collect();
     let mut allowed = host.policy.candidates(&names);
     if let Some(wanted) = &loaded.backend {
@@ -100,7 +101,25 @@ pub(crate) fn candidates(
         allowed.retain(|name| name == wanted);
     }
     let find = |name: &str| host.backends.iter().find(|b| b.name() == name).map(Arc::clone);
-    Ok(allowed.into_iter().filter_map(find).collect())
+    let found: Vec<Arc<dyn Backend>> = allowed.iter().copied().filter_map(find).collect();
+    let able: Vec<Arc<dyn Backend>> =
+        found.iter().filter(|b| b.runs(&runtime)).map(Arc::clone).collect();
+    if able.is_empty() && !found.is_empty() {
+        let word = runtime.word();
+        let message = match &loaded.backend {
+            Some(wanted) => format!("the backend {wanted} runs no {word} entries"),
+            None => format!("no backend runs {word} entries; there are: {}", allowed.join(", ")),
+        };
+        let others = host.backends.iter().filter(|b| b.runs(&runtime)).map(|b| b.name());
+        let failure = Failure::new(ErrorCode::NoBackend, message);
+        return Err(match others.collect::<Vec<_>>() {
+            others if others.is_empty() => {
+                failure.hint("this build of Palisade has none that does")
+            }
+            others => failure.hint(format!("backends that do: {}", others.join(", "))),
+        });
+    }
+    Ok(able)
 }
 
 /// The specification of a launch with these rights.
@@ -282,8 +301,13 @@ async fn initialize(
     };
     let payload = palisade_model::Payload::json(&params)
         .map_err(|e| Failure::new(ErrorCode::Internal, format!("initialize: {e}")))?;
-    let invocation =
-        Invocation { method: methods::INITIALIZE, payload, deadline, trace: Trace(None) };
+    let invocation = Invocation {
+        method: methods::INITIALIZE,
+        payload,
+        tool: None,
+        deadline,
+        trace: Trace(None),
+    };
     let answer = tokio::select! {
         biased;
         answer = tokio::time::timeout_at((deadline + SLACK).into(), lane.call(invocation)) => {

@@ -25,6 +25,7 @@ mod host_calls;
 mod launch;
 mod loaded;
 pub mod machine;
+mod others;
 mod plan;
 mod plugin;
 mod rights;

@@ -12,7 +12,7 @@ use palisade_model::{
     CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, Limits, text::escape,
 };
 use palisade_policy::{OperatorPolicy, Requested};
-use palisade_sandbox::{Artifact, Content, Program, Runtime, Wire};
+use palisade_sandbox::{Artifact, Calls, Content, Program, Runtime, Wire};
 use serde_json::{Value, value::RawValue};
 
 use crate::{error::HostError, secrets, unsupported};
@@ -92,6 +92,7 @@ impl LoadOptions {
 
 /// A tool, ready to be called.
 pub(crate) struct Tool {
+    pub(crate) name: Arc<str>,
     /// `{"tool":"NAME","args":`, to which arguments and `}` are appended.
     pub(crate) prefix: Vec<u8>,
     /// What the arguments must fit; `None` where any object does.
@@ -145,7 +146,8 @@ impl Loaded {
         }
         let tools = manifest.contributes.tools.iter().map(|tool| {
             let input = (!takes_any_object(tool.input.document())).then(|| tool.input.clone());
-            (tool.name.clone(), Arc::new(Tool { prefix: prefix(&tool.name), input }))
+            let name = Arc::from(tool.name.as_str());
+            (tool.name.clone(), Arc::new(Tool { name, prefix: prefix(&tool.name), input }))
         });
         Ok(Self {
             digest: manifest.digest().0,
@@ -173,18 +175,22 @@ impl Loaded {
 
     /// What a backend prepares.
     pub(crate) fn artifact(&self) -> Result<Artifact, Failure> {
+        let content = Content { root: self.root.clone(), digest: self.digest };
+        Ok(Artifact { content, program: self.program()?, code: self.code.clone() })
+    }
+
+    /// What is started.
+    pub(crate) fn program(&self) -> Result<Program, Failure> {
         if let Some(needs) = self.manifest.needs_backend() {
             return Err(needs.into());
         }
-        let program = program(&self.manifest.entry).ok_or_else(|| {
+        program(&self.manifest.entry).ok_or_else(|| {
             Failure::new(
                 ErrorCode::NoBackend,
                 "this version of Palisade cannot start such an entry",
             )
-            .hint("entry kinds that run here: python, node, exec, mcp, jsonl")
-        })?;
-        let content = Content { root: self.root.clone(), digest: self.digest };
-        Ok(Artifact { content, program, code: self.code.clone() })
+            .hint("entry kinds that run here: python, node, exec, mcp, jsonl, wasm, extism")
+        })
     }
 
     /// How it talks.
@@ -280,8 +286,25 @@ fn program(entry: &Entry) -> Option<Program> {
             },
             args: jsonl.args.clone(),
         },
+        Entry::Wasm { file, calls } => Program {
+            runtime: Runtime::Wasm { calls: how(*calls) },
+            file: file.as_str().to_owned(),
+            args: Vec::new(),
+        },
+        Entry::Extism { file, calls } => Program {
+            runtime: Runtime::Extism { calls: how(*calls) },
+            file: file.as_str().to_owned(),
+            args: Vec::new(),
+        },
         _ => return None,
     })
+}
+
+fn how(calls: palisade_manifest::Calls) -> Calls {
+    match calls {
+        palisade_manifest::Calls::Stateful => Calls::Stateful,
+        palisade_manifest::Calls::Stateless { instances } => Calls::Stateless { instances },
+    }
 }
 
 /// The folder of a plugin: its real path and its owner's user id.

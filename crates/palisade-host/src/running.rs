@@ -153,8 +153,16 @@ impl Running {
         timeout: Duration,
         trace: Option<Arc<str>>,
     ) -> Result<Payload, Failure> {
-        let invocation =
-            Invocation { method, payload, deadline: Instant::now() + timeout, trace: Trace(trace) };
+        let (deadline, trace) = (Instant::now() + timeout, Trace(trace));
+        self.ask(host, Invocation { method, payload, tool: None, deadline, trace }).await
+    }
+
+    /// [`Running::invoke`] of whatever the invocation says.
+    pub(crate) async fn ask(
+        &self,
+        host: &HostInner,
+        invocation: Invocation,
+    ) -> Result<Payload, Failure> {
         match &self.way {
             Way::Resident { watched, lane } => match lane.call(invocation).await {
                 Ok(answer) => Ok(answer),
@@ -219,8 +227,10 @@ impl Running {
                 watched.ended().await;
                 None
             }
-            Way::PerCall { permits, closing, .. } => {
+            Way::PerCall { cell, permits, closing } => {
                 closing.send_replace(true);
+                // No more calls: what the backend keeps ready for them goes.
+                cell.prepared.lock().await.take();
                 // Each permit comes back when its instance has ended.
                 let all = permits.acquire_many(PER_CALL_INSTANCES);
                 let _ = tokio::time::timeout(self.loaded.limits.stop_timeout + REAPED_WITHIN, all)

@@ -208,6 +208,7 @@ impl SecretStore {
 
 /// Opens for the owner alone, and never through a link.
 fn options() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "modes of files are of Unix"))]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     {

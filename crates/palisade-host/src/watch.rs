@@ -88,6 +88,10 @@ impl Watched {
             C::Crashed | C::Unavailable | C::ProtocolBreach | C::Internal => {}
             _ => return failure,
         }
+        // A broken instance behind such a wall was thrown away and the next call gets a fresh one.
+        if failure.code == C::Crashed && self.instance.recovers() {
+            return failure;
+        }
         if let Ok(exit) = tokio::time::timeout(END_AFTER_LANE, self.ended()).await {
             return because(&exit, failure);
         }

@@ -9,7 +9,9 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    manifest::{Contributes, Entry, Init, Jsonl, Manifest, Mode, Request, Resources, Runtime},
+    manifest::{
+        Calls, Contributes, Entry, Init, Jsonl, Manifest, Mode, Request, Resources, Runtime,
+    },
     path::Program,
     quantity::{show_duration, show_size},
 };
@@ -126,10 +128,19 @@ fn entry(entry: &Entry) -> Json {
             }),
             program,
         ),
-        Entry::Wasm { file } => json!({ "kind": "wasm", "file": file.as_str() }),
+        Entry::Wasm { file, calls } => with_calls("wasm", file.as_str(), *calls),
+        Entry::Extism { file, calls } => with_calls("extism", file.as_str(), *calls),
         Entry::Image { image } => json!({ "kind": "image", "image": image }),
         Entry::Library { file } => json!({ "kind": "library", "file": file.as_str() }),
     })
+}
+
+fn with_calls(kind: &str, file: &str, calls: Calls) -> Json {
+    let (calls, instances) = match calls {
+        Calls::Stateful => ("stateful", None),
+        Calls::Stateless { instances } => ("stateless", Some(instances)),
+    };
+    json!({ "kind": kind, "file": file, "calls": calls, "instances": instances })
 }
 
 fn with_program(mut entry: Json, program: &Program) -> Json {

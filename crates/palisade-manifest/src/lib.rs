@@ -35,8 +35,9 @@ pub use json_schema::{
     JsonSchema, MAX_PATTERN_BYTES, MAX_PATTERNS, MAX_SCHEMA_COST, MAX_SCHEMA_DEPTH, SchemaError,
 };
 pub use manifest::{
-    Capabilities, Channel, Command, Config, Contributes, Entry, Hook, Init, Jsonl, Manifest, Mode,
-    NeedsBackend, Request, Requested, Resources, Runtime, Service, State, Tool, shown,
+    Calls, Capabilities, Channel, Command, Config, Contributes, DEFAULT_INSTANCES, Entry, Hook,
+    Init, Jsonl, MAX_INSTANCES, Manifest, Mode, NeedsBackend, Request, Requested, Resources,
+    Runtime, Service, State, Tool, shown,
 };
 pub use path::{Interpreter, MAX_PATH_BYTES, Program, RelPath};
 pub use published::schema;

@@ -92,10 +92,19 @@ pub enum Entry {
     },
     /// A program that answers `{id, method, params}` line by line on stdout.
     Jsonl(Jsonl),
-    /// A WebAssembly component. See [`Manifest::needs_backend`].
+    /// A WebAssembly component.
     Wasm {
         /// The component.
         file: RelPath,
+        /// How calls find an instance.
+        calls: Calls,
+    },
+    /// A WebAssembly module for Extism.
+    Extism {
+        /// The module.
+        file: RelPath,
+        /// How calls find an instance.
+        calls: Calls,
     },
     /// A container image. See [`Manifest::needs_backend`].
     Image {
@@ -108,6 +117,24 @@ pub enum Entry {
         file: RelPath,
     },
 }
+
+/// How calls of a WebAssembly plugin find an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Calls {
+    /// One instance answers them all, one after the other, and keeps its memory between them.
+    #[default]
+    Stateful,
+    /// Each takes an instance out of a pool.
+    Stateless {
+        /// Most instances of the pool, 1 to [`MAX_INSTANCES`].
+        instances: u32,
+    },
+}
+
+/// Most instances of a stateless plugin.
+pub const MAX_INSTANCES: u32 = 1024;
+/// Instances of a stateless plugin that does not say how many.
+pub const DEFAULT_INSTANCES: u32 = 16;
 
 /// A plugin that speaks JSON lines on stdin and stdout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -461,14 +488,15 @@ impl Manifest {
     #[must_use]
     pub fn needs_backend(&self) -> Option<NeedsBackend> {
         let backend = match &self.entry {
-            Entry::Wasm { .. } => "wasm",
             Entry::Image { .. } => "container",
             Entry::Library { .. } => "library",
             Entry::Python { .. }
             | Entry::Node { .. }
             | Entry::Exec { .. }
             | Entry::Mcp { .. }
-            | Entry::Jsonl(_) => return None,
+            | Entry::Jsonl(_)
+            | Entry::Wasm { .. }
+            | Entry::Extism { .. } => return None,
         };
         Some(NeedsBackend { backend })
     }

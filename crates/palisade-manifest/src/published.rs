@@ -9,6 +9,7 @@ use palisade_model::{Guarantee, Kind};
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
+    manifest::{DEFAULT_INSTANCES, MAX_INSTANCES},
     path::MAX_PATH_BYTES,
     validate::{
         API, MAX_DESCRIPTION, MAX_ENTRIES, MAX_NAME, MAX_REASON,
@@ -250,6 +251,13 @@ fn entry_kind(kind: &str) -> EntryKind {
     let args = json!({ "$ref": "#/$defs/args" });
     let either = json!({ "oneOf": [{ "required": ["file"] }, { "required": ["command"] }] });
     let none = json!({});
+    let with_calls = || {
+        json!({
+            "file": file,
+            "calls": { "enum": ["stateful", "stateless"], "default": "stateful", "description": "How calls find an instance." },
+            "instances": { "type": "integer", "minimum": 1, "maximum": MAX_INSTANCES, "default": DEFAULT_INSTANCES, "description": "Most instances of a stateless plugin; stands only with calls: stateless." }
+        })
+    };
     match kind {
         "python" => (
             &["file"],
@@ -300,7 +308,8 @@ fn entry_kind(kind: &str) -> EntryKind {
             json!({ "image": line(512, "The image's reference.") }),
             "A container image.",
         ),
-        "wasm" => (&["file"], none, json!({ "file": file }), "A WebAssembly component."),
+        "wasm" => (&["file"], none, with_calls(), "A WebAssembly component."),
+        "extism" => (&["file"], none, with_calls(), "A WebAssembly module for Extism."),
         _ => (&["file"], none, json!({ "file": file }), "A shared library."),
     }
 }

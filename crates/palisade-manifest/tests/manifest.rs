@@ -129,7 +129,6 @@ fn resources_stand_over_any_base() {
 #[test]
 fn entries_without_a_backend_are_read_and_say_so() {
     for (entry, backend) in [
-        (json!({ "kind": "wasm", "file": "a.wasm" }), "wasm"),
         (json!({ "kind": "image", "image": "x/y:1" }), "container"),
         (json!({ "kind": "library", "file": "a.so" }), "library"),
     ] {
@@ -137,6 +136,27 @@ fn entries_without_a_backend_are_read_and_say_so() {
         assert_eq!((needs.backend, needs.code()), (backend, ErrorCode::NoBackend));
         assert!(needs.to_string().starts_with(&format!("needs backend {backend}")), "{needs}");
         assert_eq!(Failure::from(needs).code.exit_status(), 4);
+    }
+}
+
+#[test]
+fn webassembly_says_how_calls_find_an_instance() {
+    use palisade_manifest::{Calls, Entry};
+    let calls = |entry| match read(&with(json!({ "entry": entry }))).entry {
+        Entry::Wasm { calls, .. } | Entry::Extism { calls, .. } => calls,
+        other => panic!("{other:?}"),
+    };
+    let stateless = |instances| Calls::Stateless { instances };
+    for (entry, found) in [
+        (json!({ "kind": "wasm", "file": "a.wasm" }), Calls::Stateful),
+        (json!({ "kind": "extism", "file": "a.wasm", "calls": "stateful" }), Calls::Stateful),
+        (json!({ "kind": "wasm", "file": "a.wasm", "calls": "stateless" }), stateless(16)),
+        (
+            json!({ "kind": "extism", "file": "a.wasm", "calls": "stateless", "instances": 3 }),
+            stateless(3),
+        ),
+    ] {
+        assert_eq!(calls(entry.clone()), found, "{entry}");
     }
 }
 

@@ -59,8 +59,18 @@ fn every_field_on_the_page_is_one_of_the_schema() {
     fields(&schema, &schema, "", &mut all);
     let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     // The table of entry kinds begins with words, not with fields.
-    let kinds =
-        ["entry.kind", "python", "node", "exec", "mcp", "jsonl", "wasm", "image", "library"];
+    let kinds = [
+        "entry.kind",
+        "python",
+        "node",
+        "exec",
+        "mcp",
+        "jsonl",
+        "wasm",
+        "extism",
+        "image",
+        "library",
+    ];
     let unknown: Vec<&str> = rows
         .map(|(field, _)| field)
         .filter(|field| !all.contains(*field) && !kinds.contains(field))

@@ -70,9 +70,6 @@ pub fn run(launch: &Launch<'_>) -> ! {
     let mask: u64 = 1 << 16;
     sys!(nr::RT_SIGPROCMASK, 0, &raw const mask, 0, 8);
     let signals = sys!(nr::SIGNALFD4, sys::EVERY, &raw const mask, 8, 0o2000000) as Fd;
-    if launch.held {
-        hold(launch);
-    }
     let child = match program::start(&mut prepared) {
         Ok(pid) => pid,
         Err(failure) => {
@@ -93,26 +90,28 @@ pub fn run(launch: &Launch<'_>) -> ! {
     watch(launch, signals, listener, child)
 }
 
-/// Waits behind finished walls until the host wants the program. Nothing else runs in here meanwhile.
-fn hold(launch: &Launch<'_>) {
-    let status = launch.handles[handle::STATUS];
-    send_report(status, report::WALLS_UP, 0, sys::now_ns() - launch.started);
+/// Waits until the process that becomes the program has begun it, or has ended: then its end of this pipe is
+/// closed. It is told by the host itself; nothing else runs in here meanwhile.
+pub fn hold(launch: &Launch<'_>, begun: Fd) {
     let mut fds = [
-        PollFd { fd: status, events: sys::POLLIN, revents: 0 },
+        PollFd { fd: begun, events: sys::POLLIN, revents: 0 },
         PollFd { fd: launch.lifeline, events: sys::POLLIN, revents: 0 },
     ];
-    loop {
+    while fds[0].revents == 0 {
         sys::poll(&mut fds, -1);
         if fds[1].revents != 0 {
             end(launch, 77);
         }
-        if fds[0].revents != 0 {
-            match receive_command(status) {
-                Some((command::START, _)) => return,
-                // The host closed its end, or wants these walls no longer.
-                _ => end(launch, 77),
-            }
-        }
+    }
+}
+
+/// In the process that becomes the program: waits for the host's word. What it calls, every filter allows.
+pub fn wait_for_start(status: Fd, started: u64) -> Result<(), Failure> {
+    send_report(status, report::WALLS_UP, 0, sys::now_ns() - started);
+    match receive_command(status) {
+        Some((command::START, _)) => Ok(()),
+        // The host closed its end, or wants these walls no longer.
+        _ => Err(failed(step::HELD, 0, sys::EPIPE)),
     }
 }
 

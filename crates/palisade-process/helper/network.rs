@@ -1,11 +1,12 @@
-// The way out: sockets on the loopback interface of the plugin's own, otherwise empty network, handed to
-// the host. Whatever connects to them is served there; nothing here knows what may pass.
+// The plugin's own network, empty, and the way out: sockets on its loopback interface, handed to the host.
+// Whatever connects to them is served there; nothing here knows what may pass.
 
 use crate::init;
-use crate::plan::{self, Body, Records, egress, handle, report, step};
+use crate::plan::{self, Body, Records, egress, handle, report, step, word};
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, nr, sys};
 
+const AF_UNIX: usize = 1;
 const AF_INET: usize = 2;
 const AF_NETLINK: usize = 16;
 const STREAM: usize = 1;
@@ -14,6 +15,83 @@ const RAW: usize = 3;
 const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 const ANY: [u8; 4] = [0; 4];
 const QUEUE: usize = 128;
+
+/// A network namespace takes the kernel as long as all other namespaces together, and nothing that pid 1
+/// does before the end of its walls needs it. So a second process of our own, which shares pid 1's memory and
+/// handles, makes it meanwhile on another processor, and has ended when pid 1 enters it.
+pub struct Making {
+    maker: isize,
+}
+
+#[repr(C, align(16))]
+struct Stack([u8; 16 * 1024]);
+static mut STACK: Stack = Stack([0; 16 * 1024]);
+
+/// Handle of the namespace, or the negative errno. Written by the maker, read once it has ended.
+static mut MADE: isize = 0;
+
+/// Begins, where the plan asks for a network of the plugin's own.
+pub fn begin(config: &[u64; word::COUNT]) -> Result<Making, Failure> {
+    if config[word::CLONE_FLAGS] & sys::CLONE_NEWNET == 0 {
+        return Ok(Making { maker: 0 });
+    }
+    let args = sys::CloneArgs {
+        flags: sys::CLONE_VM | sys::CLONE_FILES,
+        stack: &raw mut STACK as u64,
+        stack_size: core::mem::size_of::<Stack>() as u64,
+        ..Default::default()
+    };
+    // SAFETY: nobody else uses this stack; the maker touches nothing of pid 1's but `MADE`.
+    let maker = unsafe { sys::clone_onto(&args, core::ptr::null_mut(), make) };
+    if maker < 0 { Err(failed(step::CLONE, 0, maker)) } else { Ok(Making { maker }) }
+}
+
+extern "C" fn make(_: *mut u8) -> ! {
+    let mut made = sys!(nr::UNSHARE, sys::CLONE_NEWNET);
+    if made >= 0 {
+        // A socket knows its network (SIOCGSKNS, since Linux 4.10); /proc may be gone by now.
+        const SIOCGSKNS: usize = 0x894c;
+        made = match new_socket(AF_UNIX, DATAGRAM) {
+            Ok(socket) => {
+                let handle = sys!(nr::IOCTL, socket, SIOCGSKNS);
+                sys::close(socket);
+                handle
+            }
+            Err(errno) => errno,
+        };
+    }
+    // SAFETY: pid 1 reads it only after this process has ended.
+    unsafe { core::ptr::write_volatile(&raw mut MADE, made) };
+    sys::exit(0)
+}
+
+impl Making {
+    /// Waits until it is made, and enters it; once.
+    pub fn enter(&mut self) -> Result<(), Failure> {
+        let maker = core::mem::replace(&mut self.maker, 0);
+        if maker == 0 {
+            return Ok(());
+        }
+        // It has no signal to tell its end by (wait(2), __WALL).
+        const ANY_CHILD: usize = 0x4000_0000;
+        let mut status = 0i32;
+        let mut ended = sys::EINTR;
+        while ended == sys::EINTR {
+            ended = sys!(nr::WAIT4, maker, &raw mut status, ANY_CHILD, 0);
+        }
+        if ended < 0 || status != 0 {
+            return Err(failed(step::CLONE, 0, if ended < 0 { ended } else { sys::EPROTO }));
+        }
+        // SAFETY: the maker has ended.
+        let made = unsafe { core::ptr::read_volatile(&raw const MADE) };
+        if made < 0 {
+            return Err(failed(step::CLONE, 0, made));
+        }
+        let entered = sys!(nr::SETNS, made, sys::CLONE_NEWNET);
+        sys::close(made as Fd);
+        if entered < 0 { Err(failed(step::CLONE, 0, entered)) } else { Ok(()) }
+    }
+}
 
 /// Opens the way out, where the plan has one, and hands it over. Nothing of it stays in this process.
 pub fn open_way_out(launch: &Launch<'_>) -> Result<(), Failure> {

@@ -196,11 +196,11 @@ pub mod report {
 pub mod lap {
     /// The spawner: bind sources as detached mounts, with their id maps.
     pub const SOURCES: usize = 0;
-    /// clone3 with all namespaces, until the first instruction of pid 1.
+    /// clone3 with all namespaces but the network, until the first instruction of pid 1.
     pub const CLONE: usize = 1;
     /// Pid 1 waits until the spawner has written its id maps.
     pub const GO: usize = 2;
-    /// Entering the groups of version 1.
+    /// Having the network begun, and entering the groups of version 1.
     pub const GROUPS: usize = 3;
     /// User and group, session, name.
     pub const IDS: usize = 4;
@@ -220,24 +220,26 @@ pub mod lap {
     pub const PROC: usize = 11;
     /// pivot_root, and taking the old root away.
     pub const PIVOT: usize = 12;
+    /// Waiting for the network, which was made meanwhile, and entering it.
+    pub const NETWORK: usize = 13;
     /// The way out, the keyring.
-    pub const REST: usize = 13;
+    pub const REST: usize = 14;
     /// The Landlock ruleset.
-    pub const RULESET: usize = 14;
+    pub const RULESET: usize = 15;
     /// The program's process: cgroup namespace, signals, vfork.
-    pub const FORK: usize = 15;
+    pub const FORK: usize = 16;
     /// Its handles and resource limits.
-    pub const LIMITS: usize = 16;
+    pub const LIMITS: usize = 17;
     /// Its capabilities, given up.
-    pub const CAPABILITIES: usize = 17;
+    pub const CAPABILITIES: usize = 18;
     /// Landlock and no_new_privs, applied.
-    pub const LANDLOCK: usize = 18;
+    pub const LANDLOCK: usize = 19;
     /// The filter, loaded.
-    pub const FILTER: usize = 19;
+    pub const FILTER: usize = 20;
     /// exec, until pid 1 goes on.
-    pub const EXEC: usize = 20;
+    pub const EXEC: usize = 21;
     /// How many there are.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 22;
 }
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.
@@ -293,6 +295,7 @@ pub mod step {
     pub const JOIN_GROUP: u32 = 33;
     pub const EGRESS: u32 = 34;
     pub const NO_JIT: u32 = 35;
+    pub const HELD: u32 = 36;
 }
 
 /// Walks the records of a plan. Stops at the first malformed one; `complete` tells whether all was read.

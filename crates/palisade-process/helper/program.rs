@@ -3,6 +3,7 @@
 // The order matters: the filter comes last, because it forbids what the other steps use; Landlock needs
 // no_new_privs; limits come before the drop of capabilities that could raise them.
 
+use crate::init;
 use crate::laps;
 use crate::observe;
 use crate::plan::{self, Body, Records, handle, lap, step, switch, word};
@@ -23,6 +24,8 @@ pub struct Prepared<'a> {
     /// Landlock ruleset, or -1.
     pub ruleset: Fd,
     handover: Handover,
+    /// A pipe whose end the held process closes by its exec or its end; -1 where it is not held.
+    begun: Fd,
     /// Written by the child, read by pid 1 once the child has run on or ended.
     failure: Failure,
 }
@@ -37,6 +40,7 @@ pub fn prepare<'a>(launch: &'a Launch<'a>) -> Result<Prepared<'a>, Failure> {
         seccomp: &[],
         ruleset: -1,
         handover: Handover::NONE,
+        begun: -1,
         failure: failed(0, 0, 0),
     };
     let (mut args, mut vars) = (0, 0);
@@ -143,21 +147,45 @@ static mut STACK: Stack = Stack([0; 64 * 1024]);
 
 /// Starts the program and waits until it runs. The child borrows this process's memory until exec
 /// (vfork semantics), on a stack of its own: nothing is copied, and its failure is seen here.
+///
+/// Of walls that are built ahead, it waits for the host's word behind all that can be done before the exec.
+/// Then this process is awake beside it, to end with the host or the spawner, and touches nothing of what
+/// the child has borrowed.
 pub fn start(prepared: &mut Prepared<'_>) -> Result<isize, Failure> {
+    let launch = prepared.launch;
+    let mut pipe: [Fd; 2] = [-1; 2];
+    if launch.held {
+        let made = sys!(nr::PIPE2, pipe.as_mut_ptr(), sys::O_CLOEXEC);
+        if made < 0 {
+            return Err(failed(step::HANDLES, 21, made));
+        }
+        prepared.begun = pipe[1];
+    }
+    // The first number after pid 1's, which the network's maker had before (clone3(2), set_tid).
+    let second: [i32; 1] = [2];
+    let numbered = launch.config[word::CLONE_FLAGS] & sys::CLONE_NEWPID != 0;
     let args = sys::CloneArgs {
-        flags: sys::CLONE_VM | sys::CLONE_VFORK,
+        set_tid: if numbered { second.as_ptr() as u64 } else { 0 },
+        set_tid_size: u64::from(numbered),
+        flags: sys::CLONE_VM | if launch.held { 0 } else { sys::CLONE_VFORK },
         exit_signal: sys::SIGCHLD,
         stack: &raw mut STACK as u64,
         stack_size: core::mem::size_of::<Stack>() as u64,
         ..Default::default()
     };
-    // SAFETY: one child uses the stack at a time, and this process sleeps meanwhile.
-    let pid = unsafe { sys::clone_onto(&args, (&raw mut *prepared).cast(), become_program) };
+    let borrowed = &raw mut *prepared;
+    // SAFETY: one child uses the stack at a time, and this process sleeps meanwhile, or waits in `hold`.
+    let pid = unsafe { sys::clone_onto(&args, borrowed.cast(), become_program) };
     if pid < 0 {
         return Err(failed(step::FORK, 0, pid));
     }
+    if launch.held {
+        sys::close(pipe[1]);
+        init::hold(launch, pipe[0]);
+        sys::close(pipe[0]);
+    }
     // SAFETY: the child wrote it before it ended, through the pointer given to clone_onto.
-    let failure = unsafe { core::ptr::read_volatile(&raw const prepared.failure) };
+    let failure = unsafe { core::ptr::read_volatile(&raw const (*borrowed).failure) };
     if failure.step != 0 { Err(failure) } else { Ok(pid) }
 }
 
@@ -198,7 +226,7 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
         return Err(failed(step::CWD, 0, cwd));
     }
     // Before the limits: parking needs numbers above most limits on open files.
-    handles(launch, prepared.ruleset, prepared.listener_to())?;
+    handles(launch, prepared)?;
     limits(launch, |resource| resource != OPEN_FILES)?;
     laps::lap(lap::LIMITS);
     if !drop_capabilities() {
@@ -234,7 +262,7 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     // with the filter comes a listener that is sent. Other plugins of the same user may keep many.
     limits(launch, |resource| resource == OPEN_FILES)?;
     laps::lap(lap::FILTER);
-    Ok(())
+    if launch.held { init::wait_for_start(HELD, launch.started) } else { Ok(()) }
 }
 
 /// RLIMIT_NOFILE.
@@ -261,58 +289,49 @@ fn limits(launch: &Launch<'_>, which: impl Fn(u64) -> bool) -> Result<(), Failur
     Ok(())
 }
 
-/// Where the ruleset waits until it is used.
+/// Where the ruleset waits until it is used. The places behind it are for the socket of the filter's listener
+/// ([`observe::STATUS`]), and, of walls that are built ahead, for the host's word and what tells of the exec.
 const RULESET: Fd = 4;
+const HELD: Fd = 6;
+const PLACES: usize = 8;
 
-/// Leaves exactly stdin, stdout, stderr and the lane open; everything else is closed.
-fn handles(launch: &Launch<'_>, ruleset: Fd, listener_to: Fd) -> Result<(), Failure> {
-    let wanted = [
-        launch.handles[handle::STDIN],
-        launch.handles[handle::STDOUT],
-        launch.handles[handle::STDERR],
-        launch.handles[handle::LANE],
-        ruleset,
+/// Leaves exactly stdin, stdout, stderr and the lane open, and until the exec what is needed before it;
+/// everything else is closed.
+fn handles(launch: &Launch<'_>, prepared: &Prepared<'_>) -> Result<(), Failure> {
+    let given = &launch.handles;
+    // Where in- and output are the lane, handle 3 is none of the program's.
+    let lane = if given[handle::LANE] == given[handle::STDIN] { -1 } else { given[handle::LANE] };
+    let held = if launch.held { given[handle::STATUS] } else { -1 };
+    let wanted: [Fd; PLACES] = [
+        given[handle::STDIN],
+        given[handle::STDOUT],
+        given[handle::STDERR],
+        lane,
+        prepared.ruleset,
+        prepared.listener_to(),
+        held,
+        prepared.begun,
     ];
-    let count = if ruleset >= 0 { 5 } else { 4 };
-    let handed = listener_to >= 0;
-    if handed {
-        // Its number, the highest that stays, may be taken by another handle until all are parked.
-        let parked = sys!(nr::DUP3, listener_to, PARKED + 5, sys::O_CLOEXEC);
-        if parked < 0 {
-            return Err(failed(step::HANDLES, 5, parked));
-        }
-    }
     // First out of the way, then into place: the numbers may overlap.
-    for (i, fd) in wanted[..count].iter().enumerate() {
+    for (i, fd) in wanted.iter().enumerate().filter(|(_, fd)| **fd >= 0) {
         let parked = sys!(nr::DUP3, *fd, PARKED + i as Fd, sys::O_CLOEXEC);
         if parked < 0 {
             return Err(failed(step::HANDLES, i as u32, parked));
         }
     }
-    for i in 0..count {
-        let flags = if i as Fd == RULESET { sys::O_CLOEXEC } else { 0 };
+    let mut first = 0;
+    for (i, fd) in wanted.iter().enumerate() {
+        if *fd < 0 {
+            sys::close(i as Fd);
+            continue;
+        }
+        let flags = if i as Fd >= RULESET { sys::O_CLOEXEC } else { 0 };
         let placed = sys!(nr::DUP3, PARKED + i as Fd, i, flags);
         if placed < 0 {
             return Err(failed(step::HANDLES, 8 + i as u32, placed));
         }
+        first = i + 1;
     }
-    if handed {
-        let placed = sys!(nr::DUP3, PARKED + 5, observe::STATUS, sys::O_CLOEXEC);
-        if placed < 0 {
-            return Err(failed(step::HANDLES, 13, placed));
-        }
-        if ruleset < 0 {
-            sys::close(RULESET);
-        }
-    }
-    // The lane is a copy of stdin where the dialect has none of its own; then handle 3 is closed.
-    let first = if launch.handles[handle::LANE] == launch.handles[handle::STDIN] {
-        sys::close(3);
-        if count == 5 { 5 } else { 3 }
-    } else {
-        count
-    };
-    let first = if handed { observe::STATUS + 1 } else { first as Fd };
     let closed = sys!(new::CLOSE_RANGE, first, u32::MAX as usize, 0);
     if closed < 0 { Err(failed(step::HANDLES, 16, closed)) } else { Ok(()) }
 }

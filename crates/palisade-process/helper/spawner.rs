@@ -9,6 +9,7 @@ use crate::laps;
 use crate::plan::{self, Body, Records, handle, lap, request, step, switch, word};
 use crate::support::Text;
 use crate::sys::{self, Fd, MAX_HANDLES, new, nr, pr, sys};
+use crate::tree;
 use crate::walls;
 
 const CONTROL: Fd = 0;
@@ -29,6 +30,8 @@ pub struct Launch<'a> {
     pub handle_count: usize,
     /// Bind sources as detached mounts, in the order of the plan; -1 where pid 1 opens them itself.
     pub binds: [Fd; plan::MAX_BINDS],
+    /// The new root as a detached mount; -1 where pid 1 makes it.
+    pub root: Fd,
     /// Readable once the id maps are written; closed if the spawner dies first.
     pub go: Fd,
     /// Closed when the spawner dies.
@@ -56,6 +59,9 @@ pub fn serve() -> ! {
         sys::prctl(pr::SET_DUMPABLE, 0, 0, 0);
     }
     sys::prctl(pr::SET_NAME, c"palisade-spawn".as_ptr() as usize, 0, 0);
+    sys!(nr::UMASK, 0o022);
+    // Inherited by every plugin, and refused to them to change.
+    sys::short_turns();
     // A session of its own: no terminal, and Ctrl-C at the host's terminal does not end the plugins
     // before the host has decided to.
     sys!(nr::SETSID);
@@ -173,6 +179,7 @@ fn launch(
         handles,
         handle_count: count,
         binds: [-1; plan::MAX_BINDS],
+        root: -1,
         go: -1,
         lifeline: lifeline[0],
         started,
@@ -182,6 +189,7 @@ fn launch(
             close_binds(&launch);
             return Err(failure);
         }
+        launch.root = tree::root_of(plan);
     }
     let mut go: [Fd; 2] = [-1; 2];
     if sys!(nr::PIPE2, go.as_mut_ptr(), sys::O_CLOEXEC) < 0 {
@@ -192,7 +200,8 @@ fn launch(
     laps::lap(lap::SOURCES);
     let mut pidfd: Fd = -1;
     let mut args = sys::CloneArgs {
-        flags: config[word::CLONE_FLAGS] | sys::CLONE_PIDFD,
+        // The network takes as long as all the others together; pid 1 has it made while it mounts.
+        flags: (config[word::CLONE_FLAGS] & !sys::CLONE_NEWNET) | sys::CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
         exit_signal: sys::SIGCHLD,
         ..Default::default()
@@ -239,6 +248,7 @@ fn close_binds(launch: &Launch<'_>) {
     for fd in launch.binds {
         sys::close(fd);
     }
+    sys::close(launch.root);
 }
 
 /// Writes `text` to `/proc/<pid>/<file>` in one write, as the id map files demand.

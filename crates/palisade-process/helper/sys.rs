@@ -48,6 +48,9 @@ pub mod nr {
     pub const FSTAT: usize = 5;
     pub const FSTATFS: usize = 138;
     pub const UNSHARE: usize = 272;
+    pub const SETNS: usize = 308;
+    pub const SCHED_SETATTR: usize = 314;
+    pub const SCHED_GETATTR: usize = 315;
     pub const SIGNALFD4: usize = 289;
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
@@ -101,6 +104,9 @@ pub mod nr {
     pub const FSTAT: usize = 80;
     pub const FSTATFS: usize = 44;
     pub const UNSHARE: usize = 97;
+    pub const SETNS: usize = 268;
+    pub const SCHED_SETATTR: usize = 274;
+    pub const SCHED_GETATTR: usize = 275;
     pub const SIGNALFD4: usize = 74;
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;
@@ -142,6 +148,7 @@ pub const EPERM: isize = -1;
 pub const EEXIST: isize = -17;
 pub const E2BIG: isize = -7;
 pub const EBUSY: isize = -16;
+pub const EPIPE: isize = -32;
 pub const EPROTO: isize = -71;
 pub const ESTALE: isize = -116;
 
@@ -270,10 +277,13 @@ pub struct CloneArgs {
 }
 
 pub const CLONE_VM: u64 = 0x100;
+pub const CLONE_FILES: u64 = 0x400;
 pub const CLONE_VFORK: u64 = 0x4000;
 pub const CLONE_PIDFD: u64 = 0x1000;
 pub const CLONE_NEWCGROUP: u64 = 0x0200_0000;
 pub const CLONE_NEWUSER: u64 = 0x1000_0000;
+pub const CLONE_NEWPID: u64 = 0x2000_0000;
+pub const CLONE_NEWNET: u64 = 0x4000_0000;
 pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub const SIGKILL: i32 = 9;
 pub const SIGSTOP: i32 = 19;
@@ -482,6 +492,22 @@ pub fn send(fd: Fd, bytes: &[u8], handle: Fd) -> isize {
             return n;
         }
     }
+}
+
+/// Asks for short turns of the processor for this process and all that it starts (`sched_runtime` of an
+/// ordinary process, a hint since Linux 6.12; sched(7), sched_setattr(2)): who runs need not finish a long
+/// one before somebody else who wakes up gets the processor. What each gets in all stays the same.
+pub fn short_turns() {
+    // struct sched_attr, version 0: size, policy; flags; nice, priority; runtime, deadline, period.
+    const SIZE: usize = 48;
+    const TURN_NS: u64 = 100_000;
+    let mut attributes = [0u64; SIZE / 8];
+    if sys!(nr::SCHED_GETATTR, 0, attributes.as_mut_ptr(), SIZE, 0) < 0 || attributes[0] >> 32 != 0 {
+        // No ordinary process (SCHED_OTHER): somebody has chosen otherwise.
+        return;
+    }
+    attributes[3] = TURN_NS;
+    sys!(nr::SCHED_SETATTR, 0, attributes.as_ptr(), 0);
 }
 
 /// Device and inode of an open handle.

@@ -8,13 +8,14 @@
 use crate::idmap;
 use crate::init;
 use crate::laps;
-use crate::network;
+use crate::network::{self, Making};
 use crate::plan::{self, Body, Records, bind, handle, lap, step, switch, word};
 use crate::spawner::{self, Failure, Launch, failed};
 use crate::support::Text;
+use crate::tree::Nodes;
 use crate::sys::{self, Fd, attr, new, nr, pr, resolve, sys};
 
-const OPEN_TREE_CLONE: usize = 1;
+pub const OPEN_TREE_CLONE: usize = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: usize = 4;
 const MOVE_MOUNT_T_EMPTY_PATH: usize = 0x40;
 const FSCONFIG_SET_STRING: usize = 1;
@@ -37,7 +38,7 @@ pub fn pid_one(mut launch: Launch<'_>) -> ! {
     }
     sys::close(launch.go);
     laps::lap(lap::GO);
-    match join_groups(&launch).and_then(|()| build(&mut launch)) {
+    match build(&mut launch) {
         Ok(()) => init::run(&launch),
         Err(failure) => {
             init::report_failure(&launch, &failure);
@@ -62,6 +63,10 @@ fn join_groups(launch: &Launch<'_>) -> Result<(), Failure> {
 }
 
 fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
+    // Before the groups are entered: what makes the network ends before the program begins, and needs no
+    // place in the plugin's count of processes.
+    let mut network = network::begin(&launch.config)?;
+    join_groups(launch)?;
     laps::lap(lap::GROUPS);
     let switches = launch.config[word::SWITCHES];
     if switches & switch::SET_IDS != 0 || launch.config[word::CLONE_FLAGS] & sys::CLONE_NEWUSER != 0 {
@@ -86,11 +91,13 @@ fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
             open_binds(launch)?;
             laps::lap(lap::SOURCES);
         }
-        new_root(launch)?;
+        new_root(launch, &mut network)?;
     } else {
         // Orphans come to us instead of escaping to the machine's pid 1.
         check(step::SUBREAPER, 0, sys::prctl(pr::SET_CHILD_SUBREAPER, 1, 0, 0))?;
     }
+    network.enter()?;
+    laps::lap(lap::NETWORK);
     network::open_way_out(launch)?;
     // A session keyring of its own: the launcher's would be possessed by the plugin too.
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
@@ -321,14 +328,16 @@ fn attach(mount: Fd, root: Fd, path: &[u8], index: u32) -> Result<(), Failure> {
     check(step::BIND_ATTACH, index, moved).map(|_| ())
 }
 
-fn new_root(launch: &Launch<'_>) -> Result<(), Failure> {
+/// The tmpfs that becomes the root, as a detached mount.
+pub fn empty_root() -> isize {
     const ROOT_SIZE: u64 = 1 << 20;
     const ROOT_INODES: u64 = 4096;
-    let root = check(
-        step::ROOT,
-        0,
-        tmpfs(ROOT_SIZE, ROOT_INODES, 0o755, attr::NOSUID | attr::NODEV | attr::NOEXEC),
-    )? as Fd;
+    tmpfs(ROOT_SIZE, ROOT_INODES, 0o755, attr::NOSUID | attr::NODEV | attr::NOEXEC)
+}
+
+fn new_root(launch: &Launch<'_>, network: &mut Making) -> Result<(), Failure> {
+    let root =
+        if launch.root >= 0 { launch.root } else { check(step::ROOT, 0, empty_root())? as Fd };
     // Somewhere to stand: any directory will do, it is out of sight after the pivot.
     let mut placed = sys::ENOENT;
     for place in [c"/tmp", c"/"] {
@@ -345,7 +354,7 @@ fn new_root(launch: &Launch<'_>) -> Result<(), Failure> {
     }
     check(step::ROOT, 1, placed)?;
     laps::lap(lap::ROOT);
-    populate(launch, root)?;
+    populate(launch, root, network)?;
     pivot(root)?;
     let sealed = sys::mount_setattr(
         root,
@@ -369,40 +378,20 @@ fn relative(path: &[u8]) -> &[u8] {
     }
 }
 
-fn populate(launch: &Launch<'_>, root: Fd) -> Result<(), Failure> {
+fn populate(launch: &Launch<'_>, root: Fd, network: &mut Making) -> Result<(), Failure> {
     let mut bind_count = 0;
+    let mut nodes = Nodes::new();
     let mut records = Records::new(launch.plan);
     while let Some((tag, body)) = records.next() {
         let index = records.index;
         let bad = || failed(step::PLAN, index, sys::EINVAL);
+        let is_of_root = nodes.has(tag, body);
         let mut body = Body(body);
         match tag {
-            plan::TAG_DIR => {
-                let (mode, path) = (body.u32().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
-                let made = sys!(nr::MKDIRAT, root, relative(path).as_ptr(), mode);
-                if made != sys::EEXIST {
-                    check(step::MAKE, index, made)?;
+            plan::TAG_DIR | plan::TAG_SYMLINK | plan::TAG_FILE => {
+                if launch.root < 0 || !is_of_root {
+                    make_node(root, tag, body, index)?;
                 }
-            }
-            plan::TAG_SYMLINK => {
-                let (to, path) = (body.text().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
-                check(step::MAKE, index, sys!(nr::SYMLINKAT, to.as_ptr(), root, relative(path).as_ptr()))?;
-            }
-            plan::TAG_FILE => {
-                let (mode, path) = (body.u32().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
-                if body.0.is_empty() {
-                    // The place of a bind: one call instead of three.
-                    const REGULAR: u32 = 0o100000;
-                    let made = sys!(nr::MKNODAT, root, relative(path).as_ptr(), REGULAR | mode, 0);
-                    check(step::MAKE, index, made)?;
-                    laps::lap(lap::NODES);
-                    continue;
-                }
-                let flags = sys::O_WRONLY | sys::O_CREAT | sys::O_EXCL;
-                let fd = check(step::MAKE, index, sys::openat(root, relative(path), flags, mode as usize))?;
-                let written = sys::write(fd as Fd, body.0);
-                sys::close(fd as Fd);
-                check(step::MAKE, index, written)?;
             }
             plan::TAG_TMPFS => {
                 let size = body.u64().ok_or_else(bad)?;
@@ -424,6 +413,10 @@ fn populate(launch: &Launch<'_>, root: Fd) -> Result<(), Failure> {
                 // The host's /proc is still in sight, but these files answer for the namespaces of
                 // whoever opens them (user_namespaces(7), ipc_namespaces(7)).
                 let (path, value) = (body.text().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
+                if path.starts_with(b"/proc/sys/net/") {
+                    network.enter()?;
+                    laps::lap(lap::NETWORK);
+                }
                 let fd = sys::openat(sys::AT_FDCWD, path, sys::O_WRONLY, 0);
                 let value = value.get(..value.len().saturating_sub(1)).unwrap_or_default();
                 let result = if fd < 0 { fd } else { sys::write(fd as Fd, value) };
@@ -445,6 +438,40 @@ fn populate(launch: &Launch<'_>, root: Fd) -> Result<(), Failure> {
     }
     proc_mount(root)?;
     laps::lap(lap::PROC);
+    Ok(())
+}
+
+/// Makes a folder, a link or a file.
+pub fn make_node(root: Fd, tag: u16, mut body: Body<'_>, index: u32) -> Result<(), Failure> {
+    let bad = || failed(step::PLAN, index, sys::EINVAL);
+    match tag {
+        plan::TAG_DIR => {
+            let (mode, path) = (body.u32().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
+            let made = sys!(nr::MKDIRAT, root, relative(path).as_ptr(), mode);
+            if made != sys::EEXIST {
+                check(step::MAKE, index, made)?;
+            }
+        }
+        plan::TAG_SYMLINK => {
+            let (to, path) = (body.text().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
+            check(step::MAKE, index, sys!(nr::SYMLINKAT, to.as_ptr(), root, relative(path).as_ptr()))?;
+        }
+        _ => {
+            let (mode, path) = (body.u32().ok_or_else(bad)?, body.text().ok_or_else(bad)?);
+            if body.0.is_empty() {
+                // The place of a bind: one call instead of three.
+                const REGULAR: u32 = 0o100000;
+                let made = sys!(nr::MKNODAT, root, relative(path).as_ptr(), REGULAR | mode, 0);
+                check(step::MAKE, index, made)?;
+                return Ok(());
+            }
+            let flags = sys::O_WRONLY | sys::O_CREAT | sys::O_EXCL;
+            let fd = check(step::MAKE, index, sys::openat(root, relative(path), flags, mode as usize))?;
+            let written = sys::write(fd as Fd, body.0);
+            sys::close(fd as Fd);
+            check(step::MAKE, index, written)?;
+        }
+    }
     Ok(())
 }
 

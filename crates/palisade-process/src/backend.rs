@@ -13,9 +13,10 @@ use crate::{
     assess::assess,
     cgroup,
     ends::dev_null,
+    landlock::Abi,
     launch::PreparedProcess,
     plan::{Plan, PlanBuilder},
-    probe::Machine,
+    probe::{LANDLOCK_REFUSED, Machine},
     runtime,
     spawner::Spawner,
     status::{Report, Status},
@@ -34,6 +35,10 @@ pub struct Options {
     /// 60 seconds or when it does not fit a launch. Each costs a process of about 100 KiB, its namespaces and
     /// its cgroups. 0, the default: none. Only backend `process` has them.
     pub spares: usize,
+    /// The same for programs that answer one call and end (`mode: per-call` of a `jsonl` plugin), where every
+    /// call is a launch. 1, the default: a call that comes after another finds its walls built. Where both
+    /// numbers apply, the larger one counts.
+    pub spares_per_call: usize,
     /// A layer to leave out, to see whether the next one holds.
     #[cfg(feature = "ablation")]
     pub without: Option<Layer>,
@@ -78,6 +83,7 @@ impl Default for Options {
             first_uid: 0x7000_0000,
             cgroups: true,
             spares: 0,
+            spares_per_call: 1,
             #[cfg(feature = "ablation")]
             without: None,
         }
@@ -235,6 +241,11 @@ impl Core {
                             reason: format!("the namespaces cannot be built: {why}"),
                             remedy: machine.namespace_remedy(),
                         })
+                    } else if machine.landlock == 0 && Abi::is_refused() {
+                        Some(Unavailable {
+                            reason: "Landlock is refused here, as by a container's system call filter".into(),
+                            remedy: LANDLOCK_REFUSED.into(),
+                        })
                     } else if machine.landlock == 0 {
                         Some(Unavailable {
                             reason: "Landlock is not enabled in this kernel".into(),
@@ -247,7 +258,8 @@ impl Core {
                         Some(_) => palisade_model::GuaranteeSet::new(),
                         None => self.assess(None, machine).guarantees,
                     };
-                    Arc::new(Facts { unavailable, guarantees, findings: machine.findings() })
+                    let findings = machine.findings(self.namespaces);
+                    Arc::new(Facts { unavailable, guarantees, findings })
                 })
                 .await,
         )

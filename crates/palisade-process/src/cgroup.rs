@@ -478,6 +478,9 @@ impl Group {
             if first.is_err() {
                 write(self.file(&h.memory, "memory.limit_in_bytes"), value)?;
             }
+            if self.sockets.load(Ordering::Relaxed) {
+                self.cap_sockets(limits)?;
+            }
             write(self.file(&h.cpu, "cpu.cfs_period_us"), CPU_PERIOD.to_string())?;
             write(self.file(&h.cpu, "cpu.cfs_quota_us"), quota.to_string())
         }

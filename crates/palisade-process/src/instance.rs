@@ -353,6 +353,7 @@ impl Instance for ProcessInstance {
             let polite = self.lane.call(Invocation {
                 method: "shutdown",
                 payload: params,
+                tool: None,
                 deadline: deadline.into_std(),
                 trace: Trace::default(),
             });

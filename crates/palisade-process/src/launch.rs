@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use palisade_dialect::jsonl::Lifecycle;
 use palisade_sandbox::{
     Artifact, BoxFuture, HostCalls, Instance, LaunchSpec, OutputStream, Prepared, SandboxError,
     WayOut, Wire, stream,
@@ -152,9 +153,18 @@ impl Inner {
         Ok(Walls { plan, pidfd, status, way_out, stdout, stderr, ours, group, spawner })
     }
 
-    /// Whether walls may stand ready for launches like this one.
-    fn may_have_spares(&self, spec: &LaunchSpec) -> bool {
-        self.core.options.spares > 0 && self.core.namespaces && spec.observe.is_none()
+    /// How many walls may stand ready for launches like this one.
+    fn wanted_spares(&self, spec: &LaunchSpec) -> usize {
+        let options = &self.core.options;
+        if !self.core.namespaces || spec.observe.is_some() {
+            return 0;
+        }
+        match &spec.wire {
+            Wire::Jsonl(wire) if wire.lifecycle == Lifecycle::PerCall => {
+                options.spares.max(options.spares_per_call)
+            }
+            _ => options.spares,
+        }
     }
 
     async fn launch(
@@ -186,7 +196,7 @@ impl Inner {
         let inputs = self.inputs(&spec, &needs, &hierarchy, machine, steps.is_on());
         let plan = self.plan(&inputs)?;
         steps.done("host: plan");
-        let keeps_spares = self.may_have_spares(&spec);
+        let keeps_spares = self.wanted_spares(&spec) > 0;
         let spare = if keeps_spares { self.spares.take(&spec, &plan) } else { None };
         let walls = match spare {
             Some(walls) => {
@@ -282,7 +292,7 @@ impl Inner {
     /// Builds walls for launches like this one until as many stand ready as are wanted.
     async fn refill_spares(&self, spec: &LaunchSpec) {
         let _one_at_a_time = self.refilling.lock().await;
-        while self.spares.count() < self.core.options.spares {
+        while self.spares.count() < self.wanted_spares(spec) {
             match self.spare(spec).await {
                 Ok(walls) => self.spares.put(walls, spec),
                 Err(error) => {

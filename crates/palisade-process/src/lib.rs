@@ -79,15 +79,16 @@ use palisade_sandbox::{Backend, SandboxError};
 #[must_use]
 pub fn backends() -> Vec<Arc<dyn Backend>> {
     #[cfg(palisade_helper)]
-    {
-        let options = Options::default();
-        vec![
-            Arc::new(ProcessBackend::new(options.clone())),
-            Arc::new(LandlockBackend::new(options)),
-        ]
-    }
+    return backends_with(Options::default());
     #[cfg(not(palisade_helper))]
     Vec::new()
+}
+
+/// As [`backends`], with an operator's choices: how many walls stand ready, which host users plugins get.
+#[cfg(palisade_helper)]
+#[must_use]
+pub fn backends_with(options: Options) -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(ProcessBackend::new(options.clone())), Arc::new(LandlockBackend::new(options))]
 }
 
 /// Why no wall of this crate can make a right true; `None` where one can.

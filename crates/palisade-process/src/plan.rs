@@ -285,6 +285,7 @@ fn step_in_words(number: u32) -> &'static str {
         step::CGROUP_NS => "entering a cgroup namespace",
         step::FORK => "starting the program's process",
         step::HANDLES => "placing handles",
+        step::HELD => "waiting to be started",
         step::CWD => "changing to the working directory",
         step::RLIMIT => "setting the limit",
         step::CAPS => "dropping capabilities",

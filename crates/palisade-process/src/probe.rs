@@ -28,6 +28,9 @@ pub(crate) struct Machine {
 /// (<https://systemd.io/CONTAINER_INTERFACE>).
 const CONTAINER_MARKS: [&str; 4] =
     ["/.dockerenv", "/run/.containerenv", "/run/host/container-manager", "/run/systemd/container"];
+/// What to do where Landlock is refused.
+pub(crate) const LANDLOCK_REFUSED: &str =
+    "let the container's filter pass the landlock_* calls, or run Palisade on the host";
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -74,8 +77,8 @@ impl Machine {
         Abi(self.landlock)
     }
 
-    /// The findings for `palisade doctor`.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
+    /// The findings for `palisade doctor`. Of namespaces only who tried them can tell.
+    pub(crate) fn findings(&self, tried_namespaces: bool) -> Vec<Finding> {
         let finding = |topic: &str, good: bool, detail: String, remedy: Option<String>| Finding {
             topic: topic.to_owned(),
             good,
@@ -95,7 +98,7 @@ impl Machine {
             },
             None,
         )];
-        all.push(match &self.namespaces {
+        all.extend(tried_namespaces.then(|| match &self.namespaces {
             None => finding(
                 "namespaces",
                 true,
@@ -103,7 +106,7 @@ impl Machine {
                 None,
             ),
             Some(why) => finding("namespaces", false, why.clone(), Some(self.namespace_remedy())),
-        });
+        }));
         all.push(if self.seccomp {
             finding("seccomp", true, "system call filters".into(), None)
         } else {
@@ -120,7 +123,7 @@ impl Machine {
                 false,
                 "refused here, as by a container's system call filter: the second wall is missing"
                     .into(),
-                Some("let the container's filter pass the landlock_* calls, or run Palisade on the host".into()),
+                Some(LANDLOCK_REFUSED.into()),
             ),
             0 => finding(
                 "landlock",

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use palisade_dialect::jsonl::{Jsonl, Lifecycle};
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{Backend, HostCalls, Instance, KillReason, Prepared, Runtime, Wire};
 use rustix::process::{Pid, Signal, kill_process};
@@ -45,7 +46,8 @@ fn inits() -> Vec<(i32, bool)> {
     };
     all.iter()
         .filter(|(_, parent, name)| name == "palisade-init" && is_spawner(*parent))
-        .map(|(pid, ..)| (*pid, all.iter().any(|(_, parent, _)| parent == pid)))
+        // What waits to become the program has its own name only then.
+        .map(|(pid, ..)| (*pid, all.iter().any(|(_, p, name)| p == pid && name != "palisade-init")))
         .collect()
 }
 
@@ -117,6 +119,36 @@ async fn without_being_asked_for_nothing_stands_ready() {
     assert_eq!(inits().len(), 1);
     assert!(inits()[0].1);
     instance.kill(KillReason::Asked).await;
+}
+
+#[tokio::test]
+async fn a_program_for_one_call_finds_its_walls_built_at_the_second() {
+    let _alone = ALONE.lock().await;
+    let answer = "import sys, json\nfor line in sys.stdin:\n    id = json.loads(line)['id']\n    print(json.dumps({'jsonrpc': '2.0', 'id': id, 'result': 1}), flush=True)\n";
+    let runtime = Runtime::Python { interpreter: None, version: None };
+    let mut bench = bench(runtime, "main.py", answer.as_bytes());
+    bench.spec.wire = Wire::Jsonl(Jsonl { lifecycle: Lifecycle::PerCall, ..Jsonl::default() });
+    let backend = ProcessBackend::new(Options::default());
+    let prepared = backend.prepare(&bench.artifact).await.unwrap();
+    let launch = || async {
+        let host: Arc<dyn HostCalls> = Arc::clone(&bench.host) as _;
+        prepared.launch(bench.spec.clone(), host).await.unwrap()
+    };
+    let mut used = Vec::new();
+    let mut instance = launch().await;
+    for _ in 0..3 {
+        instance.kill(KillReason::Asked).await;
+        let waiting = spare().await;
+        assert!(!used.contains(&waiting), "walls were used twice");
+        instance = launch().await;
+        assert!(runs_in(waiting), "the call did not use the walls that stood ready");
+        used.push(waiting);
+    }
+    instance.kill(KillReason::Asked).await;
+    let last = spare().await;
+    drop(prepared);
+    drop(backend);
+    until("the last spare's end", || (!is_there(last)).then_some(())).await;
 }
 
 #[tokio::test]

@@ -475,3 +475,22 @@ __import__('time').sleep(0.5)
 result = len(kept)";
     assert_eq!(eval(&instance, fork).await.unwrap(), json!(32 << 20));
 }
+
+#[tokio::test]
+async fn a_plugin_runs_in_short_turns() {
+    let bench = python();
+    let instance = bench.launch(&process()).await.unwrap();
+    let turn =
+        "next(int(l.split(':')[1]) for l in open('/proc/self/sched') if l.startswith('se.slice'))";
+    let inside = eval(&instance, turn).await;
+    instance.kill(KillReason::Asked).await;
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let told = fs::read_to_string("/proc/self/sched").unwrap_or_default();
+    // Before 6.12 a turn cannot be chosen; without CONFIG_SCHED_DEBUG nothing tells of it.
+    if version >= (6, 12) && told.contains("se.slice") {
+        assert_eq!(inside.unwrap(), json!(100_000));
+        assert!(!told.contains(": 100000"), "the host's own turns are changed: {told}");
+    }
+}

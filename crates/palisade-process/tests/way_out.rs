@@ -74,6 +74,40 @@ async fn a_right_to_the_network_opens_one_port_and_nothing_else() {
     assert!(instance.stop(Duration::from_secs(5)).await.is_clean());
 }
 
+/// What the groups of this process's plugins let their sockets hold, where version 1 of cgroups counts that.
+fn socket_caps() -> Option<Vec<u64>> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = groups.lines().find_map(|line| line.split_once(":memory:"))?.1;
+    let ours = format!("/sys/fs/cgroup/memory{own}/palisade-{}", std::process::id());
+    let caps = fs::read_dir(ours).ok()?.flatten().filter_map(|group| {
+        let cap = fs::read_to_string(group.path().join("memory.kmem.tcp.limit_in_bytes")).ok()?;
+        cap.trim().parse().ok()
+    });
+    Some(caps.collect())
+}
+
+#[tokio::test]
+async fn the_cap_on_sockets_moves_with_the_limits() {
+    const MIB: u64 = 1 << 20;
+    let mut bench = python();
+    bench.grant("net.http:example.org:443");
+    bench.spec.limits.memory = 208 * MIB;
+    let instance = bench.launch(&process()).await.unwrap();
+    let Some(before) = socket_caps() else {
+        // Version 2 counts sockets with all other memory, and a user may have no groups at all.
+        assert!(
+            !fs::exists("/sys/fs/cgroup/memory").unwrap() || !rustix::process::geteuid().is_root()
+        );
+        return;
+    };
+    assert!(before.contains(&(52 * MIB)), "{before:?}");
+    bench.spec.limits.memory = 136 * MIB;
+    instance.set_limits(&bench.spec.limits).await.unwrap();
+    let after = socket_caps().unwrap();
+    assert!(after.contains(&(34 * MIB)) && !after.contains(&(52 * MIB)), "{after:?}");
+    instance.kill(palisade_sandbox::KillReason::Asked).await;
+}
+
 #[tokio::test]
 async fn without_such_a_right_there_is_no_port_and_no_loopback() {
     let bench = python();

@@ -1,11 +1,11 @@
 //! The backend seam: one implementation for each kind of wall.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use palisade_model::{Capability, Guarantee, GuaranteeSet, Level};
 use serde::Serialize;
 
-use crate::{Artifact, BoxFuture, HostCalls, Instance, LaunchSpec, SandboxError};
+use crate::{Artifact, BoxFuture, HostCalls, Instance, LaunchSpec, Runtime, SandboxError};
 
 /// Why a backend cannot be used here, and what would change that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -71,6 +71,18 @@ impl Assessment {
 pub trait Backend: Send + Sync {
     /// The name used in `--backend`, policy and records.
     fn name(&self) -> &'static str;
+
+    /// Whether it runs programs of this kind; it is not asked about others. The default: what runs in a
+    /// process of its own.
+    fn runs(&self, runtime: &Runtime) -> bool {
+        runtime.is_process()
+    }
+
+    /// Names a folder that is the host's own and private to it. A backend that keeps something between runs
+    /// makes a folder of its name in it. Told once, before anything is prepared.
+    fn keep_in(&self, folder: &Path) {
+        let _ = folder;
+    }
 
     /// Looks at the machine. The result is cached by the implementation; cheap after the first time.
     fn probe(&self) -> BoxFuture<'_, Arc<Facts>>;

@@ -208,6 +208,12 @@ pub trait Instance: Send + Sync {
     /// When a limit cannot be changed at run time; nothing is changed then.
     fn set_limits<'a>(&'a self, limits: &'a Limits) -> BoxFuture<'a, Result<(), SandboxError>>;
 
+    /// Whether it answers further calls after one that failed with [`ErrorCode::Crashed`]: behind a wall
+    /// that throws the broken instance away and takes a fresh one. Elsewhere a crash is the end.
+    fn recovers(&self) -> bool {
+        false
+    }
+
     /// Changes the rights that the wall itself enforces.
     fn set_rights(&self, rights: Arc<CapabilitySet>) -> RightsChange;
 }

@@ -6,13 +6,23 @@
 
 use std::{sync::Arc, time::Instant};
 
-use palisade_model::{Failure, Payload};
+use bytes::Bytes;
+use palisade_model::{ErrorCode, Failure, Payload};
 
 use crate::BoxFuture;
 
 /// W3C trace context of a request (<https://www.w3.org/TR/trace-context/>), or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace(pub Option<Arc<str>>);
+
+/// A call of a tool in its two parts, so that a wall that needs them apart reads no JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The tool's name.
+    pub name: Arc<str>,
+    /// Its arguments: JSON, an object. A slice of the invocation's payload.
+    pub args: Bytes,
+}
 
 /// One call into an instance.
 #[derive(Clone, Debug)]
@@ -21,6 +31,8 @@ pub struct Invocation {
     pub method: &'static str,
     /// Its parameters.
     pub payload: Payload,
+    /// For `call` the same once more in its parts, where the caller has them.
+    pub tool: Option<ToolCall>,
     /// When the caller stops waiting. The lane answers with a [`palisade_model::ErrorCode::Deadline`]
     /// failure then and tells the plugin to give up.
     pub deadline: Instant,
@@ -77,6 +89,21 @@ pub trait HostCalls: Send + Sync + 'static {
     /// of the latter.
     fn violation(&self, syscall: &str, program: bool) {
         let _ = (syscall, program);
+    }
+
+    /// Opens a connection to `authority` (`HOST:PORT`) for an instance whose wall has no network to put a
+    /// [`WayOut`] into. The right `net.http` is decided, the name looked up, every address checked and the
+    /// outcome recorded, as for every way out; the stream leads to a checked address. The default refuses.
+    ///
+    /// # Errors
+    /// The refusal, or why there is no connection.
+    fn connect(
+        &self,
+        authority: &str,
+    ) -> BoxFuture<'static, Result<tokio::net::TcpStream, Failure>> {
+        let _ = authority;
+        let failure = Failure::new(ErrorCode::Unavailable, "there is no way out to the network");
+        Box::pin(std::future::ready(Err(failure)))
     }
 
     /// Serves the instance's way out to the network. Called once, for an instance whose rights lead to

@@ -23,6 +23,49 @@ pub enum Runtime {
         /// A path, or a name to look up in PATH.
         interpreter: Option<String>,
     },
+    /// A WebAssembly component; [`Program::file`] is one in the content, and there are no arguments.
+    Wasm {
+        /// How calls find an instance.
+        calls: Calls,
+    },
+    /// A WebAssembly module for the Extism interface; [`Program::file`] as for [`Runtime::Wasm`].
+    Extism {
+        /// How calls find an instance.
+        calls: Calls,
+    },
+}
+
+impl Runtime {
+    /// Whether it runs in a process of its own, and so behind the walls that are built around processes.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        matches!(self, Self::Native | Self::Python { .. } | Self::Node { .. })
+    }
+
+    /// The word for it in messages: the entry's kind in a manifest.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Native => "exec",
+            Self::Python { .. } => "python",
+            Self::Node { .. } => "node",
+            Self::Wasm { .. } => "wasm",
+            Self::Extism { .. } => "extism",
+        }
+    }
+}
+
+/// How calls find an instance, behind a wall that makes instances cheaply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// One instance answers them all, one after the other, and keeps its memory between them.
+    #[default]
+    Stateful,
+    /// Each takes an instance out of a pool. What an instance kept from earlier calls is of no meaning.
+    Stateless {
+        /// Most instances of the pool, 1 to 1024.
+        instances: u32,
+    },
 }
 
 /// The program to start.
@@ -57,7 +100,6 @@ pub enum Wire {
     /// A server of the Model Context Protocol on stdin and stdout; stderr is a log stream.
     Mcp(palisade_dialect::mcp::Mcp),
     /// Bytes on stdin and stdout, handed as they are to whoever made the wire; stderr is a log stream.
-    #[cfg(unix)]
     Bytes(crate::stream::ByteWire),
 }
 

@@ -1,25 +1,29 @@
 //! From byte streams to lanes: the one adapter that every wall with a byte stream uses.
 //!
 //! A wall makes the handles; here they become a [`Lane`] in one direction and calls of
-//! [`HostCalls`](crate::HostCalls) in the other, by Palisade's own protocol or by a dialect.
-#![cfg(unix)]
+//! [`HostCalls`](crate::HostCalls) in the other, by Palisade's own protocol or by a dialect. What takes
+//! handles of a Linux process stands on Linux only; the rest is what a host has to know everywhere.
 
 mod bytes;
+#[cfg(target_os = "linux")]
 mod exchange;
+#[cfg(target_os = "linux")]
 mod jsonl;
+#[cfg(target_os = "linux")]
 mod mcp;
+#[cfg(target_os = "linux")]
 mod native;
 
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
 use palisade_model::Failure;
 
 use crate::{BoxFuture, Lane};
 
-pub use bytes::{ByteEnds, ByteWire, bytes};
-pub use jsonl::jsonl;
-pub use mcp::mcp;
-pub use native::native;
+#[cfg(target_os = "linux")]
+pub use self::{bytes::bytes, jsonl::jsonl, mcp::mcp, native::native};
+pub use bytes::{ByteEnds, ByteWire, FromProgram, ToProgram};
 
 /// Why a conversation ended, as its wall must see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,7 @@ pub struct StreamLane {
 }
 
 /// The failure of a call whose deadline passed.
+#[cfg(target_os = "linux")]
 fn deadline_passed(method: &str) -> Failure {
     Failure::new(
         palisade_model::ErrorCode::Deadline,

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
+    bare::Bare,
     events::{PublishParams, publish_as},
     storage::{Key, SetResult, Storage, read_value, write_value},
 };
@@ -97,11 +98,6 @@ impl Data {
         })
     }
 }
-
-/// A bare JSON value as result.
-#[derive(Serialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Bare(#[schemars(with = "serde_json::Value")] Box<RawValue>);
 
 /// Parameters of `data_request`.
 #[derive(Deserialize, JsonSchema)]

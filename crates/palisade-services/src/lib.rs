@@ -17,6 +17,13 @@
 //! #         Box::pin(async { Ok(None) })
 //! #     }
 //! # }
+//! # struct NoPlugins;
+//! # impl palisade_services::plugins::Plugins for NoPlugins {
+//! #     fn call(&self, _: palisade_broker::Context, _: palisade_services::plugins::CallParams)
+//! #         -> palisade_audit::BoxFuture<'static, Result<palisade_model::Payload, palisade_model::Failure>> {
+//! #         Box::pin(async { Ok(palisade_model::Payload::null()) })
+//! #     }
+//! # }
 //! # let folder = tempfile::tempdir()?;
 //!
 //! let gate = Gate::new(Arc::new(MemoryRecorder::new(1000)));
@@ -27,6 +34,7 @@
 //!     http: Fetcher::new(gate, Guard::new(AddressPolicy::new()), Tls::new()?),
 //!     data: Arc::new(Data::new()),
 //!     secrets: Arc::new(NoSecrets),
+//!     plugins: Arc::new(NoPlugins),
 //! };
 //! let services = ServiceRegistry::new();
 //! builtin.register(&services)?;
@@ -35,11 +43,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bare;
 pub mod desktop;
 pub mod egress;
 pub mod events;
 pub mod http;
 pub mod log;
+pub mod plugins;
 pub mod reference;
 pub mod secret;
 pub mod storage;
@@ -67,6 +77,8 @@ pub struct Builtin {
     pub data: Arc<desktop::Data>,
     /// Where secrets are kept.
     pub secrets: Arc<dyn secret::Secrets>,
+    /// Who knows the other plugins.
+    pub plugins: Arc<dyn plugins::Plugins>,
 }
 
 impl Builtin {
@@ -80,6 +92,7 @@ impl Builtin {
         storage::register(services, &self.storage)?;
         services.register(http::service(self.http))?;
         services.register(secret::get(self.secrets))?;
+        services.register(plugins::call(self.plugins))?;
         desktop::register(services, self.data, self.bus, &self.storage)
     }
 }

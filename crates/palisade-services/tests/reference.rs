@@ -26,6 +26,24 @@ impl Secrets for NoSecrets {
     }
 }
 
+struct NoPlugins;
+
+impl palisade_services::plugins::Plugins for NoPlugins {
+    fn call(
+        &self,
+        _: palisade_broker::Context,
+        _: palisade_services::plugins::CallParams,
+    ) -> palisade_audit::BoxFuture<'static, Result<palisade_model::Payload, palisade_model::Failure>>
+    {
+        Box::pin(async {
+            Err(palisade_model::Failure::new(
+                palisade_model::ErrorCode::NotFound,
+                "no other plugin is loaded",
+            ))
+        })
+    }
+}
+
 fn builtin() -> ServiceRegistry {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::new(Arc::new(MemoryRecorder::new(1)));
@@ -36,6 +54,7 @@ fn builtin() -> ServiceRegistry {
         http: Fetcher::new(gate, Guard::new(AddressPolicy::new()), Tls::new().unwrap()),
         data: Arc::new(Data::new()),
         secrets: Arc::new(NoSecrets),
+        plugins: Arc::new(NoPlugins),
     };
     let services = ServiceRegistry::new();
     builtin.register(&services).unwrap();

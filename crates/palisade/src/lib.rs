@@ -89,7 +89,9 @@
 //! # Features
 //!
 //! `process` (default): Linux walls made of namespaces, seccomp, Landlock and cgroups. On other systems
-//! everything builds, and [`backends`] gives one that says why nothing starts there.
+//! everything builds, and without `wasm` [`backends`] gives one that says why nothing starts there.
+//!
+//! `wasm` (default): WebAssembly components, on every system that wasmtime runs on.
 #![forbid(unsafe_code)]
 
 mod nowhere;
@@ -184,14 +186,38 @@ pub mod prelude {
     };
 }
 
+/// Backend `process` and what an operator may choose for it.
+///
+/// Where every call is a launch, or plugins come and go, walls can stand ready: built, never used, used once,
+/// gone with the host. Plugins with `mode: per-call` have one ready from their second call on; others where it
+/// is asked for:
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use palisade::process::{Options, backends_with};
+/// let backends = backends_with(Options { spares: 2, ..Options::default() });
+/// let host = palisade::Host::builder().backends(backends);
+/// # let _ = host;
+/// # }
+/// ```
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    feature = "process"
+))]
+pub mod process {
+    pub use palisade_process::{Options, ProcessBackend, backends_with};
+}
+
 /// The backends of this platform, cheapest first, for [`HostBuilder::backends`]. Never empty: where
 /// there is none, the one that is given explains so when it is asked.
 #[must_use]
 pub fn backends() -> Vec<Arc<dyn sandbox::Backend>> {
+    let mut found: Vec<Arc<dyn sandbox::Backend>> = Vec::new();
     #[cfg(all(target_os = "linux", feature = "process"))]
-    let found = palisade_process::backends();
-    #[cfg(not(all(target_os = "linux", feature = "process")))]
-    let found: Vec<Arc<dyn sandbox::Backend>> = Vec::new();
+    found.extend(palisade_process::backends());
+    #[cfg(feature = "wasm")]
+    found.extend(palisade_wasm::backends());
     if found.is_empty() { vec![Arc::new(nowhere::Nowhere)] } else { found }
 }
 

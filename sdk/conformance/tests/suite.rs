@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use palisade_conformance::{TypeScript, copy, drive, root, run};
+use palisade_conformance::{TypeScript, components, copy, drive, root, run};
 
 /// Cases that a language cannot pass are named in its README and nowhere else.
 fn passes(sdk: &str, folder: &Path, command: &[&str], lacks: &[&str], at_least: usize) {
@@ -35,6 +35,69 @@ fn typescript_passes_the_suite() {
     compiler.compile(&folder, ".");
     let lacks = ["threads", "big-integers"];
     passes("typescript", &folder, &["node", "dist/main.js"], &lacks, 83);
+}
+
+/// What no component can: `lacks` in conformance.json of each says why.
+const COMPONENTS_LACK: [&str; 6] =
+    ["threads", "concurrency", "deadlines", "progress", "own-codes", "streams"];
+
+/// Drives a component; `lacks` beside what none can.
+fn component_passes(name: &str, component: &Path, lacks: &[&str], at_least: usize) {
+    let command = components::engine(component);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks = [&COMPONENTS_LACK, lacks].concat();
+    passes(name, &root(), &command, &lacks, at_least);
+}
+
+#[test]
+fn wasm_rust_passes_the_suite() {
+    let component = components::rust("wasm32-unknown-unknown");
+    component_passes("wasm/rust, wasm32-unknown-unknown", &component, &[], 70);
+}
+
+#[test]
+fn wasm_rust_on_wasi_passes_the_suite() {
+    // Its streams are those of the engine.
+    let component = components::rust("wasm32-wasip2");
+    let command = components::engine(&component);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks: Vec<&str> = COMPONENTS_LACK.into_iter().filter(|lack| *lack != "streams").collect();
+    passes("wasm/rust, wasm32-wasip2", &root(), &command, &lacks, 71);
+}
+
+#[test]
+fn wasm_python_passes_the_suite() {
+    let plugins = root().join("sdk/conformance/plugins");
+    let sources = [plugins.join("python/main.py"), plugins.join("python-wasm/world.wit")];
+    let component = components::python("python", &sources);
+    component_passes("wasm/python", &component, &[], 70);
+}
+
+#[test]
+fn wasm_js_passes_the_suite() {
+    let compiler = TypeScript::install();
+    let folder = scratch("component");
+    let plugins = root().join("sdk/conformance/plugins");
+    copy(&plugins.join("typescript"), &folder);
+    compiler.link(&folder, true);
+    compiler.compile(&folder, ".");
+    let sources = [folder.join("dist/main.js"), plugins.join("js-wasm/world.wit")];
+    let component = components::javascript("js", &sources);
+    component_passes("wasm/js", &component, &["big-integers"], 70);
+}
+
+/// The WIT files stand in each SDK, because each can be used alone.
+#[test]
+fn the_wit_files_of_every_sdk_are_those_of_the_engine() {
+    let engine = files(&root().join("crates/palisade-wasm/wit/0.1.0"));
+    assert!(engine.len() >= 4, "{:?}", engine.keys());
+    for sdk in ["rust/wit/0.1.0", "python/palisade_plugin/wit", "typescript/wit"] {
+        let copy = files(&root().join("sdk").join(sdk));
+        assert!(
+            engine == copy,
+            "sdk/{sdk} differs: cp crates/palisade-wasm/wit/0.1.0/*.wit sdk/{sdk}"
+        );
+    }
 }
 
 #[test]

@@ -17,12 +17,24 @@ from typing import (
 
 from . import _schema
 from ._call import Call
-from ._session import Handler
 
 if TYPE_CHECKING:
     from ._plugin import Plugin
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Handler:
+    """A function of the plugin's author."""
+
+    __slots__ = ("call_name", "function", "is_async")
+
+    def __init__(self, function: Callable[..., Any], call_name: Optional[str] = None) -> None:
+        self.function = function
+        self.call_name = call_name
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)
+        )
 
 
 class Event(NamedTuple):

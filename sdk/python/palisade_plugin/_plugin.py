@@ -2,9 +2,18 @@
 
 import json
 import re
-import socket
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    List,
+    Optional,
+    Tuple,
+    Union,
+    overload,
+)
 
 from . import _schema
 from ._call import Call, current
@@ -12,6 +21,7 @@ from ._errors import PalisadeError, Veto
 from ._parts import (
     Event,
     F,
+    Handler,
     Host,
     Log,
     Published,
@@ -23,8 +33,16 @@ from ._parts import (
     published,
 )
 from ._services import Http, Storage, secret
-from ._session import VERSION, Handler, Session
-from ._wire import Wire
+
+if TYPE_CHECKING:
+    import socket
+
+    from ._component import ComponentSession
+    from ._session import Session as NativeSession
+
+    Session = Union[NativeSession, ComponentSession]
+
+VERSION = 1
 
 MAX_NAME = 128
 MAX_LIST = 256
@@ -65,7 +83,7 @@ class Plugin:
         self._configure: List[Handler] = []
         self._save: Optional[Tuple[int, Handler]] = None
         self._restore: Optional[Tuple[List[int], Handler]] = None
-        self._session: Optional[Session] = None
+        self._session: "Optional[Session]" = None
 
     # --- decorators
 
@@ -206,7 +224,7 @@ class Plugin:
             raise RuntimeError("no handler runs here")
         return call
 
-    def _live(self) -> Session:
+    def _live(self) -> "Session":
         if self._session is None:
             raise RuntimeError("the plugin does not run")
         return self._session
@@ -237,8 +255,14 @@ class Plugin:
     def run(self, fd: int = 3) -> None:
         """Serves the host on the socket that Palisade opened, until the host ends the plugin.
 
-        Started by hand with ``--contributes``: prints what belongs in the manifest.
+        Started by hand with ``--contributes``: prints what belongs in the manifest. In a component
+        it returns at once: Palisade calls what the component exports.
         """
+        if sys.platform == "wasi":
+            return
+        # What a program needs and a component lacks is imported where it is used.
+        import socket
+
         try:
             sock = socket.socket(fileno=fd)
         except OSError:
@@ -254,16 +278,19 @@ class Plugin:
             )
         print(json.dumps(self.contributes(), indent=2))
 
-    def serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: "socket.socket") -> None:
         """As `run`, on a connected Unix stream socket. It is closed at the end."""
         try:
             self._read_hints()
         except TypeError:
             sock.close()
             raise
-        self._session = Session(self, Wire(sock), self._threads)
+        from ._session import Session
+        from ._wire import Wire
+
+        self._session = session = Session(self, Wire(sock), self._threads)
         try:
-            breach = self._session.run(with_loop=self._has_async())
+            breach = session.run(with_loop=self._has_async())
         finally:
             self._session = None
         if breach is not None:
@@ -284,7 +311,7 @@ class Plugin:
 
     # --- requests of the host; called by the reading thread, must not wait
 
-    def _dispatch(self, session: Session, call: Call, method: str, params: Any) -> None:
+    def _dispatch(self, session: "Session", call: Call, method: str, params: Any) -> None:
         if method == "call":
             name, args = _get(params, "tool", str), params.get("args")
             tool = self._tools.get(name)
@@ -301,14 +328,14 @@ class Plugin:
         work(self, session, call, params)
 
     @staticmethod
-    async def _call_tool(session: Session, tool: Tool, args: Any, on_loop: bool) -> Any:
+    async def _call_tool(session: "Session", tool: Tool, args: Any, on_loop: bool) -> Any:
         # Converted here, not by the thread that reads: it may run a dataclass's own code.
         named = tool.shape.convert({} if args is None else args, "args")
         return await session.run_handler(tool.handler, on_loop, **named)
 
     def _chain(
         self,
-        session: Session,
+        session: "Session",
         call: Call,
         handlers: List[Handler],
         chain: Callable[[Callable[..., Any]], Any],
@@ -321,7 +348,7 @@ class Plugin:
 
         session.start(call, chain(run), on_loop)
 
-    def _on_initialize(self, session: Session, call: Call, params: Any) -> None:
+    def _on_initialize(self, session: "Session", call: Call, params: Any) -> None:
         offered = _get(params, "protocol", dict)
         low, high = offered.get("min"), offered.get("max")
         if not (isinstance(low, int) and isinstance(high, int) and low <= VERSION <= high):
@@ -357,7 +384,7 @@ class Plugin:
         else:
             session.finish(call, result, None)
 
-    def _on_event(self, session: Session, call: Call, params: Any) -> None:
+    def _on_event(self, session: "Session", call: Call, params: Any) -> None:
         trace, hops = params.get("traceparent"), params.get("hops", 0)
         event = Event(
             _get(params, "subject", str),
@@ -378,7 +405,7 @@ class Plugin:
 
         self._chain(session, call, handlers, chain)
 
-    def _on_hook(self, session: Session, call: Call, params: Any) -> None:
+    def _on_hook(self, session: "Session", call: Call, params: Any) -> None:
         name, data = _get(params, "hook", str), params.get("data")
         handlers = [handler for _, handler in self._hooks.get(name, [])]
         if not handlers:
@@ -397,7 +424,7 @@ class Plugin:
 
         self._chain(session, call, handlers, chain)
 
-    def _on_command(self, session: Session, call: Call, params: Any) -> None:
+    def _on_command(self, session: "Session", call: Call, params: Any) -> None:
         name, args = _get(params, "command", str), params.get("args", [])
         if name not in self._commands:
             raise PalisadeError("PAL-NOT-FOUND", f"there is no command {name[:256]!r}")
@@ -410,7 +437,7 @@ class Plugin:
 
         self._chain(session, call, [handler], chain)
 
-    def _on_configure(self, session: Session, call: Call, params: Any) -> None:
+    def _on_configure(self, session: "Session", call: Call, params: Any) -> None:
         new, old = _get(params, "config", dict), self.config
 
         async def chain(run: Callable[..., Any]) -> Any:
@@ -425,7 +452,7 @@ class Plugin:
 
         self._chain(session, call, self._configure, chain)
 
-    def _on_save(self, session: Session, call: Call, params: Any) -> None:
+    def _on_save(self, session: "Session", call: Call, params: Any) -> None:
         if self._save is None:
             raise PalisadeError("PAL-NOT-FOUND", "the plugin saves no state")
         schema, handler = self._save
@@ -435,7 +462,7 @@ class Plugin:
 
         self._chain(session, call, [handler], chain)
 
-    def _on_restore(self, session: Session, call: Call, params: Any) -> None:
+    def _on_restore(self, session: "Session", call: Call, params: Any) -> None:
         if self._restore is None:
             raise PalisadeError("PAL-NOT-FOUND", "the plugin restores no state")
         accepts, handler = self._restore
@@ -449,7 +476,7 @@ class Plugin:
 
         self._chain(session, call, [handler], chain)
 
-    _works: Dict[str, Callable[["Plugin", Session, Call, Any], None]] = {
+    _works: Dict[str, Callable[["Plugin", "Session", Call, Any], None]] = {
         "initialize": _on_initialize,
         "handle_event": _on_event,
         "hook": _on_hook,

@@ -400,11 +400,15 @@ class Http(_Service):
 
         def read(result: Dict[str, Any]) -> Response:
             packed = result.get("body_base64")
-            data = base64.b64decode(packed, validate=True) if packed is not None else None
+            if packed is not None:
+                data = base64.b64decode(packed, validate=True)
+            else:
+                text = result.get("body") or b""  # bytes, in a component
+                data = text if isinstance(text, bytes) else text.encode("utf-8")
             return Response(
                 result["status"],
                 [(name, value) for name, value in result["headers"]],
-                data if data is not None else (result.get("body") or "").encode("utf-8"),
+                data,
                 result["url"],
                 result.get("redirects", 0),
             )

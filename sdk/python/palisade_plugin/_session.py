@@ -5,17 +5,18 @@ handlers do. Functions run on the pool's threads; coroutines on the asyncio loop
 which exists only if the plugin has any.
 """
 
-import inspect
 import itertools
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Coroutine, Dict, Optional
 
 from ._call import Call, current
 from ._errors import PalisadeError, from_exception
+from ._json import Breach, closed, frame, parse, to_json
+from ._parts import Handler
 from ._pool import Pool
-from ._wire import Breach, Wire, closed, frame, parse, to_json
+from ._wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,23 +26,9 @@ if TYPE_CHECKING:
 # asyncio is imported where it is used: it takes longer to load than all the rest, and a plugin
 # without coroutines has no need of it.
 
-VERSION = 1
 IN_FLIGHT = 256  # requests of ours; the host refuses more
 HOST_IN_FLIGHT = 1024  # requests of the host; the SDK refuses more
 GRACE_SHARE = 0.8  # of the grace of `shutdown` that running calls have
-
-
-class Handler:
-    """A function of the plugin's author."""
-
-    __slots__ = ("call_name", "function", "is_async")
-
-    def __init__(self, function: Callable[..., Any], call_name: Optional[str] = None) -> None:
-        self.function = function
-        self.call_name = call_name
-        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)
-        )
 
 
 class Reply:

@@ -4,16 +4,8 @@ import time
 import unittest
 
 from palisade_plugin import PalisadeError
-from palisade_plugin._wire import (
-    FRAME_BYTES,
-    QUEUE_BYTES,
-    Breach,
-    Lines,
-    Wire,
-    frame,
-    parse,
-    to_json,
-)
+from palisade_plugin._json import FRAME_BYTES, Breach, frame, parse, to_json
+from palisade_plugin._wire import QUEUE_BYTES, Lines, Wire
 
 
 def nested(levels):

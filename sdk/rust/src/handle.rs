@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    args, call::CallState, error::PalisadeError, http::Http, session::Session, storage::Storage,
-    wire::to_json,
+    args,
+    error::PalisadeError,
+    http::Http,
+    json::to_json,
+    storage::Storage,
+    transport::{CallState, Session, services},
 };
 
 /// How long an answer of the host is waited for unless [`Handle::timeout`] says otherwise.
@@ -17,12 +21,28 @@ const LOG_CHARS: usize = 8192;
 /// Bytes of one field's value there.
 const FIELD_BYTES: usize = 1024;
 
+/// What `initialize` and `configure` told.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    pub(crate) id: String,
+    pub(crate) rights: Vec<String>,
+    /// JSON.
+    pub(crate) config: Arc<str>,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self { id: String::new(), rights: Vec::new(), config: "{}".into() }
+    }
+}
+
 /// The way to the host. Cheap to clone, and usable from any thread; a [`Call`](crate::Call) derefs to it.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) session: Arc<Session>,
-    call: Option<Arc<CallState>>,
-    timeout: Duration,
+    #[cfg_attr(target_family = "wasm", allow(dead_code))] // nothing can be cancelled there
+    pub(crate) call: Option<Arc<CallState>>,
+    pub(crate) timeout: Duration,
 }
 
 impl Handle {
@@ -31,7 +51,7 @@ impl Handle {
     }
 
     /// A handle whose requests wait so long for their answer instead of 30 seconds, and are cancelled then
-    /// with `PAL-DEADLINE`. `Duration::MAX` waits without end.
+    /// with `PAL-DEADLINE`. `Duration::MAX` waits without end. In a component the host's own limits count alone.
     #[must_use]
     pub fn timeout(&self, at_most: Duration) -> Self {
         Self { timeout: at_most, ..self.clone() }
@@ -58,7 +78,7 @@ impl Handle {
     /// # Errors
     /// `PAL-PARAMS` where it does not fit.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, PalisadeError> {
-        args::read(self.session.about().config.get(), "config")
+        args::read(&self.session.about().config, "config")
     }
 
     /// Publishes an event. Needs the capability `event.publish` for the subject.
@@ -70,12 +90,7 @@ impl Handle {
         subject: &str,
         data: &T,
     ) -> Result<Published, PalisadeError> {
-        #[derive(Serialize)]
-        struct Params<'a, T: ?Sized> {
-            subject: &'a str,
-            data: &'a T,
-        }
-        self.request("event.publish", &Params { subject, data })
+        services::publish(self, subject, to_json(data)?)
     }
 
     /// Lines for the plugin's log.
@@ -103,28 +118,7 @@ impl Handle {
     /// # Errors
     /// `PAL-NOT-FOUND` where it is not set, and what the host refuses with.
     pub fn secret(&self, name: &str) -> Result<String, PalisadeError> {
-        #[derive(Serialize)]
-        struct Params<'a> {
-            name: &'a str,
-        }
-        #[derive(Deserialize)]
-        struct Secret {
-            value: String,
-        }
-        self.request("secret.get", &Params { name }).map(|Secret { value }| value)
-    }
-
-    /// Sends a request and reads its result.
-    pub(crate) fn request<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        params: &impl Serialize,
-    ) -> Result<T, PalisadeError> {
-        let params = to_json(params)?;
-        let result = self.session.request(method, &params, self.timeout, self.call.as_ref())?;
-        args::read(result.get(), "result").map_err(|e| {
-            PalisadeError::new("PAL-INTERNAL", format!("the answer to {method}: {}", e.message))
-        })
+        services::secret(self, name)
     }
 }
 
@@ -170,12 +164,11 @@ impl Host<'_> {
         method: &str,
         params: &P,
     ) -> Result<T, PalisadeError> {
-        #[derive(Serialize)]
-        struct Params<'a, P: ?Sized> {
-            method: &'a str,
-            params: &'a P,
-        }
-        self.0.request("host.call", &Params { method, params })
+        let result = services::host_call(self.0, method, to_json(params)?)?;
+        args::read(&result, "result").map_err(|e| {
+            let message = format!("the answer to {method}: {}", e.message);
+            PalisadeError::new("PAL-INTERNAL", message)
+        })
     }
 }
 
@@ -234,14 +227,7 @@ impl Log<'_> {
     }
 
     fn write(self, level: &'static str, message: &dyn fmt::Display) {
-        #[derive(Serialize)]
-        struct Line {
-            level: &'static str,
-            message: String,
-            #[serde(skip_serializing_if = "Map::is_empty")]
-            fields: Map<String, Value>,
-        }
         let message = message.to_string().chars().take(LOG_CHARS).collect();
-        self.handle.session.notify("log", &Line { level, message, fields: self.fields });
+        services::log(self.handle, level, message, self.fields);
     }
 }

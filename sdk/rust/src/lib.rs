@@ -28,17 +28,89 @@
 
 mod args;
 mod call;
-mod descriptor;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod component;
 mod error;
 mod handle;
 mod handlers;
 mod http;
+mod json;
+#[cfg(not(target_family = "wasm"))]
+mod native;
 mod parts;
 mod plugin;
-mod pool;
-mod session;
 mod storage;
-mod wire;
+
+#[cfg(target_family = "wasm")]
+use component as transport;
+#[cfg(not(target_family = "wasm"))]
+use native as transport;
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use component as __component;
+
+/// Makes a WebAssembly component of the plugin that a function gives. Where no component is built, it makes
+/// nothing, so that the same library serves a program too:
+///
+/// ```
+/// // src/lib.rs
+/// use palisade_plugin::Plugin;
+///
+/// pub fn plugin() -> Plugin {
+///     let mut plugin = Plugin::new();
+///     plugin.tool("hello", |(): (), _call| Ok("Hello!"));
+///     plugin
+/// }
+///
+/// palisade_plugin::component!(plugin);
+///
+/// // src/main.rs: fn main() -> std::process::ExitCode { greeter::plugin().run() }
+/// # fn main() {}
+/// ```
+#[macro_export]
+#[cfg(target_family = "wasm")]
+macro_rules! component {
+    ($plugin:path) => {
+        const _: () = {
+            struct Made;
+            impl $crate::__component::Make for Made {
+                fn plugin() -> $crate::Plugin {
+                    $plugin()
+                }
+            }
+            type Exported = $crate::__component::Component<Made>;
+            $crate::__component::bindings::export_component!(Exported with_types_in $crate::__component::bindings);
+        };
+    };
+}
+
+/// Makes a WebAssembly component of the plugin that a function gives. Where no component is built, it makes
+/// nothing, so that the same library serves a program too:
+///
+/// ```
+/// // src/lib.rs
+/// use palisade_plugin::Plugin;
+///
+/// pub fn plugin() -> Plugin {
+///     let mut plugin = Plugin::new();
+///     plugin.tool("hello", |(): (), _call| Ok("Hello!"));
+///     plugin
+/// }
+///
+/// palisade_plugin::component!(plugin);
+///
+/// // src/main.rs: fn main() -> std::process::ExitCode { greeter::plugin().run() }
+/// # fn main() {}
+/// ```
+#[macro_export]
+#[cfg(not(target_family = "wasm"))]
+macro_rules! component {
+    ($plugin:path) => {
+        const _: fn() -> $crate::Plugin = $plugin;
+    };
+}
 
 pub use call::Call;
 pub use error::{BoxError, PalisadeError, Result, Veto};

@@ -1,18 +1,14 @@
 //! What an author writes against: a plugin, and its handlers.
 
-use std::{io, os::unix::net::UnixStream, process::ExitCode};
-
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
     args,
     call::Call,
-    descriptor,
     error::Result,
     handlers::{Erased, Handlers, MAX_NAME, result},
     parts::{Command, CommandResult, Event, Hook, Subject, Tool},
-    session::Session,
 };
 
 /// Most entries of a list that `initialize` takes.
@@ -45,9 +41,9 @@ const MAX_PRIORITY: u32 = 1000;
 /// ```
 #[derive(Default)]
 pub struct Plugin {
-    handlers: Handlers,
+    pub(crate) handlers: Handlers,
     /// The first thing that an author got wrong; told when the plugin starts.
-    mistake: Option<String>,
+    pub(crate) mistake: Option<String>,
 }
 
 impl Plugin {
@@ -110,13 +106,7 @@ impl Plugin {
         let (command, commands) = (command.into(), &mut self.handlers.commands);
         let is_new = commands.iter().all(|(other, _)| other.name != command.name);
         let mistake = named(&command.name, is_new, commands.len(), "command");
-        commands.push((
-            command,
-            Box::new(move |text, call| {
-                let given: CommandResult = handler(args::read(text, "args")?, call)?.into();
-                result(&given)
-            }),
-        ));
+        commands.push((command, Box::new(move |args, call| Ok(handler(args, call)?.into()))));
         self.wrong_if(mistake);
     }
 
@@ -203,47 +193,6 @@ impl Plugin {
         let hook = |hook: &&Hook| json!({ "event": hook.name, "priority": hook.priority });
         add("hooks", hooks.iter().map(hook).collect());
         all.into()
-    }
-
-    /// Serves the host on the socket that Palisade opened, until the host ends the plugin; to be given
-    /// back from `main`. Handlers that still run then end with the process.
-    ///
-    /// Started by hand with `--contributes`: prints what belongs in the manifest.
-    #[must_use]
-    pub fn run(self) -> ExitCode {
-        let served = match descriptor::take() {
-            Some(socket) => self.serve(socket),
-            None if std::env::args().skip(1).eq(["--contributes".to_owned()]) => {
-                println!("{:#}", self.contributes());
-                self.mistake.map_or(Ok(()), |mistake| Err(io::Error::other(mistake)))
-            }
-            None => Err(io::Error::other(
-                "This is a Palisade plugin: there is no socket on descriptor 3. Start it with\n  \
-                 palisade run DIR\nor print what belongs in its manifest with --contributes.",
-            )),
-        };
-        match served {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        }
-    }
-
-    /// As [`run`](Plugin::run), on a connected socket.
-    ///
-    /// # Errors
-    /// `InvalidInput` where the plugin is not well made (two tools of one name), `InvalidData` where the host
-    /// broke the protocol.
-    pub fn serve(self, socket: UnixStream) -> io::Result<()> {
-        if let Some(mistake) = self.mistake {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, mistake));
-        }
-        Session::run(self.handlers, socket).map_err(|breach| {
-            let text = format!("palisade: the connection ended: {breach}");
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        })
     }
 
     fn wrong_if(&mut self, mistake: Option<String>) {

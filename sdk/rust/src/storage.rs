@@ -9,7 +9,8 @@ use crate::{
     args,
     error::PalisadeError,
     handle::Handle,
-    wire::{raw, to_json},
+    json::{raw, to_json},
+    transport::services,
 };
 
 /// What the plugin keeps, under keys of its own. Each method needs the capability `storage.kv:KEY`.
@@ -79,14 +80,14 @@ pub struct Listing<T> {
 /// One operation of [`Storage::transaction`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Operation {
-    op: &'static str,
-    key: String,
+    pub(crate) op: &'static str,
+    pub(crate) key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
+    pub(crate) version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Box<RawValue>>,
+    pub(crate) value: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ttl_ms: Option<u64>,
+    pub(crate) ttl_ms: Option<u64>,
 }
 
 impl Operation {
@@ -144,42 +145,32 @@ pub struct Transaction {
     pub found: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Key<'a> {
-    key: &'a str,
-}
-
-#[derive(Serialize)]
-struct Set<'a, T: ?Sized> {
-    key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-    value: &'a T,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u64,
-}
-
-#[derive(Deserialize)]
-struct Found {
-    found: bool,
-    value: Box<RawValue>,
+/// An entry as the host gives it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) key: String,
     #[serde(default)]
-    version: u64,
+    pub(crate) value: Option<Box<RawValue>>,
+    pub(crate) version: u64,
     #[serde(default)]
-    ttl_ms: Option<u64>,
+    pub(crate) ttl_ms: Option<u64>,
+}
+
+impl Row {
+    fn read<T: DeserializeOwned>(self) -> Result<Entry<T>, PalisadeError> {
+        let value = self.value.as_deref().unwrap_or(RawValue::NULL);
+        let value = args::read(value.get(), "value")?;
+        Ok(self.with(value))
+    }
+
+    fn with<T>(self, value: T) -> Entry<T> {
+        let ttl = self.ttl_ms.map(Duration::from_millis);
+        Entry { key: self.key, value, version: self.version, ttl }
+    }
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn read<T: DeserializeOwned>(value: &RawValue) -> Result<T, PalisadeError> {
-    args::read(value.get(), "value")
 }
 
 impl<'a> Storage<'a> {
@@ -207,13 +198,7 @@ impl<'a> Storage<'a> {
     /// # Errors
     /// As [`get`](Storage::get).
     pub fn entry<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Entry<T>>, PalisadeError> {
-        let found: Found = self.handle.request("storage.get", &Key { key })?;
-        if !found.found {
-            return Ok(None);
-        }
-        let ttl = found.ttl_ms.map(Duration::from_millis);
-        let value = read(&found.value)?;
-        Ok(Some(Entry { key: key.to_owned(), value, version: found.version, ttl }))
+        services::storage_get(self.handle, key)?.map(Row::read).transpose()
     }
 
     /// Writes an entry, and gives its new version.
@@ -222,8 +207,7 @@ impl<'a> Storage<'a> {
     /// What the host refuses with; `PAL-LIMIT` where the storage is full, `PAL-PARAMS` where the value cannot
     /// be sent.
     pub fn set<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<u64, PalisadeError> {
-        let params = Set { key, version: None, value, ttl_ms: self.ttl.map(millis) };
-        self.handle.request("storage.set", &params).map(|Version { version }| version)
+        services::storage_set(self.handle, key, to_json(value)?, self.ttl.map(millis))
     }
 
     /// Writes an entry if it has the version that was read before; 0: if there is none.
@@ -236,8 +220,8 @@ impl<'a> Storage<'a> {
         version: u64,
         value: &T,
     ) -> Result<Compared, PalisadeError> {
-        let params = Set { key, version: Some(version), value, ttl_ms: self.ttl.map(millis) };
-        self.handle.request("storage.compare_and_set", &params)
+        let (value, ttl) = (to_json(value)?, self.ttl.map(millis));
+        services::storage_compare_and_set(self.handle, key, version, value, ttl)
     }
 
     /// Deletes an entry, and gives whether there was one.
@@ -245,12 +229,7 @@ impl<'a> Storage<'a> {
     /// # Errors
     /// What the host refuses with.
     pub fn delete(&self, key: &str) -> Result<bool, PalisadeError> {
-        #[derive(Deserialize)]
-        struct Deleted {
-            deleted: bool,
-        }
-        let deleted: Deleted = self.handle.request("storage.delete", &Key { key })?;
-        Ok(deleted.deleted)
+        services::storage_delete(self.handle, key)
     }
 
     /// Entries with their values.
@@ -258,13 +237,9 @@ impl<'a> Storage<'a> {
     /// # Errors
     /// As [`get`](Storage::get).
     pub fn list<T: DeserializeOwned>(&self, which: &List) -> Result<Listing<T>, PalisadeError> {
-        let (rows, next) = self.rows(which, true)?;
-        let entries = rows.into_iter().map(|row| {
-            let value = read(row.value.as_deref().unwrap_or(RawValue::NULL))?;
-            let ttl = row.ttl_ms.map(Duration::from_millis);
-            Ok(Entry { key: row.key, value, version: row.version, ttl })
-        });
-        Ok(Listing { entries: entries.collect::<Result<_, PalisadeError>>()?, next })
+        let (rows, next) = services::storage_list(self.handle, which, true)?;
+        let entries = rows.into_iter().map(Row::read).collect::<Result<_, PalisadeError>>()?;
+        Ok(Listing { entries, next })
     }
 
     /// Entries without their values.
@@ -272,35 +247,8 @@ impl<'a> Storage<'a> {
     /// # Errors
     /// What the host refuses with.
     pub fn keys(&self, which: &List) -> Result<Listing<()>, PalisadeError> {
-        let (rows, next) = self.rows(which, false)?;
-        let entries = rows.into_iter().map(|row| Entry {
-            key: row.key,
-            value: (),
-            version: row.version,
-            ttl: row.ttl_ms.map(Duration::from_millis),
-        });
-        Ok(Listing { entries: entries.collect(), next })
-    }
-
-    fn rows(
-        &self,
-        which: &List,
-        values: bool,
-    ) -> Result<(Vec<Row>, Option<String>), PalisadeError> {
-        #[derive(Serialize)]
-        struct Params<'a> {
-            #[serde(flatten)]
-            which: &'a List,
-            values: bool,
-        }
-        #[derive(Deserialize)]
-        struct Page {
-            entries: Vec<Row>,
-            #[serde(default)]
-            next: Option<String>,
-        }
-        let page: Page = self.handle.request("storage.list", &Params { which, values })?;
-        Ok((page.entries, page.next))
+        let (rows, next) = services::storage_list(self.handle, which, false)?;
+        Ok(Listing { entries: rows.into_iter().map(|row| row.with(())).collect(), next })
     }
 
     /// Does several operations, 1 to 256: all or none.
@@ -308,20 +256,6 @@ impl<'a> Storage<'a> {
     /// # Errors
     /// As [`set`](Storage::set). That a version is another one is no error.
     pub fn transaction(&self, operations: &[Operation]) -> Result<Transaction, PalisadeError> {
-        #[derive(Serialize)]
-        struct Params<'a> {
-            operations: &'a [Operation],
-        }
-        self.handle.request("storage.transaction", &Params { operations })
+        services::storage_transaction(self.handle, operations)
     }
-}
-
-#[derive(Deserialize)]
-struct Row {
-    key: String,
-    #[serde(default)]
-    value: Option<Box<RawValue>>,
-    version: u64,
-    #[serde(default)]
-    ttl_ms: Option<u64>,
 }

@@ -9,8 +9,5 @@
  *
  * The wire is described in docs/reference/protocol.md. There are no dependencies.
  */
-export { PalisadeError, Veto } from "./errors.js";
-export { Log, Plugin, } from "./plugin.js";
-export { any, boolean, dict, integer, list, literal, nullable, number, object, optional, string, } from "./schema.js";
-export { Http, Operation, Response, Storage, } from "./services.js";
-export { Call } from "./session.js";
+export * from "./names.js";
+export { Plugin } from "./native.js";

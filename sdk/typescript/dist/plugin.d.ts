@@ -1,7 +1,6 @@
-import { Socket } from "node:net";
+import type { Call, Dispatcher, Link, RequestOptions } from "./call.js";
 import { type Fields, type JsonSchema, type Values } from "./schema.js";
 import { Http, Storage } from "./services.js";
-import { Call, type RequestOptions } from "./session.js";
 type Awaitable<T> = T | Promise<T>;
 /** An event as it is delivered. A repeated delivery has the same `delivery`. */
 export interface Event {
@@ -63,6 +62,8 @@ export interface State {
     /** The function that takes the state back; `accepts` are the versions that it can read. */
     restore(accepts: readonly number[], handler: (state: any, schema: number) => unknown): void;
 }
+/** Gives a plugin its way to the host, or takes it away; gives what the host asks of it. */
+export declare let attach: (plugin: Plugin, link: Link | undefined) => Dispatcher;
 /** A plugin. Add tools, events, hooks and commands, then `run`. */
 export declare class Plugin {
     #private;
@@ -114,12 +115,5 @@ export declare class Plugin {
     secret(name: string, options?: RequestOptions): Promise<string>;
     /** What the manifest's `contributes` has to say. */
     contributes(): object;
-    /**
-     * Serves the host on the socket that Palisade opened, and ends the process when the host ends the
-     * plugin. Started by hand with `--contributes`: prints what belongs in the manifest.
-     */
-    run(fd?: number): void;
-    /** As `run`, on a connected Unix stream socket, without ending the process. */
-    serve(socket: Socket): Promise<void>;
 }
 export {};

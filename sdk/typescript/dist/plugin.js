@@ -1,10 +1,8 @@
 // What an author writes against: tools, events, hooks, commands, and the host's services.
-import { fstatSync } from "node:fs";
-import { Socket } from "node:net";
 import { PalisadeError, Veto } from "./errors.js";
+import { wellFormed } from "./json.js";
 import { isObject, object } from "./schema.js";
 import { Http, Storage } from "./services.js";
-import { Session } from "./session.js";
 const VERSION = 1;
 const MAX_NAME = 128;
 const MAX_LIST = 256;
@@ -30,8 +28,19 @@ export class Log {
         this.#write("error", message, fields);
     }
 }
+/** Gives a plugin its way to the host, or takes it away; gives what the host asks of it. */
+export let attach;
 /** A plugin. Add tools, events, hooks and commands, then `run`. */
 export class Plugin {
+    static {
+        attach = (plugin, link) => {
+            plugin.#link = link;
+            return {
+                dispatch: (call, method, params) => plugin.#dispatch(call, method, params),
+                stop: () => plugin.#stopped(),
+            };
+        };
+    }
     log;
     host;
     state;
@@ -53,7 +62,7 @@ export class Plugin {
     #configure = [];
     #save;
     #restore;
-    #session;
+    #link;
     constructor(about = {}) {
         this.#about = about;
         this.log = new Log((level, message, fields) => this.#log(level, message, fields));
@@ -143,63 +152,32 @@ export class Plugin {
             ...(hooks.length > 0 ? { hooks } : {}),
         };
     }
-    /**
-     * Serves the host on the socket that Palisade opened, and ends the process when the host ends the
-     * plugin. Started by hand with `--contributes`: prints what belongs in the manifest.
-     */
-    run(fd = 3) {
-        if (!isSocket(fd)) {
-            if (process.argv.length === 3 && process.argv[2] === "--contributes") {
-                console.log(JSON.stringify(this.contributes(), null, 2));
-                return;
+    async #stopped() {
+        let failed;
+        for (const handler of this.#stop) {
+            try {
+                await handler();
             }
-            console.error(`This is a Palisade plugin: there is no socket on descriptor ${fd}. Start it with\n` +
-                "  palisade run DIR\nor print what belongs in its manifest with --contributes.");
-            process.exit(1);
+            catch (error) {
+                failed ??= { error };
+            }
         }
-        this.serve(new Socket({ fd, readable: true, writable: true })).then(() => process.exit(0), (e) => {
-            console.error(`palisade: the connection ended: ${e.message}`);
-            process.exit(1);
-        });
-    }
-    /** As `run`, on a connected Unix stream socket, without ending the process. */
-    async serve(socket) {
-        this.#session = new Session({
-            dispatch: (call, method, params) => this.#dispatch(call, method, params),
-            stop: async () => {
-                let failed;
-                for (const handler of this.#stop) {
-                    try {
-                        await handler();
-                    }
-                    catch (error) {
-                        failed ??= { error };
-                    }
-                }
-                if (failed)
-                    throw failed.error;
-            },
-        }, socket);
-        try {
-            await this.#session.ended;
-        }
-        finally {
-            this.#session = undefined;
-        }
+        if (failed)
+            throw failed.error;
     }
     #live() {
-        if (this.#session === undefined)
+        if (this.#link === undefined)
             throw new Error("the plugin does not run");
-        return this.#session;
+        return this.#link;
     }
     #log(level, message, fields) {
         const text = String(message).slice(0, 8192);
-        if (this.#session === undefined) {
+        if (this.#link === undefined) {
             console.error(`${level}: ${text}`); // kept as log too
             return;
         }
         const shown = fields && Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, loggable(value)]));
-        this.#session.notify("log", { level, message: Buffer.from(text).toString(), fields: shown });
+        this.#link.notify("log", { level, message: wellFormed(text), fields: shown });
     }
     // Requests of the host.
     #dispatch(call, method, params) {
@@ -385,14 +363,6 @@ function loggable(value) {
 }
 function isString(value) {
     return typeof value === "string";
-}
-function isSocket(fd) {
-    try {
-        return fstatSync(fd).isSocket();
-    }
-    catch {
-        return false;
-    }
 }
 function quoted(text) {
     return JSON.stringify(text.slice(0, 256));

@@ -1,4 +1,4 @@
-import type { RequestOptions } from "./session.js";
+import type { RequestOptions } from "./call.js";
 type Ask = (method: string, params: unknown, options?: RequestOptions) => Promise<unknown>;
 type Result = {
     [name: string]: any;

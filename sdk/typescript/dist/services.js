@@ -84,10 +84,10 @@ export class Response {
     redirects;
     /** The SDK makes it. */
     constructor(result) {
-        const { body, body_base64: packed } = result;
+        const { body = "" } = result;
         this.status = result["status"];
         this.headers = result["headers"] ?? [];
-        this.body = packed === undefined ? Buffer.from(body ?? "") : Buffer.from(packed, "base64");
+        this.body = typeof body === "string" ? new TextEncoder().encode(body) : body;
         this.url = result["url"];
         this.redirects = result["redirects"] ?? 0;
     }
@@ -123,8 +123,7 @@ export class Http {
             url,
             method,
             headers: list.length > 0 ? list : undefined,
-            body: typeof body === "string" ? body : undefined,
-            body_base64: body instanceof Uint8Array ? Buffer.from(body).toString("base64") : undefined,
+            body,
             timeout_ms: ms(timeout),
             redirect: redirect === false ? false : undefined,
         };

@@ -1,61 +1,12 @@
 // One connection with the host: who asked what, and who waits for which answer.
+import { Call, MAX_TIMER_MS } from "./call.js";
 import { PalisadeError, fromException } from "./errors.js";
+import { closed, frame, toJson, wellFormed } from "./json.js";
 import { isObject } from "./schema.js";
-import { Wire, closed, frame, toJson, wellFormed } from "./wire.js";
+import { Wire } from "./wire.js";
 const IN_FLIGHT = 256; // requests of ours; the host refuses more
 const HOST_IN_FLIGHT = 1024; // requests of the host; the SDK refuses more
 const GRACE_SHARE = 0.8; // of the grace of `shutdown` that running calls have
-const MAX_TIMER_MS = 2 ** 31 - 1;
-/** One request of the host while a handler works on it. */
-export class Call {
-    /** The host's id of the request. */
-    id;
-    method;
-    #abort = new AbortController();
-    #notify;
-    /** The SDK makes these. */
-    constructor(id, method, notify) {
-        this.id = id;
-        this.method = method;
-        this.#notify = notify;
-    }
-    /** Whether the host no longer wants the answer. */
-    get cancelled() {
-        return this.#abort.signal.aborted;
-    }
-    /** Aborted when the host no longer wants the answer; pass it on to whatever can be stopped. */
-    get signal() {
-        return this.#abort.signal;
-    }
-    /** Throws PAL-CANCELLED if the host no longer wants the answer. */
-    check() {
-        if (this.cancelled)
-            throw new PalisadeError("PAL-CANCELLED", "cancelled");
-    }
-    /** Sleeps; ends early and gives true when cancelled. */
-    wait(seconds) {
-        return new Promise((resolve) => {
-            const done = () => {
-                clearTimeout(timer);
-                this.signal.removeEventListener("abort", done);
-                resolve(this.cancelled);
-            };
-            const timer = setTimeout(done, Math.min(seconds * 1000, MAX_TIMER_MS));
-            if (this.cancelled)
-                done();
-            else
-                this.signal.addEventListener("abort", done);
-        });
-    }
-    /** Tells the host how far the work has come, in units of your choice. */
-    progress(done, total, message) {
-        this.#notify("$/progress", { id: this.id, done, total, message: message?.slice(0, 2000) });
-    }
-    /** Marks the call as not wanted. The SDK does this; a handler has no need to. */
-    cancel() {
-        this.#abort.abort(new PalisadeError("PAL-CANCELLED", "cancelled"));
-    }
-}
 /** Serves one plugin over one socket, until the host closes it. */
 export class Session {
     #plugin;
@@ -235,7 +186,7 @@ export class Session {
     /** Asks the host. Rejects with PalisadeError. */
     async request(method, params, options = {}) {
         const { timeout = 30, signal } = options;
-        const text = toJson(params);
+        const text = toJson(method === "http.fetch" ? packed(params) : params);
         if (!this.#wire.roomy)
             await this.#wire.room();
         if (signal?.aborted)
@@ -250,7 +201,7 @@ export class Session {
         let timer;
         let abort;
         try {
-            return await new Promise((resolve, reject) => {
+            const result = await new Promise((resolve, reject) => {
                 this.#replies.set(id, { resolve, reject });
                 if (timeout < Infinity) {
                     const late = new PalisadeError("PAL-DEADLINE", `${method}: no answer within ${timeout} s`);
@@ -259,6 +210,7 @@ export class Session {
                 abort = () => reject(new PalisadeError("PAL-CANCELLED", "cancelled"));
                 signal?.addEventListener("abort", abort);
             });
+            return method === "http.fetch" ? unpacked(result) : result;
         }
         finally {
             clearTimeout(timer);
@@ -270,4 +222,16 @@ export class Session {
             }
         }
     }
+}
+/** Bytes stand in JSON as base64. */
+function packed(params) {
+    if (!isObject(params) || !(params["body"] instanceof Uint8Array))
+        return params;
+    const { body, ...rest } = params;
+    return { ...rest, body_base64: Buffer.from(body).toString("base64") };
+}
+function unpacked(result) {
+    if (!isObject(result) || typeof result["body_base64"] !== "string")
+        return result;
+    return { ...result, body: Buffer.from(result["body_base64"], "base64") };
 }

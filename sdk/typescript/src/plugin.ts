@@ -1,12 +1,10 @@
 // What an author writes against: tools, events, hooks, commands, and the host's services.
 
-import { fstatSync } from "node:fs";
-import { Socket } from "node:net";
-
+import type { Call, Dispatcher, Link, RequestOptions } from "./call.js";
 import { PalisadeError, Veto } from "./errors.js";
+import { wellFormed } from "./json.js";
 import { isObject, object, type Fields, type JsonSchema, type Shape, type Values } from "./schema.js";
 import { Http, Storage } from "./services.js";
-import { Call, Session, type RequestOptions } from "./session.js";
 
 const VERSION = 1;
 const MAX_NAME = 128;
@@ -105,8 +103,21 @@ export interface State {
   restore(accepts: readonly number[], handler: (state: any, schema: number) => unknown): void;
 }
 
+/** Gives a plugin its way to the host, or takes it away; gives what the host asks of it. */
+export let attach: (plugin: Plugin, link: Link | undefined) => Dispatcher;
+
 /** A plugin. Add tools, events, hooks and commands, then `run`. */
 export class Plugin {
+  static {
+    attach = (plugin, link) => {
+      plugin.#link = link;
+      return {
+        dispatch: (call, method, params) => plugin.#dispatch(call, method, params),
+        stop: () => plugin.#stopped(),
+      };
+    };
+  }
+
   readonly log: Log;
   readonly host: Host;
   readonly state: State;
@@ -129,7 +140,7 @@ export class Plugin {
   readonly #configure: ((config: { [name: string]: any }) => unknown)[] = [];
   #save: { schema: number; handler: () => unknown } | undefined;
   #restore: { accepts: number[]; handler: (state: any, schema: number) => unknown } | undefined;
-  #session: Session | undefined;
+  #link: Link | undefined;
 
   constructor(about: { name?: string; version?: string } = {}) {
     this.#about = about;
@@ -242,70 +253,31 @@ export class Plugin {
     };
   }
 
-  /**
-   * Serves the host on the socket that Palisade opened, and ends the process when the host ends the
-   * plugin. Started by hand with `--contributes`: prints what belongs in the manifest.
-   */
-  run(fd = 3): void {
-    if (!isSocket(fd)) {
-      if (process.argv.length === 3 && process.argv[2] === "--contributes") {
-        console.log(JSON.stringify(this.contributes(), null, 2));
-        return;
+  async #stopped(): Promise<void> {
+    let failed: { error: unknown } | undefined;
+    for (const handler of this.#stop) {
+      try {
+        await handler();
+      } catch (error) {
+        failed ??= { error };
       }
-      console.error(
-        `This is a Palisade plugin: there is no socket on descriptor ${fd}. Start it with\n` +
-          "  palisade run DIR\nor print what belongs in its manifest with --contributes.",
-      );
-      process.exit(1);
     }
-    this.serve(new Socket({ fd, readable: true, writable: true })).then(
-      () => process.exit(0),
-      (e: Error) => {
-        console.error(`palisade: the connection ended: ${e.message}`);
-        process.exit(1);
-      },
-    );
+    if (failed) throw failed.error;
   }
 
-  /** As `run`, on a connected Unix stream socket, without ending the process. */
-  async serve(socket: Socket): Promise<void> {
-    this.#session = new Session(
-      {
-        dispatch: (call, method, params) => this.#dispatch(call, method, params),
-        stop: async () => {
-          let failed: { error: unknown } | undefined;
-          for (const handler of this.#stop) {
-            try {
-              await handler();
-            } catch (error) {
-              failed ??= { error };
-            }
-          }
-          if (failed) throw failed.error;
-        },
-      },
-      socket,
-    );
-    try {
-      await this.#session.ended;
-    } finally {
-      this.#session = undefined;
-    }
-  }
-
-  #live(): Session {
-    if (this.#session === undefined) throw new Error("the plugin does not run");
-    return this.#session;
+  #live(): Link {
+    if (this.#link === undefined) throw new Error("the plugin does not run");
+    return this.#link;
   }
 
   #log(level: string, message: unknown, fields?: object): void {
     const text = String(message).slice(0, 8192);
-    if (this.#session === undefined) {
+    if (this.#link === undefined) {
       console.error(`${level}: ${text}`); // kept as log too
       return;
     }
     const shown = fields && Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, loggable(value)]));
-    this.#session.notify("log", { level, message: Buffer.from(text).toString(), fields: shown });
+    this.#link.notify("log", { level, message: wellFormed(text), fields: shown });
   }
 
   // Requests of the host.
@@ -488,14 +460,6 @@ function loggable(value: unknown): unknown {
 
 function isString(value: unknown): value is string {
   return typeof value === "string";
-}
-
-function isSocket(fd: number): boolean {
-  try {
-    return fstatSync(fd).isSocket();
-  } catch {
-    return false;
-  }
 }
 
 function quoted(text: string): string {

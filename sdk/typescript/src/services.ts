@@ -2,7 +2,7 @@
 
 import { PalisadeError } from "./errors.js";
 import { isObject } from "./schema.js";
-import type { RequestOptions } from "./session.js";
+import type { RequestOptions } from "./call.js";
 
 type Ask = (method: string, params: unknown, options?: RequestOptions) => Promise<unknown>;
 type Result = { [name: string]: any };
@@ -171,10 +171,10 @@ export class Response {
 
   /** The SDK makes it. */
   constructor(result: Result) {
-    const { body, body_base64: packed } = result;
+    const { body = "" } = result;
     this.status = result["status"];
     this.headers = result["headers"] ?? [];
-    this.body = packed === undefined ? Buffer.from(body ?? "") : Buffer.from(packed, "base64");
+    this.body = typeof body === "string" ? new TextEncoder().encode(body) : body;
     this.url = result["url"];
     this.redirects = result["redirects"] ?? 0;
   }
@@ -216,8 +216,7 @@ export class Http {
       url,
       method,
       headers: list.length > 0 ? list : undefined,
-      body: typeof body === "string" ? body : undefined,
-      body_base64: body instanceof Uint8Array ? Buffer.from(body).toString("base64") : undefined,
+      body,
       timeout_ms: ms(timeout),
       redirect: redirect === false ? false : undefined,
     };

@@ -2,85 +2,15 @@
 
 import type { Socket } from "node:net";
 
+import { Call, MAX_TIMER_MS, type Dispatcher, type Link, type RequestOptions } from "./call.js";
 import { PalisadeError, fromException } from "./errors.js";
+import { closed, frame, toJson, wellFormed } from "./json.js";
 import { isObject } from "./schema.js";
-import { Wire, closed, frame, toJson, wellFormed } from "./wire.js";
+import { Wire } from "./wire.js";
 
 const IN_FLIGHT = 256; // requests of ours; the host refuses more
 const HOST_IN_FLIGHT = 1024; // requests of the host; the SDK refuses more
 const GRACE_SHARE = 0.8; // of the grace of `shutdown` that running calls have
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-/** One request of the host while a handler works on it. */
-export class Call {
-  /** The host's id of the request. */
-  readonly id: number | string;
-  readonly method: string;
-  readonly #abort = new AbortController();
-  readonly #notify: (method: string, params: unknown) => void;
-
-  /** The SDK makes these. */
-  constructor(id: number | string, method: string, notify: (method: string, params: unknown) => void) {
-    this.id = id;
-    this.method = method;
-    this.#notify = notify;
-  }
-
-  /** Whether the host no longer wants the answer. */
-  get cancelled(): boolean {
-    return this.#abort.signal.aborted;
-  }
-
-  /** Aborted when the host no longer wants the answer; pass it on to whatever can be stopped. */
-  get signal(): AbortSignal {
-    return this.#abort.signal;
-  }
-
-  /** Throws PAL-CANCELLED if the host no longer wants the answer. */
-  check(): void {
-    if (this.cancelled) throw new PalisadeError("PAL-CANCELLED", "cancelled");
-  }
-
-  /** Sleeps; ends early and gives true when cancelled. */
-  wait(seconds: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer);
-        this.signal.removeEventListener("abort", done);
-        resolve(this.cancelled);
-      };
-      const timer = setTimeout(done, Math.min(seconds * 1000, MAX_TIMER_MS));
-      if (this.cancelled) done();
-      else this.signal.addEventListener("abort", done);
-    });
-  }
-
-  /** Tells the host how far the work has come, in units of your choice. */
-  progress(done: number, total?: number, message?: string): void {
-    this.#notify("$/progress", { id: this.id, done, total, message: message?.slice(0, 2000) });
-  }
-
-  /** Marks the call as not wanted. The SDK does this; a handler has no need to. */
-  cancel(): void {
-    this.#abort.abort(new PalisadeError("PAL-CANCELLED", "cancelled"));
-  }
-}
-
-/** How a request to the host is made. */
-export interface RequestOptions {
-  /** Deadline in seconds, 30 if not given; Infinity for none. */
-  timeout?: number | undefined;
-  /** Cancels the request; a call's `signal`, say. */
-  signal?: AbortSignal | undefined;
-}
-
-/** What a session asks of the plugin. */
-export interface Dispatcher {
-  /** Handles any method but ping and shutdown. May throw, and may take its time. */
-  dispatch(call: Call, method: string, params: unknown): unknown;
-  /** Runs the stop handlers. */
-  stop(): Promise<void>;
-}
 
 interface Reply {
   resolve(value: unknown): void;
@@ -88,7 +18,7 @@ interface Reply {
 }
 
 /** Serves one plugin over one socket, until the host closes it. */
-export class Session {
+export class Session implements Link {
   readonly #plugin: Dispatcher;
   readonly #wire: Wire;
   readonly #calls = new Map<number | string, Call>();
@@ -250,7 +180,7 @@ export class Session {
   /** Asks the host. Rejects with PalisadeError. */
   async request(method: string, params: unknown, options: RequestOptions = {}): Promise<unknown> {
     const { timeout = 30, signal } = options;
-    const text = toJson(params);
+    const text = toJson(method === "http.fetch" ? packed(params) : params);
     if (!this.#wire.roomy) await this.#wire.room();
     if (signal?.aborted) throw new PalisadeError("PAL-CANCELLED", "cancelled");
     if (this.#over) throw closed();
@@ -262,7 +192,7 @@ export class Session {
     let timer: NodeJS.Timeout | undefined;
     let abort: (() => void) | undefined;
     try {
-      return await new Promise((resolve, reject) => {
+      const result = await new Promise((resolve, reject) => {
         this.#replies.set(id, { resolve, reject });
         if (timeout < Infinity) {
           const late = new PalisadeError("PAL-DEADLINE", `${method}: no answer within ${timeout} s`);
@@ -271,6 +201,7 @@ export class Session {
         abort = () => reject(new PalisadeError("PAL-CANCELLED", "cancelled"));
         signal?.addEventListener("abort", abort);
       });
+      return method === "http.fetch" ? unpacked(result) : result;
     } finally {
       clearTimeout(timer);
       if (abort !== undefined) signal?.removeEventListener("abort", abort);
@@ -280,4 +211,16 @@ export class Session {
       }
     }
   }
+}
+
+/** Bytes stand in JSON as base64. */
+function packed(params: unknown): unknown {
+  if (!isObject(params) || !(params["body"] instanceof Uint8Array)) return params;
+  const { body, ...rest } = params;
+  return { ...rest, body_base64: Buffer.from(body as Uint8Array).toString("base64") };
+}
+
+function unpacked(result: unknown): unknown {
+  if (!isObject(result) || typeof result["body_base64"] !== "string") return result;
+  return { ...result, body: Buffer.from(result["body_base64"], "base64") };
 }

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { PalisadeError } from "../src/index.js";
-import { FRAME_BYTES, Lines, frame, toJson } from "../src/wire.js";
+import { FRAME_BYTES, frame, toJson } from "../src/json.js";
+import { Lines } from "../src/wire.js";
 
 function nested(levels: number): unknown[] {
   let value: unknown[] = [];

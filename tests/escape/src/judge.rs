@@ -200,26 +200,41 @@ pub fn judge(
     seen: &Seen,
     reached: Option<String>,
 ) -> (String, String) {
-    let harm = reached
+    if let Some(harm) = harm(stage, attempt, ground, reached) {
+        return ("SUCCEEDED".into(), format!("{HOST_FINDS} {harm}"));
+    }
+    bounded(attempt, seen.outcome(), seen.detail())
+}
+
+/// What the host finds on its side that must not be; `reached` is what its services saw.
+#[must_use]
+pub fn harm(
+    stage: &Stage,
+    attempt: &Attempt,
+    ground: &Ground,
+    reached: Option<String>,
+) -> Option<String> {
+    reached
         .or_else(|| stage.victim_harmed())
         .or_else(|| ground.damage(&stage.secret))
         .or_else(|| if attempt.number == 68 { left_behind(ground) } else { None })
-        .or_else(|| if attempt.number == 67 { core_file(ground) } else { None });
-    if let Some(harm) = harm {
-        return ("SUCCEEDED".into(), format!("{HOST_FINDS} {harm}"));
-    }
-    let outcome = seen.outcome();
+        .or_else(|| if attempt.number == 67 { core_file(ground) } else { None })
+}
+
+/// The outcome, or `contained` where what happened is allowed within a bound.
+#[must_use]
+pub fn bounded(attempt: &Attempt, outcome: String, detail: String) -> (String, String) {
     if outcome == "SUCCEEDED"
         && let Some((_, _, bound)) =
             CONTAINED.iter().find(|c| (c.0, c.1) == (attempt.number, attempt.variant.as_str()))
     {
-        return ("contained".into(), format!("{bound}; {}", seen.detail()));
+        return ("contained".into(), format!("{bound}; {detail}"));
     }
     // A plugin may crash; it must not leave a core behind, nor feed one to a helper of the host.
     if (67, true) == (attempt.number, outcome.starts_with("ended:signal ")) {
-        return ("contained".into(), format!("its own end; no core: {}", seen.detail()));
+        return ("contained".into(), format!("its own end; no core: {detail}"));
     }
-    (outcome, seen.detail())
+    (outcome, detail)
 }
 
 /// What the host finds in the granted folder after number 68: files of somebody else, and names that would

@@ -317,7 +317,7 @@ pub async fn call(
         .map_err(|e| Failure::new(ErrorCode::Internal, format!("parameters: {e}")))?;
     let deadline = Instant::now() + deadline;
     let trace = Trace::default();
-    instance.lane().call(Invocation { method, payload, deadline, trace }).await
+    instance.lane().call(Invocation { method, payload, tool: None, deadline, trace }).await
 }
 
 impl Boxed {

@@ -10,6 +10,7 @@
 pub mod attacker;
 pub mod command;
 pub mod control;
+pub mod elsewhere;
 pub mod expected;
 pub mod families;
 pub mod host_side;

@@ -1,6 +1,6 @@
 //! Proofs on the filter for attempts that have no positive control here: the kernel lacks the call, or the
 //! control would harm the machine. What the filter answers is computed by the evaluator, for every profile
-//! that a plugin can get.
+//! that a plugin can get. So is that the filter comes first where another layer would answer the same.
 
 use palisade_seccomp::{Action, Arch, SeccompData, X32_SYSCALL_BIT, evaluate, profiles::Profile};
 
@@ -75,6 +75,54 @@ pub const PROOFS: &[Proof] = &[
     proof(53, "kexec-file-load", "kexec_file_load", [0; 3], Action::KillProcess),
     proof(53, "lookup-dcookie", "lookup_dcookie", [0; 3], Action::EPERM),
     proof(68, "mkdir-mode", "mkdirat", [0, 0, 0o2777], Action::EPERM),
+    // Without the filter the same errno comes from somewhere else: that the filter comes first is shown here.
+    proof(14, "chroot", "chroot", [0; 3], Action::EPERM),
+    proof(14, "pivot-root", "pivot_root", [0; 3], Action::EPERM),
+    proof(15, "bind", "mount", [0; 3], Action::EPERM),
+    proof(15, "cgroup2", "mount", [0; 3], Action::EPERM),
+    proof(15, "mount", "mount", [0; 3], Action::EPERM),
+    proof(15, "overlay", "mount", [0; 3], Action::EPERM),
+    proof(15, "proc", "mount", [0; 3], Action::EPERM),
+    proof(15, "propagation", "mount", [0; 3], Action::EPERM),
+    proof(15, "remount-exec", "mount", [0; 3], Action::EPERM),
+    proof(15, "remount-rw", "mount", [0; 3], Action::EPERM),
+    proof(15, "sysfs", "mount", [0; 3], Action::EPERM),
+    proof(15, "tmpfs", "mount", [0; 3], Action::EPERM),
+    proof(15, "umount", "umount2", [0; 3], Action::EPERM),
+    proof(15, "umount-any", "umount2", [0; 3], Action::EPERM),
+    proof(16, "fsopen", "fsopen", [0; 3], Action::EPERM),
+    proof(16, "fspick", "fspick", [0; 3], Action::EPERM),
+    proof(16, "mount-setattr", "mount_setattr", [0; 3], Action::EPERM),
+    proof(16, "move-mount", "open_tree", [0; 3], Action::EPERM),
+    proof(16, "open-tree", "open_tree", [0; 3], Action::EPERM),
+    proof(16, "open-tree-attr", "open_tree_attr", [0; 3], Action::EPERM),
+    proof(17, "unshare-cgroup", "unshare", [0x0200_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-ipc", "unshare", [0x0800_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-mnt", "unshare", [0x0002_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-mount", "unshare", [0x0002_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-net", "unshare", [0x4000_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-pid", "unshare", [0x2000_0000, 0, 0], Action::EPERM),
+    proof(17, "unshare-uts", "unshare", [0x0400_0000, 0, 0], Action::EPERM),
+    proof(19, "setns-self", "setns", [0; 3], Action::EPERM),
+    proof(19, "setns-peer", "setns", [0; 3], Action::EPERM),
+    proof(19, "setns-pidfd", "setns", [0; 3], Action::EPERM),
+    proof(19, "unshare-time", "unshare", [0x80, 0, 0], Action::EPERM),
+    proof(22, "sched-fifo", "sched_setscheduler", [0, 1 | HIGH, 0], Action::EPERM),
+    proof(26, "attach-init", "ptrace", [16, 1, 0], Action::EPERM),
+    proof(26, "attach-parent", "ptrace", [16, 1, 0], Action::EPERM),
+    proof(26, "seize-init", "ptrace", [16, 1, 0], Action::EPERM),
+    proof(26, "readv-init", "process_vm_readv", [0; 3], Action::EPERM),
+    proof(26, "readv-parent", "process_vm_readv", [0; 3], Action::EPERM),
+    proof(26, "writev-init", "process_vm_writev", [0; 3], Action::EPERM),
+    proof(26, "kcmp-init", "kcmp", [0; 3], Action::EPERM),
+    proof(27, "init", "pidfd_getfd", [0; 3], Action::EPERM),
+    proof(27, "peer", "pidfd_getfd", [0; 3], Action::EPERM),
+    proof(44, "deadline", "sched_setattr", [0; 3], Action::EPERM),
+    proof(44, "rr-attr", "sched_setattr", [0; 3], Action::EPERM),
+    proof(44, "fifo", "sched_setscheduler", [0, 1, 0], Action::EPERM),
+    proof(53, "acct", "acct", [0; 3], Action::EPERM),
+    proof(53, "sethostname", "sethostname", [0; 3], Action::EPERM),
+    proof(53, "syslog", "syslog", [0; 3], Action::EPERM),
 ];
 
 impl Proof {

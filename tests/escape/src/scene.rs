@@ -89,7 +89,10 @@ impl Stage {
         let plugin = base.path().join("plugin");
         fs::create_dir(&plugin)?;
         fs::copy(attacker, plugin.join("attacker")).doing("copying the attacker")?;
-        let tag = format!("{}-{}", rustix::process::geteuid().as_raw(), std::process::id());
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let (uid, serial) =
+            (rustix::process::geteuid().as_raw(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let tag = format!("{uid}-{}-{serial}", std::process::id());
         let sockets = base.path().join("sockets");
         let control_sockets = base.path().join("control-sockets");
         fs::create_dir(&sockets)?;

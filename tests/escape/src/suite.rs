@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 /// The unprivileged user of the suite when root starts it.
 pub const USER: u32 = 1000;
 /// In the runner's environment and arguments, and nowhere inside the walls.
-const FORBIDDEN: &str = "forbidden-word-of-the-launcher";
+pub(crate) const FORBIDDEN: &str = "forbidden-word-of-the-launcher";
 
 /// Attempts that are made together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,38 +181,46 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
         whole_only: false,
     };
     let mut command = Command::new(&runner);
-    command
-        .args(["runner", FORBIDDEN])
+    careless(command.args(["runner", FORBIDDEN]), &home);
+    if as_user {
+        // The standard library gives up root's supplementary groups with the user id.
+        command.uid(USER).gid(USER);
+    }
+    let child = command.spawn().doing("starting a runner")?;
+    if let Some(meter) = &meter {
+        meter.take(child.id())?;
+    }
+    tell(child, &task).map_err(|e| Trouble(format!("as {}: {e}", launcher.key())))
+}
+
+/// The environment of a runner: what a careless host hands on to its children is in it.
+pub(crate) fn careless<'a>(runner: &'a mut Command, home: &Path) -> &'a mut Command {
+    runner
         .env_clear()
         .envs([
             ("PATH", "/usr/local/bin:/usr/bin:/bin"),
             ("LANG", "C.UTF-8"),
             ("PALISADE_ESCAPE_WORD", FORBIDDEN),
-            // What a careless host hands on to its children.
             ("PYTHONPATH", "/palisade/escape"),
             ("NODE_OPTIONS", "--palisade-escape"),
             ("GCONV_PATH", "/palisade/escape"),
             ("BASH_ENV", "/palisade/escape"),
         ])
-        .env("HOME", &home)
-        .env("TMPDIR", &home)
+        .env("HOME", home)
+        .env("TMPDIR", home)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    if as_user {
-        // The standard library gives up root's supplementary groups with the user id.
-        command.uid(USER).gid(USER);
-    }
-    let mut child = command.spawn().doing("starting a runner")?;
-    if let Some(meter) = &meter {
-        meter.take(child.id())?;
-    }
-    let mut stdin = child.stdin.take().ok_or_else(|| Trouble("no stdin".into()))?;
-    writeln!(stdin, "{}", serde_json::to_string(&task)?)?;
-    let out = child.wait_with_output().doing("waiting for a runner")?;
+        .stdout(Stdio::piped())
+}
+
+/// Tells a runner its task and waits for its rows.
+pub(crate) fn tell(mut runner: Child, task: &impl serde::Serialize) -> Result<Vec<Row>> {
+    let mut stdin = runner.stdin.take().ok_or_else(|| Trouble("no stdin".into()))?;
+    writeln!(stdin, "{}", serde_json::to_string(task)?)?;
+    let out = runner.wait_with_output().doing("waiting for a runner")?;
     // Held open until here: a runner whose stdin closes ends itself.
     drop(stdin);
     if !out.status.success() {
-        return Err(Trouble(format!("the runner of {} ended: {}", launcher.key(), out.status)));
+        return Err(Trouble(format!("the runner ended: {}", out.status)));
     }
     serde_json::from_slice(&out.stdout).doing("reading a runner's rows")
 }

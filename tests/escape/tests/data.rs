@@ -3,20 +3,23 @@
 
 use std::collections::BTreeSet;
 
-use palisade_escape::{attacker, expected::Matrix, proofs::PROOFS, report};
+use palisade_escape::{
+    attacker,
+    expected::{Cell, Matrix},
+    proofs::PROOFS,
+    report,
+};
 
-/// Numbers of the catalogue that the process backend must have in its matrix.
-const FLOOR: [u16; 46] = [
-    1, 2, 3, 5, 6, 7, 8, 12, 16, 17, 18, 20, 22, 23, 26, 27, 28, 29, 31, 32, 34, 36, 37, 38, 39,
-    40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 55, 56, 57, 58, 59, 66, 68, 4, 10, 11, 14,
-];
+/// Numbers of the catalogue that are not in the matrix: packages do not exist yet (61, 62), and side
+/// channels (65) are not held out by walls of this kind; SECURITY.md says so.
+const LEFT_OUT: [u16; 3] = [61, 62, 65];
 
 #[test]
-fn every_number_of_the_floor_is_there() {
+fn every_number_of_the_catalogue_is_there() {
     let matrix = Matrix::read().unwrap();
     let numbers: BTreeSet<u16> = matrix.0.keys().map(|k| k.0).collect();
-    let missing: Vec<&u16> = FLOOR.iter().filter(|n| !numbers.contains(n)).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    let wanted: BTreeSet<u16> = (1..=74).filter(|n| !LEFT_OUT.contains(n)).collect();
+    assert_eq!(numbers, wanted);
 }
 
 #[test]
@@ -62,6 +65,28 @@ fn what_has_no_control_is_proven_on_the_filter() {
             panic!("{e}");
         }
     }
+}
+
+#[test]
+fn that_the_filter_comes_first_is_proven_where_taking_it_away_does_not_show_it() {
+    let matrix = Matrix::read().unwrap();
+    let proven: BTreeSet<(u16, &str)> = PROOFS.iter().map(|p| (p.number, p.variant)).collect();
+    let unproven: Vec<String> = matrix
+        .0
+        .values()
+        .filter(|row| row.stopped_by.first().is_some_and(|layer| layer == "seccomp"))
+        .filter(|row| {
+            let same = |c: &Cell| {
+                c.outcome.starts_with("blocked") && c.without.get("seccomp") == Some(&c.outcome)
+            };
+            row.launchers.values().any(same)
+        })
+        // The twins make the same calls.
+        .map(|row| (row.number, row.variant.split('@').next().unwrap()))
+        .filter(|way| !proven.contains(way))
+        .map(|(number, variant)| format!("{number} {variant}"))
+        .collect();
+    assert!(unproven.is_empty(), "{unproven:#?}");
 }
 
 #[test]

@@ -1,32 +1,45 @@
-//! What `palisade doctor --json` must say in a situation: every finding and every level, exactly.
+//! What `palisade doctor --json` must say in a situation: the whole answer about both backends, exactly.
 
-use std::collections::BTreeMap;
-
+use palisade_model::{Guarantee as G, GuaranteeSet, Level};
 use serde::Deserialize;
 
 use crate::{Result, report::Finding};
 
-/// What it printed, as far as it is looked at.
+/// What it printed. Backends that do not depend on the kernel may stand beside ours.
 #[derive(Deserialize)]
 struct Said {
-    backends: Vec<Backend>,
+    machine: String,
+    default_floor: GuaranteeSet,
+    backends: Vec<serde_json::Value>,
 }
 
+/// What is not known here would not be looked at, so it is refused.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Backend {
     name: String,
+    covers_default_floor: bool,
     facts: Facts,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Facts {
     #[serde(default)]
-    unavailable: Option<serde_json::Value>,
-    guarantees: BTreeMap<String, String>,
+    unavailable: Option<Unavailable>,
+    guarantees: GuaranteeSet,
     findings: Vec<Topic>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unavailable {
+    reason: String,
+    remedy: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Topic {
     topic: String,
     good: bool,
@@ -35,22 +48,34 @@ struct Topic {
     remedy: String,
 }
 
-/// How a limit is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
-    Kernel,
-    Policed,
-    Not,
+/// Which of the two backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Wall {
+    /// Namespaces.
+    Process,
+    /// The weaker one, without.
+    Landlock,
 }
 
-impl Held {
-    fn word(self) -> Option<&'static str> {
+impl Wall {
+    pub(crate) const ALL: [Self; 2] = [Self::Process, Self::Landlock];
+
+    pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Kernel => Some("kernel"),
-            Self::Policed => Some("policed"),
-            Self::Not => None,
+            Self::Process => "process",
+            Self::Landlock => "landlock",
         }
     }
+}
+
+/// The kernel of a machine, as far as doctor's answer depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel {
+    /// Landlock's ABI, 0 for none.
+    pub(crate) landlock: u32,
+    /// `PR_SET_MDWE` (Linux 6.3).
+    pub(crate) mdwe: bool,
 }
 
 /// What is expected.
@@ -62,8 +87,7 @@ pub(crate) struct Doctor {
     pub(crate) weak_root: bool,
     /// Words of the reason and of the remedy where the namespaces cannot be built.
     pub(crate) no_namespaces: Option<(&'static str, &'static str)>,
-    /// 0 for none.
-    pub(crate) landlock: u32,
+    pub(crate) kernel: Kernel,
     /// A filter around this process refuses Landlock; the kernel may have it.
     pub(crate) landlock_refused: bool,
     /// Usable controllers, as doctor lists them, and words of the note where some are missing.
@@ -76,122 +100,155 @@ const TOPICS: usize = 5;
 
 impl Doctor {
     /// Everything is there.
-    pub(crate) fn good(privileged: bool, landlock: u32) -> Self {
+    pub(crate) fn good(privileged: bool, kernel: Kernel) -> Self {
         Self {
             privileged,
             weak_root: false,
             landlock_refused: false,
             no_namespaces: None,
-            landlock,
+            kernel,
             cgroups: (ALL, ""),
         }
     }
 
     /// As [`Doctor::good`], but no controller can be used; the note says why.
-    pub(crate) fn without_cgroups(privileged: bool, landlock: u32, why: &'static str) -> Self {
-        Self { cgroups: ("none", why), ..Self::good(privileged, landlock) }
+    pub(crate) fn without_cgroups(privileged: bool, kernel: Kernel, why: &'static str) -> Self {
+        Self { cgroups: ("none", why), ..Self::good(privileged, kernel) }
     }
 
-    fn limit(&self, controller: &str, otherwise: Held) -> Held {
-        if self.cgroups.0.contains(controller) { Held::Kernel } else { otherwise }
-    }
-
-    /// The levels of backend `process`; empty where it cannot be used.
-    fn process(&self) -> BTreeMap<&'static str, Held> {
-        if self.no_namespaces.is_some() {
-            return BTreeMap::new();
+    /// What a backend guarantees here; nothing where it cannot be used.
+    pub(crate) fn levels(&self, wall: Wall) -> GuaranteeSet {
+        match wall {
+            Wall::Process if self.no_namespaces.is_none() => self.process(),
+            Wall::Landlock if self.kernel.landlock > 0 && !self.landlock_refused => self.weaker(),
+            _ => GuaranteeSet::new(),
         }
-        let own_uid = if self.privileged { Held::Kernel } else { Held::Not };
-        BTreeMap::from([
-            ("fs-isolated", Held::Kernel),
-            ("net-isolated", Held::Kernel),
-            ("ipc-isolated", Held::Kernel),
-            ("peers-isolated", Held::Kernel),
-            ("dies-with-host", Held::Kernel),
-            ("syscalls-filtered", Held::Kernel),
-            ("own-uid", own_uid),
-            ("memory-capped", self.limit("memory", Held::Policed)),
-            ("pids-capped", Held::Kernel),
-            ("cpu-capped", self.limit("cpu", Held::Policed)),
-            ("disk-capped", Held::Policed),
-        ])
     }
 
-    /// The levels of backend `landlock`.
-    fn weaker(&self) -> BTreeMap<&'static str, Held> {
-        if self.landlock == 0 {
-            return BTreeMap::new();
-        }
-        let own_uid = if self.privileged { Held::Kernel } else { Held::Not };
-        BTreeMap::from([
-            ("net-isolated", Held::Kernel),
-            ("ipc-isolated", Held::Kernel),
-            // Signals are kept in from ABI 6 on.
-            ("dies-with-host", if self.landlock >= 6 { Held::Policed } else { Held::Not }),
-            ("syscalls-filtered", Held::Kernel),
-            ("own-uid", own_uid),
-            ("memory-capped", self.limit("memory", Held::Not)),
-            ("pids-capped", self.limit("pids", own_uid)),
-            ("cpu-capped", self.limit("cpu", Held::Not)),
-            ("disk-capped", Held::Policed),
-        ])
+    fn limit(&self, controller: &str, otherwise: Level) -> Level {
+        if self.cgroups.0.contains(controller) { Level::Kernel } else { otherwise }
+    }
+
+    fn own_uid(&self) -> Level {
+        if self.privileged { Level::Kernel } else { Level::None }
+    }
+
+    fn process(&self) -> GuaranteeSet {
+        GuaranteeSet::new()
+            .with(G::FsIsolated, Level::Kernel)
+            .with(G::NetIsolated, Level::Kernel)
+            .with(G::IpcIsolated, Level::Kernel)
+            .with(G::PeersIsolated, Level::Kernel)
+            .with(G::DiesWithHost, Level::Kernel)
+            .with(G::SyscallsFiltered, Level::Kernel)
+            .with(G::OwnUid, self.own_uid())
+            .with(G::MemoryCapped, self.limit("memory", Level::Policed))
+            .with(G::PidsCapped, Level::Kernel)
+            .with(G::CpuCapped, self.limit("cpu", Level::Policed))
+            .with(G::DiskCapped, Level::Policed)
+            .with(G::NoJit, if self.kernel.mdwe { Level::Kernel } else { Level::None })
+    }
+
+    fn weaker(&self) -> GuaranteeSet {
+        // Signals are kept in from ABI 6 on.
+        let dies = if self.kernel.landlock >= 6 { Level::Policed } else { Level::None };
+        GuaranteeSet::new()
+            .with(G::NetIsolated, Level::Kernel)
+            .with(G::IpcIsolated, Level::Kernel)
+            .with(G::DiesWithHost, dies)
+            .with(G::SyscallsFiltered, Level::Kernel)
+            .with(G::OwnUid, self.own_uid())
+            .with(G::MemoryCapped, self.limit("memory", Level::None))
+            .with(G::PidsCapped, self.limit("pids", self.own_uid()))
+            .with(G::CpuCapped, self.limit("cpu", Level::None))
+            .with(G::DiskCapped, Level::Policed)
     }
 
     /// Compares with what it printed.
     pub(crate) fn judge(&self, printed: &str) -> Result<Vec<Finding>> {
         let said: Said = serde_json::from_str(printed)
             .map_err(|e| format!("doctor printed something else ({e}): {printed}"))?;
-        let mut found = Vec::new();
-        for (name, levels) in [("process", self.process()), ("landlock", self.weaker())] {
-            let backend = said.backends.iter().find(|b| b.name == name);
+        let uname = rustix::system::uname();
+        let machine = format!(
+            "{} {} on {}",
+            uname.sysname().to_string_lossy(),
+            uname.release().to_string_lossy(),
+            uname.machine().to_string_lossy()
+        );
+        let floor = GuaranteeSet::default_floor();
+        let mut found = vec![
+            Finding::equal("doctor: machine", &said.machine, &machine),
+            Finding::equal("doctor: default floor", &said.default_floor, &floor),
+        ];
+        let mut findings = Vec::new();
+        for wall in Wall::ALL {
+            let name = wall.name();
+            let backend = said.backends.iter().find(|b| b.get("name").is_some_and(|n| n == name));
             let backend = backend.ok_or_else(|| format!("doctor says nothing of {name}"))?;
-            found.extend(self.levels(name, &levels, &backend.facts));
-            if name == "process" {
-                found.extend(self.findings(&backend.facts.findings));
-            }
+            let backend: Backend = serde_json::from_value(backend.clone())
+                .map_err(|e| format!("doctor says something else of {name}: {e}"))?;
+            found.extend(self.compare(wall, &backend, &floor));
+            findings.push(backend.facts.findings);
+        }
+        if let [process, weaker] = findings.as_slice() {
+            found.extend(self.findings(process));
+            // The weaker one has not tried any namespaces.
+            let same = process.iter().filter(|f| f.topic != "namespaces").eq(weaker);
+            let detail = if same { String::new() } else { format!("{weaker:?}") };
+            found.push(Finding::new("doctor: both backends found the same", same, detail));
         }
         Ok(found)
     }
 
-    fn levels(
-        &self,
-        name: &str,
-        wanted: &BTreeMap<&'static str, Held>,
-        facts: &Facts,
-    ) -> Vec<Finding> {
-        let usable = Finding::equal(
-            format!("doctor: {name} can be used"),
-            &facts.unavailable.is_none(),
-            &!wanted.is_empty(),
-        );
-        let is = &facts.guarantees;
-        let wanted: BTreeMap<String, String> = wanted
-            .iter()
-            .filter_map(|(k, v)| Some(((*k).to_owned(), v.word()?.to_owned())))
-            .collect();
-        let differing: Vec<String> = is
-            .keys()
-            .chain(wanted.keys())
-            .filter(|k| is.get(*k) != wanted.get(*k))
-            .map(|k| format!("{k}: {:?}, expected {:?}", is.get(k), wanted.get(k)))
+    fn compare(&self, wall: Wall, said: &Backend, floor: &GuaranteeSet) -> Vec<Finding> {
+        let (name, is, wanted) = (&said.name, &said.facts.guarantees, self.levels(wall));
+        let differing: Vec<String> = G::ALL
+            .into_iter()
+            .filter(|g| is.level(*g) != wanted.level(*g))
+            .map(|g| format!("{g}: {}, expected {}", is.level(g), wanted.level(g)))
             .collect();
         let detail = if differing.is_empty() {
-            format!("{} guarantees", is.len())
+            format!("{} guarantees", is.iter().count())
         } else {
             differing.join("; ")
         };
+        let unavailable = said.facts.unavailable.as_ref();
+        let (right, told) = match (self.why_not(wall), unavailable) {
+            (None, None) => (true, "it can be used".to_owned()),
+            (Some((reason, remedy)), Some(said)) => (
+                said.reason.contains(reason) && said.remedy.contains(remedy),
+                format!("{said:?}, with {reason:?} and {remedy:?}"),
+            ),
+            (wanted, said) => (false, format!("{said:?}, expected {wanted:?}")),
+        };
         vec![
-            usable,
+            Finding::new(format!("doctor: whether {name} can be used"), right, told),
             Finding::new(format!("doctor: levels of {name}"), differing.is_empty(), detail),
+            Finding::equal(
+                format!("doctor: {name} covers the default floor"),
+                &said.covers_default_floor,
+                &wanted.covers(floor),
+            ),
         ]
     }
 
+    /// Words of the reason and of the remedy where a backend cannot be used.
+    fn why_not(&self, wall: Wall) -> Option<(&'static str, &'static str)> {
+        match wall {
+            Wall::Process => self.no_namespaces,
+            Wall::Landlock if self.landlock_refused => Some(("refused here", "landlock_*")),
+            Wall::Landlock if self.kernel.landlock == 0 => Some(("not enabled", "lsm=")),
+            Wall::Landlock => None,
+        }
+    }
+
     fn findings(&self, all: &[Topic]) -> Vec<Finding> {
-        let landlock = match self.landlock {
-            0 if self.landlock_refused => "refused here".to_owned(),
+        let landlock = match self.kernel.landlock {
+            _ if self.landlock_refused => "refused here".to_owned(),
             0 => "not enabled".to_owned(),
             abi => format!("ABI {abi}"),
         };
+        let has_landlock = !self.levels(Wall::Landlock).is_empty();
         let (usable, note) = self.cgroups;
         let cgroups =
             if usable == ALL { format!("version 2: {ALL}") } else { format!("usable: {usable}; ") };
@@ -202,12 +259,14 @@ impl Doctor {
         };
         let (reason, remedy) =
             self.no_namespaces.unwrap_or(("user, pid, mount, net, ipc, uts and cgroup", ""));
-        let wanted: [(&str, bool, [&str; 2], &str); 5] = [
+        // What makes cgroups usable is another command for who is not root.
+        let delegate = if self.privileged || self.weak_root { "mount" } else { "systemd-run" };
+        let wanted: [(&str, bool, [&str; 2], &str); TOPICS] = [
             ("launcher", true, [launcher, ""], ""),
             ("namespaces", self.no_namespaces.is_none(), [reason, ""], remedy),
             ("seccomp", true, ["system call filters", ""], ""),
-            ("landlock", self.landlock > 0, [&landlock, ""], ""),
-            ("cgroups", usable == ALL, [&cgroups, note], ""),
+            ("landlock", has_landlock, [&landlock, ""], "landlock"),
+            ("cgroups", usable == ALL, [&cgroups, note], delegate),
         ];
         let mut found = Vec::new();
         for (topic, good, words, remedy) in wanted {
@@ -215,9 +274,10 @@ impl Doctor {
                 found.push(Finding::new(format!("doctor: {topic}"), false, "nothing is said"));
                 continue;
             };
+            let remedied = if good { one.remedy.is_empty() } else { one.remedy.contains(remedy) };
             let right = one.good == good
                 && words.iter().all(|w| one.detail.contains(w))
-                && one.remedy.contains(remedy)
+                && remedied
                 && (good || !one.remedy.is_empty());
             let told = if right {
                 one.detail.clone()

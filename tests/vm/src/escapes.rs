@@ -82,6 +82,28 @@ fn copies() -> Result<(PathBuf, Option<PathBuf>)> {
 }
 
 impl Escapes {
+    /// The families of one kind of launcher.
+    pub(crate) const fn of(launcher: Launcher, families: &'static [&'static str]) -> Self {
+        Self { launcher, families, only: &[], harmful: false }
+    }
+
+    /// Only these numbers of the catalogue.
+    pub(crate) const fn only(self, only: &'static [u16]) -> Self {
+        Self { only, ..self }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let families = self.families.join(" + ");
+        let harmful = if self.harmful { ", with harmful controls" } else { "" };
+        match self.only {
+            [] => format!("escapes {families}{harmful}"),
+            some => {
+                let some: Vec<String> = some.iter().map(u16::to_string).collect();
+                format!("escapes {families}: {}{harmful}", some.join(", "))
+            }
+        }
+    }
+
     /// What the runner is told, on one line.
     pub(crate) fn task(&self) -> Result<String> {
         let (attacker, privileged) = copies()?;
@@ -147,7 +169,12 @@ impl Escapes {
             return None;
         }
         let launcher = match self.launcher {
-            Launcher::Delegated if matches!(row.number, 42..=46) => Launcher::Root,
+            // Memory files are refused only where memory is sampled.
+            Launcher::Delegated
+                if matches!(row.number, 42..=46) || row.variant.starts_with("memfd") =>
+            {
+                Launcher::Root
+            }
             Launcher::Delegated => Launcher::User,
             other => other,
         };

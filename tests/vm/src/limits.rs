@@ -9,68 +9,102 @@ use std::{
 };
 
 use palisade_escape::{
+    families::limits::DISK_OVERSHOOT,
     host_side,
     launch::{Boxed, Terms, Walls},
     scene::{Ground, Stage},
 };
-use palisade_model::{Guarantee, Level};
-use palisade_process::{LandlockBackend, Options};
-use palisade_sandbox::{ExitCause, KillReason};
+use palisade_model::{Guarantee, GuaranteeSet, Level};
+use palisade_process::{LandlockBackend, Options, POLICED_MEMORY_OVERSHOOT, ProcessBackend};
+use palisade_sandbox::{Backend, ExitCause, KillReason};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     FOLDER, Result,
+    doctor::Wall,
     place::CGROUPS,
+    promises,
     report::{self, Finding},
 };
 
 const MEMORY: u64 = 64 << 20;
 const PIDS: u32 = 32;
 const CPU: f64 = 0.5;
+const DISK: u64 = 16 << 20;
+/// Ways to take memory that samples must catch, the quickest and those that hide it best.
+const BOMBS: [&str; 5] = ["anon", "memfd", "tmp", "shared-dropped", "many-children"];
 
-/// Which limits the kernel holds here.
-#[derive(Clone, Copy)]
-struct Held {
-    memory: bool,
-    cpu: bool,
+/// What a backend promised here, and is held to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Promise {
+    pub(crate) wall: Wall,
+    pub(crate) levels: GuaranteeSet,
+    /// Landlock's ABI.
+    pub(crate) landlock: u32,
+    /// A version 2 cgroup with nobody else in it counts what the program under test and its plugins use.
+    pub(crate) metered: bool,
 }
 
-/// Looks at everything that `what` says, and prints the findings.
-pub(crate) fn run(what: &str) -> Result {
+impl Promise {
+    pub(crate) fn level(&self, guarantee: Guarantee) -> Level {
+        self.levels.level(guarantee)
+    }
+
+    fn kernel(&self, guarantee: Guarantee) -> bool {
+        self.level(guarantee) == Level::Kernel
+    }
+
+    fn some(&self, guarantee: Guarantee) -> bool {
+        self.level(guarantee) > Level::None
+    }
+
+    /// Whether instances have a cgroup of version 2.
+    pub(crate) fn grouped(&self) -> bool {
+        self.kernel(Guarantee::MemoryCapped)
+    }
+}
+
+/// Attacks everything that was promised, and prints the findings.
+pub(crate) fn run(promise: &str) -> Result {
+    let promise: Promise =
+        serde_json::from_str(promise).map_err(|e| format!("the promise: {e}"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| format!("the runtime: {e}"))?;
-    if what == "weaker" {
-        let found = runtime.block_on(weaker()).map_err(|e| e.to_string())?;
-        return report::print(&found);
-    }
-    let held = match what {
-        "held" => Held { memory: true, cpu: true },
-        "some" => Held { memory: true, cpu: false },
-        "policed" => Held { memory: false, cpu: false },
-        other => return Err(format!("limits {other}: held, some, policed or weaker")),
-    };
-    let found = runtime.block_on(all(held)).map_err(|e| e.to_string())?;
+    let found = runtime.block_on(all(&promise)).map_err(|e| e.to_string())?;
     report::print(&found)
 }
 
-type Tried<T> = palisade_escape::trouble::Result<T>;
+pub(crate) type Tried<T> = palisade_escape::trouble::Result<T>;
 
-struct Bench {
-    stage: Stage,
-    walls: Walls,
+/// Walls, and the scene for attackers behind them.
+pub(crate) struct Bench {
+    pub(crate) stage: Stage,
+    pub(crate) walls: Walls,
 }
 
 impl Bench {
-    async fn launch(&self, terms: &Terms) -> Tried<(Boxed, Ground)> {
+    async fn build(wall: Wall) -> Tried<Self> {
+        let stage = Stage::build(Path::new(&format!("{FOLDER}/attacker")), Vec::new(), None)?;
+        let options = Options::default();
+        let backend: Arc<dyn Backend> = match wall {
+            Wall::Process => Arc::new(ProcessBackend::new(options.clone())),
+            Wall::Landlock => Arc::new(LandlockBackend::new(options.clone())),
+        };
+        let walls = Walls::behind(backend, options, &stage).await?;
+        Ok(Self { stage, walls })
+    }
+
+    pub(crate) async fn launch(&self, terms: &Terms) -> Tried<(Boxed, Ground)> {
         let ground = self.stage.ground()?;
         Ok((self.walls.launch(&ground, terms).await?, ground))
     }
 }
 
-fn terms() -> Terms {
+pub(crate) fn terms() -> Terms {
     let mut terms = Terms::default();
     (terms.limits.memory, terms.limits.pids) = (MEMORY, PIDS);
     terms.deadline = Duration::from_secs(40);
@@ -84,21 +118,44 @@ fn slow() -> Terms {
     terms
 }
 
-async fn all(held: Held) -> Tried<Vec<Finding>> {
-    let stage = Stage::build(Path::new(&format!("{FOLDER}/attacker")), Vec::new(), None)?;
-    let walls = Walls::new(Options::default(), &stage).await?;
-    let bench = Bench { stage, walls };
-    let mut found = Vec::new();
-    if held.memory {
-        found.extend(files(&bench, held).await?);
-        found.extend(changes(&bench).await?);
+/// Notes in the machine's log how far it has come.
+fn note(found: &mut Vec<Finding>, more: impl IntoIterator<Item = Finding>) {
+    for one in more {
+        let up = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let up = up.split(' ').next().unwrap_or_default();
+        eprintln!("  {up} s {}: {}", one.name, if one.ok { "good" } else { "not so" });
+        found.push(one);
     }
-    found.push(memory(&bench, held).await?);
-    found.push(processes(&bench).await?);
-    found.extend(spin(&bench, held).await?);
-    found.push(ends_at_once(&bench).await?);
-    if held.memory {
-        found.extend(nothing_left(&bench).await);
+}
+
+async fn all(promise: &Promise) -> Tried<Vec<Finding>> {
+    let mut bench = Bench::build(promise.wall).await?;
+    let mut found = Vec::new();
+    if promise.grouped() {
+        note(&mut found, files(&bench, promise).await?);
+        note(&mut found, changes(&bench).await?);
+    }
+    if promise.some(Guarantee::MemoryCapped) {
+        note(&mut found, [memory(&bench, promise).await?]);
+    }
+    if promise.metered && promise.level(Guarantee::MemoryCapped) == Level::Policed {
+        note(&mut found, [overshoot(&bench).await?]);
+    }
+    if promise.some(Guarantee::PidsCapped) {
+        note(&mut found, [processes(&bench).await?]);
+    }
+    if promise.some(Guarantee::CpuCapped) {
+        note(&mut found, spin(&bench, promise).await?);
+    }
+    if promise.some(Guarantee::DiskCapped) {
+        note(&mut found, disk(&bench, promise).await?);
+    }
+    if promise.some(Guarantee::DiesWithHost) || promise.grouped() {
+        note(&mut found, [ends_at_once(&bench).await?]);
+    }
+    note(&mut found, promises::all(&mut bench, promise).await?);
+    if promise.grouped() {
+        note(&mut found, nothing_left(&bench).await);
     }
     Ok(found)
 }
@@ -121,7 +178,7 @@ fn number(cgroup: &Path, file: &str, key: &str) -> u64 {
     value.unwrap_or(0)
 }
 
-async fn files(bench: &Bench, held: Held) -> Tried<Vec<Finding>> {
+async fn files(bench: &Bench, promise: &Promise) -> Tried<Vec<Finding>> {
     let (boxed, ground) = bench.launch(&slow()).await?;
     let all = host_side::plugin_processes();
     let groups: Vec<Option<PathBuf>> = all.iter().map(|pid| cgroup_of(pid)).collect();
@@ -143,7 +200,7 @@ async fn files(bench: &Bench, held: Held) -> Tried<Vec<Finding>> {
         ("memory.oom.group", "1".to_owned()),
         ("pids.max", (PIDS + 1).to_string()),
     ];
-    if held.cpu {
+    if promise.kernel(Guarantee::CpuCapped) {
         wanted.push(("cpu.max", "50000 100000".to_owned()));
     }
     for (file, value) in wanted {
@@ -191,7 +248,7 @@ async fn changes(bench: &Bench) -> Tried<Vec<Finding>> {
     Ok(found)
 }
 
-async fn attempt(
+pub(crate) async fn attempt(
     boxed: &Boxed,
     bench: &Bench,
     ground: &Ground,
@@ -205,7 +262,7 @@ async fn attempt(
 }
 
 /// Sixteen times the limit, in one process: the kernel ends the whole plugin at once, or samples do.
-async fn memory(bench: &Bench, held: Held) -> Tried<Finding> {
+async fn memory(bench: &Bench, promise: &Promise) -> Tried<Finding> {
     let (boxed, ground) = bench.launch(&terms()).await?;
     let seen = attempt(&boxed, bench, &ground, 43, "anon", json!({"bytes": 16 * MEMORY})).await;
     let exit = tokio::time::timeout(Duration::from_secs(10), boxed.instance.wait()).await;
@@ -213,10 +270,10 @@ async fn memory(bench: &Bench, held: Held) -> Tried<Finding> {
     let peak = exit.as_ref().and_then(|e| e.usage).and_then(|u| u.memory_peak);
     let ok = match exit.as_ref().map(|e| &e.cause) {
         Some(ExitCause::OutOfMemory) => {
-            held.memory && peak.is_some_and(|p| p <= MEMORY + (4 << 20))
+            promise.grouped() && peak.is_some_and(|p| p <= MEMORY + (4 << 20))
         }
         Some(ExitCause::Killed(KillReason::Limit(what))) => {
-            !held.memory && what.starts_with("memory")
+            !promise.grouped() && what.starts_with("memory")
         }
         _ => false,
     };
@@ -224,6 +281,86 @@ async fn memory(bench: &Bench, held: Held) -> Tried<Finding> {
     ground.clear();
     let end = exit.map_or_else(|| format!("still there: {}", seen.detail()), |e| e.to_string());
     Ok(Finding::new("memory", ok, format!("{end}; peak {peak:?} of {MEMORY}")))
+}
+
+/// How far sampled memory gets beyond its limit: the peak of the cgroup around this program, which counts
+/// its plugins too where they have none of their own.
+async fn overshoot(bench: &Bench) -> Tried<Finding> {
+    let own = cgroup_of("self").unwrap_or_default();
+    let bytes = |file: &str| read(&own, file).parse::<u64>().ok();
+    let mut each = Vec::new();
+    let mut most = 0;
+    for bomb in BOMBS {
+        let before = bytes("memory.current");
+        let (boxed, ground) = bench.launch(&terms()).await?;
+        let more = json!({"bytes": 16 * MEMORY, "hold_ms": 200});
+        attempt(&boxed, bench, &ground, 43, bomb, more).await;
+        let (_, exit) = boxed.end().await;
+        ground.clear();
+        let (Some(before), Some(peak)) = (before, bytes("memory.peak")) else {
+            let detail = format!("{} cannot be read", own.join("memory.peak").display());
+            return Ok(Finding::new("memory overshoot", false, detail));
+        };
+        // The peak never falls, so this is the worst so far.
+        most = peak.saturating_sub(before).saturating_sub(MEMORY);
+        each.push(format!("{bomb}: {} MiB ({exit})", most >> 20));
+    }
+    let detail = format!(
+        "at most {} MiB over {} MiB, {} MiB are documented; {}",
+        most >> 20,
+        MEMORY >> 20,
+        POLICED_MEMORY_OVERSHOOT >> 20,
+        each.join("; ")
+    );
+    Ok(Finding::new("memory overshoot", most <= POLICED_MEMORY_OVERSHOOT, detail))
+}
+
+/// Sixteen times what the data folder may hold; and `/tmp`, which the kernel caps.
+async fn disk(bench: &Bench, promise: &Promise) -> Tried<Vec<Finding>> {
+    let mut terms = terms();
+    terms.limits.disk = DISK;
+    // What is written is memory of the cgroup too: room, so that the disk decides.
+    terms.limits.memory = 16 * MEMORY;
+    let (boxed, ground) = bench.launch(&terms).await?;
+    let inside = promise.wall == Wall::Process;
+    let data = if inside { Path::new("/data") } else { ground.data.as_path() };
+    let more = json!({"dir": data, "bytes": 16 * DISK, "hold_ms": 1500});
+    let seen = attempt(&boxed, bench, &ground, 45, "fill", more).await;
+    let exit = tokio::time::timeout(Duration::from_secs(10), boxed.instance.wait()).await;
+    let held = on_disk(&ground.data);
+    boxed.end().await;
+    ground.clear();
+    let ended = exit.map_or_else(|_| format!("still there: {}", seen.detail()), |e| e.to_string());
+    let over = held.saturating_sub(DISK);
+    let mut found = vec![Finding::new(
+        "disk",
+        ended.contains("disk: ") && over <= DISK_OVERSHOOT,
+        format!("{ended}; {} MiB over {} MiB", over >> 20, DISK >> 20),
+    )];
+    if inside {
+        let (boxed, ground) = bench.launch(&terms).await?;
+        let more = json!({"dir": "/tmp", "bytes": 16 * DISK, "hold_ms": 0});
+        let seen = attempt(&boxed, bench, &ground, 45, "fill", more).await;
+        boxed.end().await;
+        ground.clear();
+        found.push(Finding::new(
+            "disk, /tmp",
+            seen.outcome() == "blocked:ENOSPC",
+            format!("{}: {}", seen.outcome(), seen.detail()),
+        ));
+    }
+    Ok(found)
+}
+
+/// Bytes of blocks below a folder.
+fn on_disk(folder: &Path) -> u64 {
+    let sizes = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| {
+        let path = entry.path();
+        let own = fs::symlink_metadata(&path)
+            .map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512);
+        own + if entry.file_type().is_ok_and(|t| t.is_dir()) { on_disk(&path) } else { 0 }
+    });
+    sizes.sum()
 }
 
 async fn processes(bench: &Bench) -> Tried<Finding> {
@@ -254,7 +391,7 @@ async fn processes(bench: &Bench) -> Tried<Finding> {
     ))
 }
 
-async fn spin(bench: &Bench, held: Held) -> Tried<Vec<Finding>> {
+async fn spin(bench: &Bench, promise: &Promise) -> Tried<Vec<Finding>> {
     let (boxed, ground) = bench.launch(&slow()).await?;
     let group =
         host_side::plugin_processes().first().and_then(|p| cgroup_of(p)).unwrap_or_default();
@@ -268,7 +405,7 @@ async fn spin(bench: &Bench, held: Held) -> Tried<Vec<Finding>> {
         ok,
         format!("{share:?} of {CPU}: {}", seen.detail()),
     ));
-    if held.cpu {
+    if promise.kernel(Guarantee::CpuCapped) {
         let throttled = number(&group, "cpu.stat", "nr_throttled ");
         found.push(Finding::new(
             "the kernel throttles",
@@ -344,54 +481,4 @@ async fn nothing_left(bench: &Bench) -> Vec<Finding> {
         left = count();
     }
     vec![Finding::new("no cgroup is left behind", left <= 1, format!("{left} in {parent:?}"))]
-}
-
-/// The tier without namespaces: a daemon of the plugin's tries to live on after killing its pid 1. Where
-/// that works, nothing may have been promised, and no cgroup may hold it.
-async fn weaker() -> Tried<Vec<Finding>> {
-    let stage = Stage::build(Path::new(&format!("{FOLDER}/attacker")), Vec::new(), None)?;
-    let options = Options::default();
-    let backend = Arc::new(LandlockBackend::new(options.clone()));
-    let walls = Walls::behind(backend, options, &stage).await?;
-    let bench = Bench { stage, walls };
-    let (boxed, ground) = bench.launch(&terms()).await?;
-    let achieved = &boxed.instance.achieved().guarantees;
-    let promised = achieved.level(Guarantee::DiesWithHost);
-    // `kill` promises that nothing is left; a version 2 cgroup keeps that whatever became of pid 1.
-    let grouped = achieved.level(Guarantee::MemoryCapped) == Level::Kernel;
-    let daemon = attempt(
-        &boxed,
-        &bench,
-        &ground,
-        49,
-        "double-fork",
-        json!({"seconds": 60, "beacon": ground.data.join("beacon")}),
-    )
-    .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let alive = beats(&ground).await;
-    let killed = attempt(&boxed, &bench, &ground, 28, "kill-init", json!({})).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let after_kill = beats(&ground).await;
-    let (_, exit) = boxed.end().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let left = beats(&ground).await;
-    let detail = format!(
-        "promised {promised}; the daemon {} and {}; init: {}; after that it {}; after the end ({exit}) it {}",
-        daemon.outcome(),
-        if alive { "beats" } else { "does not beat" },
-        killed.detail(),
-        if after_kill { "beats" } else { "does not beat" },
-        if left { "beats" } else { "does not beat" },
-    );
-    let may_be_left = promised == Level::None && !grouped;
-    Ok(vec![Finding::new("nothing outlives its end", alive && (!left || may_be_left), detail)])
-}
-
-/// Whether the daemon's beacon changes.
-async fn beats(ground: &Ground) -> bool {
-    let beacon = ground.data.join("beacon");
-    let before = fs::read(&beacon).unwrap_or_default();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    fs::read(&beacon).unwrap_or_default() != before
 }

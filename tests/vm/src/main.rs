@@ -6,6 +6,9 @@
 //! ([`report`]); `cargo xtask vm` reads that outside.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod coverage;
 mod doctor;
 mod escapes;
 mod init;
@@ -13,6 +16,8 @@ mod limits;
 mod machine;
 mod place;
 mod plan;
+mod promises;
+mod refused;
 mod report;
 mod situation;
 mod tests;
@@ -38,8 +43,8 @@ fn main() -> ExitCode {
         ["tsc"] => machine::print_tsc(),
         ["run"] => situation::run_all(),
         ["enter", place, command @ ..] => place::enter(place, command),
-        ["limits", what] => limits::run(what),
-        _ => Err("usage: palisade-vm tsc | run | enter PLACE COMMAND… | limits WHAT".into()),
+        ["limits", promise] => limits::run(promise),
+        _ => Err("usage: palisade-vm tsc | run | enter PLACE COMMAND… | limits PROMISE".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

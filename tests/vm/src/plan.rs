@@ -1,19 +1,25 @@
-//! Which situations there are in which machine.
+//! Which situations there are in which machine, and what is looked at in each. Doctor is, in all of them.
 
 use palisade_escape::record::Launcher;
 
 use crate::{
     Result,
-    doctor::Doctor,
+    doctor::{Doctor, Kernel, Wall},
     escapes::Escapes,
     machine::Machine,
     place::Seen,
-    situation::{Situation, Step, Where, escapes},
+    situation::{Situation, Step, Where},
 };
 
 const CONTROLLERS: &str = "+memory +pids +cpu";
+/// Families for a first machine of a kind.
 const MOST: &[&str] = &["general", "paths"];
-const ALONE: &[&str] = &["survive", "limits"];
+const ALONE: &[&str] = &["survive", "limits", "network"];
+/// One or a few attempts on every guarantee but the limits, for every other situation.
+const CORE: &[u16] = &[1, 2, 8, 17, 26, 28, 31, 36, 53, 70];
+const CORE_WEAKER: &[u16] = &[17, 31, 36, 53];
+/// A daemon, and a host that is killed.
+const END: &[u16] = &[49];
 
 /// The first release of the kernel with each ABI of Landlock (landlock(7), "VERSIONS").
 const ABIS: [((u32, u32), u32); 8] = [
@@ -27,186 +33,219 @@ const ABIS: [((u32, u32), u32); 8] = [
     ((7, 1), 9),
 ];
 
-/// The ABI that a kernel of this release has.
-fn abi_of(release: &str) -> Option<u32> {
+/// With PR_SET_MDWE (PR_SET_MDWE(2const), "HISTORY").
+const MDWE: (u32, u32) = (6, 3);
+
+/// What a kernel of this release has.
+pub(crate) fn kernel_of(release: &str) -> Option<Kernel> {
     let mut numbers = release.split(['.', '-', '+']).map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next()?, numbers.next()?);
-    ABIS.iter().rev().find(|(first, _)| version >= *first).map(|(_, abi)| *abi)
+    let (_, landlock) = ABIS.iter().rev().find(|(first, _)| version >= *first)?;
+    Some(Kernel { landlock: *landlock, mdwe: version >= MDWE })
 }
 
-/// The situations of a machine, in order.
+/// The situations of this machine, in order.
 pub(crate) fn of(machine: &Machine) -> Result<Vec<Situation>> {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
-    let abi = abi_of(&release).ok_or_else(|| format!("no Landlock is known in {release}"))?;
-    match machine.name.as_str() {
-        "cgroup2" => Ok(cgroup2(machine.short, abi)),
-        "no-landlock" => Ok(no_landlock()),
-        "newer" => Ok(newer(abi)),
-        "debian" => Ok(debian(machine.short, abi)),
-        other => Err(format!("no machine {other}")),
+    let kernel = kernel_of(&release).ok_or_else(|| format!("no Landlock is known in {release}"))?;
+    on(&machine.name, machine.short, kernel).ok_or_else(|| format!("no machine {}", machine.name))
+}
+
+/// The situations of a machine with this kernel.
+pub(crate) fn on(machine: &str, short: bool, kernel: Kernel) -> Option<Vec<Situation>> {
+    match machine {
+        "cgroup2" if short => Some(cgroup2_short(kernel)),
+        "cgroup2" => Some(cgroup2(kernel)),
+        "debian" => Some(debian(short, kernel)),
+        "newer" => Some(newer(kernel)),
+        "newer-debian" => Some(newer_debian(kernel)),
+        "no-landlock" => Some(newer(Kernel { landlock: 0, ..kernel })),
+        _ => None,
     }
 }
 
-fn situation(name: &'static str, place: Where, steps: Vec<Step>) -> Situation {
-    Situation { name, place, steps }
+const fn escapes(launcher: Launcher, families: &'static [&'static str]) -> Step {
+    Step::Escapes(Escapes::of(launcher, families))
 }
+
+const fn some(launcher: Launcher, families: &'static [&'static str], only: &'static [u16]) -> Step {
+    Step::Escapes(Escapes::of(launcher, families).only(only))
+}
+
+/// Everything that doctor says is exceeded or attacked.
+pub(crate) fn all(
+    name: &'static str,
+    place: Where,
+    launcher: Launcher,
+    doctor: Doctor,
+) -> Situation {
+    let mut steps = Vec::new();
+    if !doctor.levels(Wall::Process).is_empty() {
+        steps.push(Step::Limits(Wall::Process));
+        steps.push(some(launcher, &["general"], CORE));
+        steps.push(some(launcher, &["survive"], END));
+    }
+    if !doctor.levels(Wall::Landlock).is_empty() {
+        steps.push(Step::Limits(Wall::Landlock));
+        steps.push(some(launcher, &["landlock"], CORE_WEAKER));
+    }
+    if steps.is_empty() {
+        steps.push(Step::Refused);
+    }
+    Situation { name, place, doctor, steps }
+}
+
+impl Situation {
+    fn then(mut self, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.steps.extend(steps);
+        self
+    }
+
+    /// Only what doctor says.
+    fn only_doctor(mut self) -> Self {
+        self.steps.clear();
+        self
+    }
+
+    /// Only these steps.
+    fn only(self, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.only_doctor().then(steps)
+    }
+}
+
+/// The attempts whose positive control could hurt a machine, with it.
+const CONTROLS: Step = Step::Escapes(Escapes {
+    harmful: true,
+    ..Escapes::of(Launcher::Root, &["general"]).only(&[9, 31, 51])
+});
+
+const NO_NAMESPACES: &str = "creating the namespaces: ";
 
 /// Pure version 2, an old Landlock, and everything that a setting can forbid.
-fn cgroup2(short: bool, abi: u32) -> Vec<Situation> {
-    let controls =
-        Escapes { harmful: true, only: &[9, 31, 51], ..escapes(Launcher::Root, &["general"]) };
-    let mut root =
-        vec![Step::Doctor(Doctor::good(true, abi)), Step::Limits("held"), Step::Escapes(controls)];
-    let mut delegated = vec![Step::Doctor(Doctor::good(false, abi)), Step::Limits("held")];
-    let mut user =
-        vec![Step::Doctor(Doctor::without_cgroups(false, abi, "no delegated version 2 cgroup"))];
-    if short {
-        delegated.push(Step::Escapes(Escapes {
-            only: &[1, 8, 17, 28, 31, 36, 51],
-            ..escapes(Launcher::Delegated, &["general"])
-        }));
-    } else {
-        root.push(Step::Escapes(escapes(Launcher::Root, MOST)));
-        root.push(Step::Escapes(escapes(Launcher::Root, ALONE)));
-        delegated.push(Step::Escapes(escapes(Launcher::Delegated, ALONE)));
-        user.push(Step::Escapes(escapes(Launcher::User, MOST)));
-    }
-    let forbidden = |remedy| Doctor {
-        no_namespaces: Some(("creating the namespaces: ", remedy)),
-        ..Doctor::without_cgroups(false, abi, "")
-    };
-    let only: &[u16] = if short { &[1, 2, 31, 32, 36, 53] } else { &[] };
-    let weaker = || Step::Escapes(Escapes { only, ..escapes(Launcher::User, &["landlock"]) });
-    let mut service = vec![Step::Doctor(Doctor::good(true, abi))];
-    if !short {
-        service.push(Step::Limits("held"));
-    }
+fn cgroup2(kernel: Kernel) -> Vec<Situation> {
+    let limit = "/proc/sys/user/max_user_namespaces";
+    let clone = "/proc/sys/kernel/unprivileged_userns_clone";
+    let setting = |file, user| Where::Setting { file, value: "0", user };
+    let good = |privileged| Doctor::good(privileged, kernel);
+    let without = |privileged, why| Doctor::without_cgroups(privileged, kernel, why);
+    let forbidden =
+        |remedy, doctor| Doctor { no_namespaces: Some((NO_NAMESPACES, remedy)), ..doctor };
+    let (root, user, delegated) = (Launcher::Root, Launcher::User, Launcher::Delegated);
+    let max = "sysctl -w user.max_user_namespaces=";
     vec![
-        situation("root", Where::Top, root),
-        situation("root-service", Where::Alone, service),
-        situation("root-session", Where::Beside, vec![Step::Doctor(Doctor::good(true, abi))]),
-        situation("user", Where::User, user),
-        situation("user-delegated", Where::Delegated(CONTROLLERS), delegated),
-        situation(
+        all("root", Where::Top, root, good(true)).then([
+            CONTROLS,
+            escapes(root, MOST),
+            escapes(root, ALONE),
+            escapes(root, &["landlock"]),
+        ]),
+        all("root-service", Where::Alone, root, good(true)),
+        all("root-session", Where::Beside, root, good(true)),
+        all("user", Where::User, user, without(false, "no delegated version 2 cgroup"))
+            .then([escapes(user, MOST), escapes(user, ALONE)]),
+        all("user-delegated", Where::Delegated(CONTROLLERS), delegated, good(false))
+            .then([escapes(delegated, ALONE)]),
+        all(
             "user-delegated-without-cpu",
             Where::Delegated("+memory +pids"),
-            vec![
-                Step::Doctor(Doctor {
-                    cgroups: ("memory, pids", "cpu"),
-                    ..Doctor::good(false, abi)
-                }),
-                Step::Limits("some"),
-            ],
+            delegated,
+            Doctor { cgroups: ("memory, pids", "cpu"), ..good(false) },
         ),
-        situation(
+        all(
             "user-delegated-shared",
             Where::DelegatedShared { marked: true },
-            vec![Step::Doctor(Doctor::good(false, abi))],
+            delegated,
+            good(false),
         ),
-        situation(
+        all(
             "user-shared",
             Where::DelegatedShared { marked: false },
-            vec![Step::Doctor(Doctor::without_cgroups(false, abi, "other processes share"))],
+            user,
+            without(false, "other processes share"),
         ),
-        situation(
-            "no-user-namespaces",
-            Where::Setting { file: "/proc/sys/user/max_user_namespaces", value: "0", user: true },
-            vec![
-                Step::Doctor(forbidden("sysctl -w user.max_user_namespaces=")),
-                weaker(),
-                Step::Limits("weaker"),
-            ],
-        ),
-        situation(
-            "root-no-user-namespaces",
-            Where::Setting { file: "/proc/sys/user/max_user_namespaces", value: "0", user: false },
-            vec![
-                Step::Doctor(Doctor {
-                    no_namespaces: Some(("creating the namespaces: ", "sysctl -w user.max_user")),
-                    ..Doctor::good(true, abi)
-                }),
-                Step::Limits("weaker"),
-            ],
-        ),
-        situation(
+        all("no-user-namespaces", setting(limit, true), user, forbidden(max, without(false, "")))
+            .then([escapes(user, &["landlock"])]),
+        all("root-no-user-namespaces", setting(limit, false), root, forbidden(max, good(true))),
+        all(
             "no-unprivileged-user-namespaces",
-            Where::Setting {
-                file: "/proc/sys/kernel/unprivileged_userns_clone",
-                value: "0",
-                user: true,
-            },
-            vec![Step::Doctor(forbidden("sysctl -w kernel.unprivileged_userns_clone=1"))],
+            setting(clone, true),
+            user,
+            forbidden("sysctl -w kernel.unprivileged_userns_clone=1", without(false, "")),
         ),
-        situation(
+        all(
             "readonly-cgroups",
             Where::Sees(Seen::ReadOnly),
-            vec![
-                Step::Doctor(Doctor::without_cgroups(true, abi, "Read-only file system")),
-                Step::Limits("policed"),
-            ],
+            root,
+            without(true, "Read-only file system"),
         ),
-        situation(
+        all(
             "no-cgroups",
             Where::Sees(Seen::Absent),
-            vec![Step::Doctor(Doctor::without_cgroups(
-                true,
-                abi,
-                "no version 2 cgroup file system is mounted",
-            ))],
+            root,
+            without(true, "no version 2 cgroup file system is mounted"),
         ),
-        situation(
+        all(
             "container",
             Where::Container,
-            vec![Step::Doctor(Doctor {
+            root,
+            Doctor {
                 weak_root: true,
                 no_namespaces: Some(("", "in a container")),
-                ..Doctor::without_cgroups(false, abi, "Read-only file system")
-            })],
+                ..without(false, "Read-only file system")
+            },
         ),
     ]
 }
 
-/// The second wall is missing.
-fn no_landlock() -> Vec<Situation> {
-    let named = |launcher| Step::Escapes(escapes(launcher, MOST));
-    vec![
-        situation(
-            "root",
-            Where::Top,
-            vec![Step::Doctor(Doctor::good(true, 0)), named(Launcher::Root)],
-        ),
-        situation(
-            "user-delegated",
-            Where::Delegated(CONTROLLERS),
-            vec![Step::Doctor(Doctor::good(false, 0)), named(Launcher::Delegated)],
-        ),
-    ]
+/// Doctor in every situation, and each guarantee attacked in one of them.
+fn cgroup2_short(kernel: Kernel) -> Vec<Situation> {
+    let short = |situation: Situation| {
+        let steps: Vec<Step> = match situation.name {
+            "root" => {
+                vec![Step::Limits(Wall::Process), some(Launcher::Root, &["survive"], END), CONTROLS]
+            }
+            "user-delegated" => {
+                vec![Step::Limits(Wall::Process), some(Launcher::Delegated, &["general"], CORE)]
+            }
+            "user" => vec![Step::Limits(Wall::Process)],
+            "no-user-namespaces" => {
+                vec![Step::Limits(Wall::Landlock), some(Launcher::User, &["landlock"], CORE_WEAKER)]
+            }
+            "root-no-user-namespaces" => vec![Step::Limits(Wall::Landlock)],
+            _ => Vec::new(),
+        };
+        situation.only(steps)
+    };
+    cgroup2(kernel).into_iter().map(short).collect()
 }
 
-fn newer(abi: u32) -> Vec<Situation> {
-    vec![
-        situation(
-            "root",
-            Where::Top,
-            vec![
-                Step::Doctor(Doctor::good(true, abi)),
-                Step::Limits("held"),
-                Step::Escapes(escapes(Launcher::Root, MOST)),
-                Step::Escapes(escapes(Launcher::Root, ALONE)),
-            ],
-        ),
-        situation(
+/// Another kernel, or the second wall missing: with and without root.
+fn newer(kernel: Kernel) -> Vec<Situation> {
+    let (root, delegated) = (Launcher::Root, Launcher::Delegated);
+    let mut both = vec![
+        all("root", Where::Top, root, Doctor::good(true, kernel))
+            .then([escapes(root, MOST), escapes(root, ALONE)]),
+        all(
             "user-delegated",
             Where::Delegated(CONTROLLERS),
-            vec![
-                Step::Doctor(Doctor::good(false, abi)),
-                Step::Limits("held"),
-                Step::Escapes(escapes(Launcher::Delegated, MOST)),
-                Step::Escapes(escapes(Launcher::Delegated, ALONE)),
-            ],
-        ),
-    ]
+            delegated,
+            Doctor::good(false, kernel),
+        )
+        .then([escapes(delegated, MOST), escapes(delegated, ALONE)]),
+    ];
+    if kernel.landlock > 0 {
+        both.push(all(
+            "no-user-namespaces",
+            Where::Setting { file: "/proc/sys/user/max_user_namespaces", value: "0", user: true },
+            Launcher::User,
+            Doctor {
+                no_namespaces: Some((NO_NAMESPACES, "sysctl -w user.max_user_namespaces=")),
+                ..Doctor::without_cgroups(false, kernel, "")
+            },
+        ));
+    }
+    both
 }
 
 const SCOPE: &[&str] =
@@ -225,56 +264,81 @@ const NSPAWN: &[&str] = &[
     "--as-pid2",
 ];
 
-/// Debian with systemd.
-fn debian(short: bool, abi: u32) -> Vec<Situation> {
-    let mut scope = vec![Step::Doctor(Doctor::good(false, abi)), Step::Limits("held")];
-    let mut service = vec![Step::Doctor(Doctor::good(true, abi)), Step::Limits("held")];
-    if !short {
-        let without: &[&str] = &["node_runs", "virtual_environment"];
-        for steps in [&mut scope, &mut service] {
-            steps.push(Step::Tests { program: "walls", without });
-            steps.push(Step::Tests { program: "landlock", without: &[] });
-        }
-        scope.push(Step::Escapes(escapes(Launcher::Delegated, ALONE)));
-        service.push(Step::Escapes(escapes(Launcher::Root, MOST)));
-    }
-    vec![
-        situation("user-scope", Where::Systemd { user: true, words: SCOPE }, scope),
-        situation("service", Where::Systemd { user: false, words: SERVICE }, service),
-        situation(
-            "user-session",
-            Where::Systemd { user: true, words: &[] },
-            vec![Step::Doctor(Doctor::without_cgroups(
-                false,
-                abi,
-                "no delegated version 2 cgroup",
-            ))],
+/// What a user's scope and a service of the system's are.
+fn delegated_by_systemd(kernel: Kernel) -> [Situation; 2] {
+    [
+        all(
+            "user-scope",
+            Where::Systemd { user: true, words: SCOPE },
+            Launcher::Delegated,
+            Doctor::good(false, kernel),
         ),
-        situation(
-            "nspawn",
-            Where::Systemd { user: false, words: NSPAWN },
-            vec![Step::Doctor(Doctor {
-                no_namespaces: Some((
-                    "setting /proc/sys/user/max_user_namespaces: Read-only file system",
-                    "in a container",
-                )),
-                landlock_refused: true,
-                ..Doctor::without_cgroups(true, 0, "other processes share")
-            })],
+        all(
+            "service",
+            Where::Systemd { user: false, words: SERVICE },
+            Launcher::Root,
+            Doctor::good(true, kernel),
         ),
     ]
 }
 
+/// Node.js is not there, and no package for virtual environments.
+const WALLS: Step =
+    Step::Tests { program: "walls", without: &["node_runs", "virtual_environment"] };
+const LANDLOCK: Step = Step::Tests { program: "landlock", without: &[] };
+
+/// Debian with systemd.
+fn debian(short: bool, kernel: Kernel) -> Vec<Situation> {
+    let [scope, service] = delegated_by_systemd(kernel);
+    let session = all(
+        "user-session",
+        Where::Systemd { user: true, words: &[] },
+        Launcher::User,
+        Doctor::without_cgroups(false, kernel, "no delegated version 2 cgroup"),
+    );
+    let nspawn = all(
+        "nspawn",
+        Where::Systemd { user: false, words: NSPAWN },
+        Launcher::Root,
+        Doctor {
+            no_namespaces: Some((
+                "setting /proc/sys/user/max_user_namespaces: Read-only file system",
+                "in a container",
+            )),
+            landlock_refused: true,
+            ..Doctor::without_cgroups(true, kernel, "other processes share")
+        },
+    );
+    if short {
+        let limits = [Step::Limits(Wall::Process)];
+        return vec![scope.only(limits), service.only_doctor(), session.only_doctor(), nspawn];
+    }
+    vec![
+        scope.then([WALLS, LANDLOCK, escapes(Launcher::Delegated, MOST)]),
+        service.then([WALLS, LANDLOCK, escapes(Launcher::Root, MOST)]),
+        session,
+        nspawn,
+    ]
+}
+
+/// The later kernel under Debian: the test programs that need its Python.
+fn newer_debian(kernel: Kernel) -> Vec<Situation> {
+    let no_jit = Step::Tests { program: "no_jit", without: &["runtimes_that_compile"] };
+    let [scope, service] = delegated_by_systemd(kernel);
+    vec![scope.then([WALLS, LANDLOCK, no_jit.clone()]), service.then([WALLS, LANDLOCK, no_jit])]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::abi_of;
+    use super::kernel_of;
 
     #[test]
-    fn the_abi_follows_the_release() {
-        assert_eq!(abi_of("6.1.0-56-cloud-amd64"), Some(2));
-        assert_eq!(abi_of("6.12.117+deb12-cloud-amd64"), Some(6));
-        assert_eq!(abi_of("6.18.44-fc"), Some(7));
-        assert_eq!(abi_of("5.10.0"), None);
-        assert_eq!(abi_of("nonsense"), None);
+    fn the_kernel_follows_the_release() {
+        let of = |release| kernel_of(release).map(|k| (k.landlock, k.mdwe));
+        assert_eq!(of("6.1.0-56-cloud-amd64"), Some((2, false)));
+        assert_eq!(of("6.12.117+deb12-cloud-amd64"), Some((6, true)));
+        assert_eq!(of("6.18.44-fc"), Some((7, true)));
+        assert_eq!(of("5.10.0"), None);
+        assert_eq!(of("nonsense"), None);
     }
 }

@@ -9,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_escape::record::Launcher;
-
 use crate::{
     FOLDER, Result,
-    doctor::Doctor,
+    doctor::{Doctor, Wall},
     escapes,
     escapes::Escapes,
     init,
+    limits::Promise,
     machine::Machine,
     place::{CGROUPS, Place, Seen},
+    refused,
     report::{Event, Finding, Port},
     tests,
 };
@@ -54,18 +54,19 @@ pub(crate) enum Where {
     Systemd { user: bool, words: &'static [&'static str] },
 }
 
-/// What is looked at.
+/// What is looked at, beside doctor.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Doctor(Doctor),
-    /// `palisade-vm limits WHAT`.
-    Limits(&'static str),
+    /// `palisade-vm limits PROMISE`: whatever doctor says of this backend is exceeded or attacked.
+    Limits(Wall),
     Escapes(Escapes),
     /// Test programs of this project, by the beginning of their names, without the tests named here.
     Tests {
         program: &'static str,
         without: &'static [&'static str],
     },
+    /// Nothing can be used here: a plugin is not started.
+    Refused,
 }
 
 /// One situation.
@@ -73,6 +74,8 @@ pub(crate) enum Step {
 pub(crate) struct Situation {
     pub(crate) name: &'static str,
     pub(crate) place: Where,
+    /// What doctor must say; looked at first.
+    pub(crate) doctor: Doctor,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -165,6 +168,11 @@ fn neighbour(cgroup: &Path) -> Result<Child> {
 }
 
 impl Where {
+    /// Whether a cgroup around the program counts what it and its plugins use, and it can read that.
+    fn metered(&self) -> bool {
+        matches!(self, Self::User | Self::DelegatedShared { .. } | Self::Sees(Seen::ReadOnly))
+    }
+
     fn make(&self) -> Result<(Place, Undo)> {
         let mut undo = Undo::default();
         let mut place = Place::default();
@@ -203,7 +211,10 @@ impl Where {
                 place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
                 place.uid = user.then_some(USER);
             }
-            Self::Sees(seen) => place.seen = *seen,
+            Self::Sees(seen) => {
+                place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
+                place.seen = *seen;
+            }
             Self::Container => {
                 place.cgroup = Some(fresh(&mut undo, CONTROLLERS)?);
                 place.container = true;
@@ -224,8 +235,29 @@ impl Where {
     }
 }
 
-/// Runs a command in a fresh place, and gives what it printed.
+/// A command that came to its end.
+pub(crate) struct Ended {
+    /// Its exit status; none where a signal ended it.
+    pub(crate) status: Option<i32>,
+    pub(crate) printed: String,
+}
+
+/// Runs a command in a fresh place, and gives what it printed. An error where it failed.
 fn run(place: &Where, command: &[String], input: &str, limit: Duration) -> Result<String> {
+    let Ended { status, printed } = end_of(place, command, input, limit)?;
+    match status {
+        Some(0) => Ok(printed),
+        other => Err(format!("{} ended with {other:?}: {printed}", command.join(" "))),
+    }
+}
+
+/// Runs a command in a fresh place to its end.
+pub(crate) fn end_of(
+    place: &Where,
+    command: &[String],
+    input: &str,
+    limit: Duration,
+) -> Result<Ended> {
     let (place, undo) = place.make()?;
     let mut child = place
         .command(command)?
@@ -262,41 +294,52 @@ fn run(place: &Where, command: &[String], input: &str, limit: Duration) -> Resul
     let printed = reader.join().unwrap_or_default();
     drop(undo);
     match status {
-        Some(status) if status.success() => Ok(printed),
-        Some(status) => Err(format!("{} ended with {status}: {printed}", command.join(" "))),
+        Some(status) => Ok(Ended { status: status.code(), printed }),
         None => Err(format!("{} took longer than {limit:?}: {printed}", command.join(" "))),
     }
 }
 
-impl Step {
-    fn run(&self, situation: &str, place: &Where) -> Result<Vec<Finding>> {
-        let words = |words: &[&str]| -> Vec<String> {
-            let (program, rest) = words.split_first().unwrap_or((&"", &[]));
-            std::iter::once(format!("{FOLDER}/{program}"))
-                .chain(rest.iter().map(|w| (*w).to_owned()))
-                .collect()
-        };
-        match self {
-            Self::Doctor(doctor) => {
-                let command = words(&["palisade", "doctor", "--json"]);
-                doctor.judge(&run(place, &command, "", Duration::from_secs(60))?)
-            }
-            Self::Limits(what) => {
-                let command = words(&["palisade-vm", "limits", what]);
-                let printed = run(place, &command, "", Duration::from_secs(180))?;
+/// A program of ours inside, with its arguments.
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
+    let (program, rest) = words.split_first().unwrap_or((&"", &[]));
+    std::iter::once(format!("{FOLDER}/{program}"))
+        .chain(rest.iter().map(|w| (*w).to_owned()))
+        .collect()
+}
+
+impl Situation {
+    fn doctor(&self) -> Result<Vec<Finding>> {
+        let command = words(&["palisade", "doctor", "--json"]);
+        self.doctor.judge(&run(&self.place, &command, "", Duration::from_secs(60))?)
+    }
+
+    fn step(&self, machine: &str, step: &Step) -> Result<Vec<Finding>> {
+        let place = &self.place;
+        match step {
+            Step::Limits(wall) => {
+                let promise = Promise {
+                    wall: *wall,
+                    levels: self.doctor.levels(*wall),
+                    landlock: self.doctor.kernel.landlock,
+                    metered: place.metered(),
+                };
+                let promise = serde_json::to_string(&promise).map_err(|e| e.to_string())?;
+                let command = words(&["palisade-vm", "limits", &promise]);
+                let printed = run(place, &command, "", Duration::from_secs(240))?;
                 serde_json::from_str(printed.lines().last().unwrap_or_default())
-                    .map_err(|e| format!("limits {what}: {e}: {printed}"))
+                    .map_err(|e| format!("limits: {e}: {printed}"))
             }
-            Self::Escapes(escapes) => {
+            Step::Escapes(escapes) => {
                 let command = words(&["escape", "runner", escapes::FORBIDDEN]);
                 let task = escapes.task()?;
                 let printed = run(place, &command, &task, Duration::from_secs(900))?;
-                escapes.judge(situation, &printed)
+                escapes.judge(&format!("{machine}/{}", self.name), &printed)
             }
-            Self::Tests { program, without } => {
+            Step::Tests { program, without } => {
                 let command = tests::command(program, without)?;
                 tests::judge(program, run(place, &command, "", Duration::from_secs(600)))
             }
+            Step::Refused => refused::look(place),
         }
     }
 }
@@ -322,13 +365,17 @@ fn report_all() -> Result {
     port.send(&Event::Plan { situations });
     for situation in &all {
         let begun = Instant::now();
-        for step in &situation.steps {
+        let steps = situation.steps.iter().map(Some);
+        for step in std::iter::once(None).chain(steps) {
             let started = Instant::now();
-            let name = format!("{}/{}", machine.name, situation.name);
-            let found = step
-                .run(&name, &situation.place)
-                .unwrap_or_else(|e| vec![Finding::new(step.name(), false, e)]);
-            eprintln!("{name}: {} in {:.1} s", step.name(), started.elapsed().as_secs_f64());
+            let name = step.map_or_else(|| "doctor".to_owned(), Step::name);
+            let found = match step {
+                None => situation.doctor(),
+                Some(step) => situation.step(&machine.name, step),
+            };
+            let found = found.unwrap_or_else(|e| vec![Finding::new(name.clone(), false, e)]);
+            let took = started.elapsed().as_secs_f64();
+            eprintln!("{}/{}: {name} in {took:.1} s", machine.name, situation.name);
             for Finding { name, ok, detail } in found {
                 let situation = situation.name.to_owned();
                 port.send(&Event::Check { situation, name, ok, detail });
@@ -342,12 +389,13 @@ fn report_all() -> Result {
 }
 
 impl Step {
-    fn name(&self) -> String {
+    /// For the log, and for the table in the documentation.
+    pub(crate) fn name(&self) -> String {
         match self {
-            Self::Doctor(_) => "doctor".into(),
-            Self::Limits(what) => format!("limits {what}"),
-            Self::Escapes(e) => format!("escapes {} as {}", e.families.join("+"), e.launcher.key()),
+            Self::Limits(wall) => format!("limits of {}", wall.name()),
+            Self::Escapes(e) => e.name(),
             Self::Tests { program, .. } => format!("tests {program}"),
+            Self::Refused => "refused".to_owned(),
         }
     }
 }
@@ -371,9 +419,4 @@ fn ready_for_users() -> Result {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-/// The launcher's kind for the suite.
-pub(crate) const fn escapes(launcher: Launcher, families: &'static [&'static str]) -> Escapes {
-    Escapes { launcher, families, only: &[], harmful: false }
 }

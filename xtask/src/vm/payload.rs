@@ -13,7 +13,7 @@ use crate::{Result, step};
 const INSIDE: &str = "/palisade";
 const PROGRAMS: [&str; 3] = ["palisade-vm", "escape", "palisade"];
 /// Test programs of `palisade-process` that run inside too.
-const TESTS: [&str; 2] = ["walls", "landlock"];
+const TESTS: [&str; 3] = ["walls", "landlock", "no_jit"];
 
 /// Files for inside.
 pub(super) struct Payload {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     cli::Check,
+    commands::component,
     consent::{narrower, too_wide, usable},
     grant,
     session::Session,
@@ -17,16 +18,28 @@ use crate::{
 
 /// Runs the command.
 pub(crate) async fn check(args: &Check) -> Result<(), Trouble> {
+    if component::is_module(&args.plugin.folder) {
+        return component::file(&args.plugin.folder, args.output.json);
+    }
     let (session, plugin) = Session::with_plugin(&args.plugin, None, None).await?;
     grant::apply(&plugin, &args.plugin).await?;
     let plan = plugin.plan().await?;
-    let verdict = verdict(&plan);
+    let compared = component::of_plugin(&plugin.manifest(), &args.plugin.folder)?;
+    let misfit = compared.as_ref().and_then(component::Compared::problem);
+    let verdict = misfit.map_or_else(|| verdict(&plan), Err);
     if args.output.json {
-        terminal::json(&json!({ "plan": plan, "problem": verdict.as_ref().err() }));
+        let mut document = json!({ "plan": plan, "problem": verdict.as_ref().err() });
+        if let (Some(compared), Some(members)) = (&compared, document.as_object_mut()) {
+            members.insert("component".into(), json!(compared));
+        }
+        terminal::json(&document);
     } else {
         let fallback = usable(&session.host, &plan).await;
         let paint = Paint::stdout();
         terminal::out(report(&plan, fallback, paint));
+        if let Some(compared) = &compared {
+            terminal::out(compared.report(paint));
+        }
         match (&verdict, &plan.candidates) {
             (Ok(()), _) => terminal::out(format_args!("\n{}", conclusion(&plan, paint))),
             (Err(problem), Some(none)) if problem.code == ErrorCode::NoBackend => {

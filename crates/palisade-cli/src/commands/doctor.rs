@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     cli::Doctor,
-    session::shown,
+    session::{self, shown},
     terminal::{self, Paint, Progress},
     trouble::Trouble,
     words,
@@ -29,7 +29,7 @@ pub(crate) async fn doctor(args: &Doctor) -> Result<(), Trouble> {
     let progress = Progress::new(!args.output.json);
     progress.step("trying what this machine lets us build");
     let mut probed = Vec::new();
-    for backend in palisade_process::backends() {
+    for backend in session::backends() {
         probed.push((backend.name(), backend.probe().await));
     }
     progress.done();

@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod check;
+pub(crate) mod component;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod grants;

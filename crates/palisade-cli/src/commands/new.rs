@@ -44,6 +44,12 @@ pub(crate) enum Language {
     Python,
     Rust,
     Typescript,
+    /// Python, as a WebAssembly component
+    PythonWasm,
+    /// Rust, as a WebAssembly component
+    RustWasm,
+    /// JavaScript, as a WebAssembly component
+    JsWasm,
 }
 
 /// A file of a template: where it lies in the plugin, and what is in it.
@@ -64,10 +70,13 @@ const PYTHON: [File; 5] = files! { "templates/python":
     ".gitignore" => "gitignore",
 };
 
-const PYTHON_SDK: [File; 10] = files! { "../../sdk/python/palisade_plugin":
+const PYTHON_SDK: [File; 13] = files! { "../../sdk/python/palisade_plugin":
     "palisade_plugin/__init__.py" => "__init__.py",
+    "palisade_plugin/__main__.py" => "__main__.py",
     "palisade_plugin/_call.py" => "_call.py",
+    "palisade_plugin/_component.py" => "_component.py",
     "palisade_plugin/_errors.py" => "_errors.py",
+    "palisade_plugin/_json.py" => "_json.py",
     "palisade_plugin/_parts.py" => "_parts.py",
     "palisade_plugin/_plugin.py" => "_plugin.py",
     "palisade_plugin/_pool.py" => "_pool.py",
@@ -90,11 +99,23 @@ const TYPESCRIPT: [File; 10] = files! { "templates/typescript":
     ".gitignore" => "gitignore",
 };
 
-const TYPESCRIPT_SDK: [File; 14] = files! { "../../sdk/typescript/dist":
+const TYPESCRIPT_SDK: [File; 26] = files! { "../../sdk/typescript/dist":
+    "palisade-plugin/build.d.ts" => "build.d.ts",
+    "palisade-plugin/build.js" => "build.js",
+    "palisade-plugin/call.d.ts" => "call.d.ts",
+    "palisade-plugin/call.js" => "call.js",
+    "palisade-plugin/component.d.ts" => "component.d.ts",
+    "palisade-plugin/component.js" => "component.js",
     "palisade-plugin/errors.d.ts" => "errors.d.ts",
     "palisade-plugin/errors.js" => "errors.js",
     "palisade-plugin/index.d.ts" => "index.d.ts",
     "palisade-plugin/index.js" => "index.js",
+    "palisade-plugin/json.d.ts" => "json.d.ts",
+    "palisade-plugin/json.js" => "json.js",
+    "palisade-plugin/names.d.ts" => "names.d.ts",
+    "palisade-plugin/names.js" => "names.js",
+    "palisade-plugin/native.d.ts" => "native.d.ts",
+    "palisade-plugin/native.js" => "native.js",
     "palisade-plugin/plugin.d.ts" => "plugin.d.ts",
     "palisade-plugin/plugin.js" => "plugin.js",
     "palisade-plugin/schema.d.ts" => "schema.d.ts",
@@ -115,23 +136,83 @@ const RUST: [File; 5] = files! { "templates/rust":
     ".gitignore" => "gitignore",
 };
 
-const RUST_SDK: [File; 16] = files! { "../../sdk/rust":
+const RUST_SDK: [File; 31] = files! { "../../sdk/rust":
     "palisade-plugin/Cargo.toml" => "Cargo.toml",
     "palisade-plugin/README.md" => "README.md",
     "palisade-plugin/src/args.rs" => "src/args.rs",
     "palisade-plugin/src/call.rs" => "src/call.rs",
-    "palisade-plugin/src/descriptor.rs" => "src/descriptor.rs",
+    "palisade-plugin/src/component/bindings.rs" => "src/component/bindings.rs",
+    "palisade-plugin/src/component/exports.rs" => "src/component/exports.rs",
+    "palisade-plugin/src/component/mod.rs" => "src/component/mod.rs",
+    "palisade-plugin/src/component/services.rs" => "src/component/services.rs",
     "palisade-plugin/src/error.rs" => "src/error.rs",
     "palisade-plugin/src/handle.rs" => "src/handle.rs",
     "palisade-plugin/src/handlers.rs" => "src/handlers.rs",
     "palisade-plugin/src/http.rs" => "src/http.rs",
+    "palisade-plugin/src/json.rs" => "src/json.rs",
     "palisade-plugin/src/lib.rs" => "src/lib.rs",
+    "palisade-plugin/src/native/base64.rs" => "src/native/base64.rs",
+    "palisade-plugin/src/native/call_state.rs" => "src/native/call_state.rs",
+    "palisade-plugin/src/native/descriptor.rs" => "src/native/descriptor.rs",
+    "palisade-plugin/src/native/dispatch.rs" => "src/native/dispatch.rs",
+    "palisade-plugin/src/native/errors.rs" => "src/native/errors.rs",
+    "palisade-plugin/src/native/mod.rs" => "src/native/mod.rs",
+    "palisade-plugin/src/native/pool.rs" => "src/native/pool.rs",
+    "palisade-plugin/src/native/services.rs" => "src/native/services.rs",
+    "palisade-plugin/src/native/session.rs" => "src/native/session.rs",
+    "palisade-plugin/src/native/wire.rs" => "src/native/wire.rs",
     "palisade-plugin/src/parts.rs" => "src/parts.rs",
     "palisade-plugin/src/plugin.rs" => "src/plugin.rs",
-    "palisade-plugin/src/pool.rs" => "src/pool.rs",
-    "palisade-plugin/src/session.rs" => "src/session.rs",
     "palisade-plugin/src/storage.rs" => "src/storage.rs",
-    "palisade-plugin/src/wire.rs" => "src/wire.rs",
+    "palisade-plugin/wit/0.1.0/handlers.wit" => "wit/0.1.0/handlers.wit",
+    "palisade-plugin/wit/0.1.0/imports.wit" => "wit/0.1.0/imports.wit",
+    "palisade-plugin/wit/0.1.0/types.wit" => "wit/0.1.0/types.wit",
+    "palisade-plugin/wit/0.1.0/worlds.wit" => "wit/0.1.0/worlds.wit",
+};
+
+const RUST_WASM: [File; 6] = files! { "templates/rust-wasm":
+    "plugin.yaml" => "plugin.yaml",
+    "Cargo.toml" => "Cargo.toml.in",
+    "src/lib.rs" => "src/lib.rs",
+    "src/main.rs" => "src/main.rs",
+    "README.md" => "README.md",
+    ".gitignore" => "gitignore",
+};
+
+const PYTHON_WASM: [File; 6] = files! { "templates/python-wasm":
+    "plugin.yaml" => "plugin.yaml",
+    "main.py" => "main.py",
+    "test_main.py" => "test_main.py",
+    "world.wit" => "world.wit",
+    "README.md" => "README.md",
+    ".gitignore" => "gitignore",
+};
+
+const JS_WASM: [File; 9] = files! { "templates/js-wasm":
+    "plugin.yaml" => "plugin.yaml",
+    "src/main.js" => "src/main.js",
+    "src/greet.js" => "src/greet.js",
+    "test/greet.test.js" => "test/greet.test.js",
+    "package.json" => "package.json",
+    "palisade-plugin/package.json" => "sdk-package.json",
+    "world.wit" => "world.wit",
+    "README.md" => "README.md",
+    ".gitignore" => "gitignore",
+};
+
+/// What a component can import and export, beside the SDK that makes one.
+const PYTHON_WIT: [File; 4] = files! { "../../sdk/python/palisade_plugin/wit":
+    "palisade_plugin/wit/handlers.wit" => "handlers.wit",
+    "palisade_plugin/wit/imports.wit" => "imports.wit",
+    "palisade_plugin/wit/types.wit" => "types.wit",
+    "palisade_plugin/wit/worlds.wit" => "worlds.wit",
+};
+
+const JS_WIT: [File; 4] = files! { "../../sdk/typescript/wit":
+    "palisade-plugin/wit/handlers.wit" => "handlers.wit",
+    "palisade-plugin/wit/imports.wit" => "imports.wit",
+    "palisade-plugin/wit/types.wit" => "types.wit",
+    "palisade-plugin/wit/worlds.wit" => "worlds.wit",
 };
 
 impl Language {
@@ -140,32 +221,57 @@ impl Language {
             Self::Python => "Python",
             Self::Rust => "Rust",
             Self::Typescript => "TypeScript",
+            Self::PythonWasm => "Python, as a WebAssembly component",
+            Self::RustWasm => "Rust, as a WebAssembly component",
+            Self::JsWasm => "JavaScript, as a WebAssembly component",
         }
     }
 
-    /// The template, where placeholders are filled in, and the SDK, which is copied as it is.
-    fn files(self) -> (&'static [File], &'static [File]) {
+    /// The template, where placeholders are filled in.
+    fn template(self) -> &'static [File] {
         match self {
-            Self::Python => (&PYTHON, &PYTHON_SDK),
-            Self::Rust => (&RUST, &RUST_SDK),
-            Self::Typescript => (&TYPESCRIPT, &TYPESCRIPT_SDK),
+            Self::Python => &PYTHON,
+            Self::Rust => &RUST,
+            Self::Typescript => &TYPESCRIPT,
+            Self::PythonWasm => &PYTHON_WASM,
+            Self::RustWasm => &RUST_WASM,
+            Self::JsWasm => &JS_WASM,
         }
+    }
+
+    /// The SDK, which is copied as it is.
+    fn sdk(self) -> Vec<File> {
+        let (sdk, wit): (&[File], &[File]) = match self {
+            Self::Python => (&PYTHON_SDK, &[]),
+            Self::PythonWasm => (&PYTHON_SDK, &PYTHON_WIT),
+            Self::Rust | Self::RustWasm => (&RUST_SDK, &[]),
+            Self::Typescript => (&TYPESCRIPT_SDK, &[]),
+            Self::JsWasm => (&TYPESCRIPT_SDK, &JS_WIT),
+        };
+        [sdk, wit].concat()
     }
 
     /// Commands for whoever made the plugin, in their order.
     fn next(self, name: &str) -> Vec<String> {
-        let build = (self == Self::Rust).then(|| format!("(cd {name} && cargo build --release)"));
+        let build = match self {
+            Self::Python | Self::Typescript => None,
+            Self::Rust => Some("cargo build --release"),
+            Self::RustWasm => Some("cargo build --release --lib --target wasm32-unknown-unknown"),
+            Self::PythonWasm => Some("python3 -m palisade_plugin build"),
+            Self::JsWasm => Some("npm install && npm run build"),
+        };
         let test = match self {
-            Self::Python => "python3 -m unittest",
-            Self::Rust => "cargo test",
+            Self::Python | Self::PythonWasm => "python3 -m unittest",
+            Self::Rust | Self::RustWasm => "cargo test",
             Self::Typescript => "npm install && npm test",
+            Self::JsWasm => "npm test",
         };
         let others = [
             format!("palisade check {name}"),
             format!("palisade call {name} greet '{{\"name\": \"Ada\"}}'"),
             format!("(cd {name} && {test})"),
         ];
-        build.into_iter().chain(others).collect()
+        build.map(|build| format!("(cd {name} && {build})")).into_iter().chain(others).collect()
     }
 }
 
@@ -197,14 +303,13 @@ fn make(folder: &Path, name: &str, language: Language) -> Result<Vec<&'static st
             .hint("choose another name, or take it away first; nothing is written over"),
         _ => cannot_write(folder, &error),
     })?;
-    let (template, sdk) = language.files();
     let fill = |text: &str| {
         text.replace("{{name}}", name).replace("{{version}}", env!("CARGO_PKG_VERSION"))
     };
     let mut all: Vec<(&'static str, String)> = Vec::new();
-    all.extend(template.iter().map(|(path, text)| (*path, fill(text))));
-    all.extend(sdk.iter().map(|(path, text)| (*path, (*text).to_owned())));
-    if language == Language::Python {
+    all.extend(language.template().iter().map(|(path, text)| (*path, fill(text))));
+    all.extend(language.sdk().into_iter().map(|(path, text)| (path, text.to_owned())));
+    if matches!(language, Language::Python | Language::PythonWasm) {
         // Says that the package is typed (PEP 561); an empty file.
         all.push(("palisade_plugin/py.typed", String::new()));
     }
@@ -232,12 +337,19 @@ mod tests {
 
     /// The files below a folder of this repository, of one kind.
     fn below(folder: &str, suffixes: &[&str]) -> BTreeSet<String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-        let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-        names
-            .map(|name| name.into_string().unwrap())
-            .filter(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)))
-            .collect()
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let (mut found, mut folders) = (BTreeSet::new(), vec![root.clone()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+                let name = entry.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else if suffixes.iter().any(|suffix| name.ends_with(suffix)) {
+                    found.insert(name);
+                }
+            }
+        }
+        found
     }
 
     fn names(files: &[File], folder: &str) -> BTreeSet<String> {
@@ -259,13 +371,20 @@ mod tests {
             names(&RUST_SDK, "palisade-plugin/src/"),
             below(&format!("{sdk}/rust/src"), &[".rs"])
         );
+        for (files, folder, wit) in [
+            (&RUST_SDK[..], "palisade-plugin/wit/0.1.0/", "rust/wit/0.1.0"),
+            (&PYTHON_WIT, "palisade_plugin/wit/", "python/palisade_plugin/wit"),
+            (&JS_WIT, "palisade-plugin/wit/", "typescript/wit"),
+        ] {
+            assert_eq!(names(files, folder), below(&format!("{sdk}/{wit}"), &[".wit"]));
+        }
     }
 
     #[test]
     fn every_placeholder_is_filled_in() {
         let folder = tempfile::tempdir().unwrap();
         for language in Language::value_variants() {
-            let plugin = folder.path().join(language.name());
+            let plugin = folder.path().join(format!("{language:?}"));
             for path in make(&plugin, "a-b.c_1", *language).unwrap() {
                 let text = fs::read_to_string(plugin.join(path)).unwrap();
                 assert!(!text.contains("{{name}}") && !text.contains("{{version}}"), "{path}");

@@ -21,7 +21,7 @@ use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, HostCalls, HostRequest, Instance, LaunchSpec,
     OutputStream, Resolver, SandboxError, Wire,
-    stream::{ByteEnds, ByteWire},
+    stream::{ByteEnds, ByteWire, FromProgram},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -47,7 +47,7 @@ pub(crate) struct Server {
     pub(crate) instance: Arc<dyn Instance>,
     pub(crate) host: Arc<Host>,
     ends: ByteEnds,
-    reader: BufReader<tokio::net::unix::pipe::Receiver>,
+    reader: BufReader<FromProgram>,
     next: u64,
     _place: tempfile::TempDir,
 }
@@ -113,12 +113,12 @@ pub(crate) async fn launch(start: &Start, rights: &[&str]) -> Result<Server, San
     let prepared = backend().prepare(&artifact).await?;
     let instance = prepared.launch(spec, Arc::clone(&host) as Arc<dyn HostCalls>).await?;
     let mut ends = ends.await.unwrap();
-    let from = std::mem::replace(&mut ends.from, dead_pipe());
+    let from = std::mem::replace(&mut ends.from, nothing());
     Ok(Server { instance, host, ends, reader: BufReader::new(from), next: 1, _place: place })
 }
 
-fn dead_pipe() -> tokio::net::unix::pipe::Receiver {
-    tokio::net::unix::pipe::pipe().unwrap().1
+fn nothing() -> FromProgram {
+    Box::new(tokio::io::empty())
 }
 
 impl Server {

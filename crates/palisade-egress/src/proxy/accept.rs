@@ -2,10 +2,9 @@
 
 use std::io;
 
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::mpsc,
-};
+#[cfg(unix)]
+use tokio::net::UnixListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::Client;
 use crate::BoxFuture;
@@ -25,6 +24,7 @@ impl Accept for TcpListener {
     }
 }
 
+#[cfg(unix)]
 impl Accept for UnixListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Option<Client>>> {
         Box::pin(async { Ok(Some(Client::Unix(UnixListener::accept(self).await?.0))) })
@@ -39,12 +39,14 @@ impl Accept for mpsc::Receiver<Client> {
 
 /// A Unix listener that serves one user only, by the kernel's word (`SO_PEERCRED`, `unix(7)`): another
 /// plugin that finds the socket gets nothing.
+#[cfg(unix)]
 #[derive(Debug)]
 pub struct FromUid {
     listener: UnixListener,
     uid: u32,
 }
 
+#[cfg(unix)]
 impl FromUid {
     /// Only connections of `uid`, as this process sees it.
     #[must_use]
@@ -53,6 +55,7 @@ impl FromUid {
     }
 }
 
+#[cfg(unix)]
 impl Accept for FromUid {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Option<Client>>> {
         Box::pin(async {

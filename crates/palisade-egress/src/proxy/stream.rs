@@ -9,9 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
+#[cfg(unix)]
+use tokio::net::{UnixStream, unix};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf},
-    net::{TcpStream, UnixStream, tcp, unix},
+    net::{TcpStream, tcp},
 };
 
 /// Anything that bytes go through in both directions.
@@ -24,6 +26,7 @@ pub enum Client {
     /// A TCP socket.
     Tcp(TcpStream),
     /// A Unix socket.
+    #[cfg(unix)]
     Unix(UnixStream),
     /// Anything else: a virtual socket, a pipe pair, a buffer.
     Other(Box<dyn Duplex>),
@@ -32,6 +35,7 @@ pub enum Client {
 /// What comes from one end.
 pub(super) enum ReadSide {
     Tcp(tcp::OwnedReadHalf),
+    #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Other(ReadHalf<Box<dyn Duplex>>),
 }
@@ -39,6 +43,7 @@ pub(super) enum ReadSide {
 /// What goes to one end. Shutting it down ends this direction only.
 pub(super) enum WriteSide {
     Tcp(tcp::OwnedWriteHalf),
+    #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Other(WriteHalf<Box<dyn Duplex>>),
 }
@@ -52,6 +57,7 @@ impl Client {
                 let (read, write) = stream.into_split();
                 (ReadSide::Tcp(read), WriteSide::Tcp(write))
             }
+            #[cfg(unix)]
             Self::Unix(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadSide::Unix(read), WriteSide::Unix(write))
@@ -70,12 +76,14 @@ impl From<TcpStream> for Client {
     }
 }
 
+#[cfg(unix)]
 impl From<UnixStream> for Client {
     fn from(stream: UnixStream) -> Self {
         Self::Unix(stream)
     }
 }
 
+#[cfg(target_os = "linux")]
 impl ReadSide {
     /// The TCP socket, where it is one.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
@@ -86,6 +94,7 @@ impl ReadSide {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl WriteSide {
     /// The TCP socket, where it is one.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
@@ -104,6 +113,7 @@ impl AsyncRead for ReadSide {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
+            #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Other(half) => Pin::new(half).poll_read(cx, buf),
         }
@@ -118,6 +128,7 @@ impl AsyncWrite for WriteSide {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write(cx, buf),
+            #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_write(cx, buf),
             Self::Other(half) => Pin::new(half).poll_write(cx, buf),
         }
@@ -126,6 +137,7 @@ impl AsyncWrite for WriteSide {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_flush(cx),
+            #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_flush(cx),
             Self::Other(half) => Pin::new(half).poll_flush(cx),
         }
@@ -134,6 +146,7 @@ impl AsyncWrite for WriteSide {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
+            #[cfg(unix)]
             Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
             Self::Other(half) => Pin::new(half).poll_shutdown(cx),
         }

@@ -53,12 +53,26 @@ async fn an_entry_that_needs_another_backend_is_said_so() {
     let stage = Stage::new().await;
     let dir = stage.folder("a", "");
     let manifest = std::fs::read_to_string(dir.join("plugin.yaml")).unwrap();
+    let library =
+        manifest.replace("{ kind: python, file: main.py }", "{ kind: library, file: plugin.so }");
+    std::fs::write(dir.join("plugin.yaml"), library).unwrap();
+    let plugin = stage.host.load(&dir).await.unwrap();
+    let failure = plugin.start().await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::NoBackend);
+    assert!(failure.message.contains("needs backend library"), "{failure}");
+    assert_eq!(plugin.plan().await.unwrap().verdict().unwrap_err().code, ErrorCode::NoBackend);
+}
+
+#[tokio::test]
+async fn an_entry_that_no_backend_runs_is_said_so() {
+    let stage = Stage::new().await;
+    let dir = stage.folder("a", "");
+    let manifest = std::fs::read_to_string(dir.join("plugin.yaml")).unwrap();
     let wasm =
         manifest.replace("{ kind: python, file: main.py }", "{ kind: wasm, file: plugin.wasm }");
     std::fs::write(dir.join("plugin.yaml"), wasm).unwrap();
     let plugin = stage.host.load(&dir).await.unwrap();
     let failure = plugin.start().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::NoBackend);
-    assert!(failure.message.contains("needs backend wasm"), "{failure}");
-    assert_eq!(plugin.plan().await.unwrap().verdict().unwrap_err().code, ErrorCode::NoBackend);
+    assert!(failure.message.contains("no backend runs wasm entries"), "{failure}");
 }

@@ -127,3 +127,66 @@ async fn named_data_of_the_application_is_asked_for_by_data_request() {
         .data("a", |_, _| async { Ok(2) });
     assert!(matches!(twice.build().await, Err(HostError::Service(_))));
 }
+
+const CALLS_B: &str =
+    "capabilities:\n  required:\n    - { capability: 'plugin.call:b', reason: lets it count }\n";
+
+fn ask_b(tool: &str, args: serde_json::Value) -> serde_json::Value {
+    json!({"method": "plugin.call", "params": {"plugin": "b", "tool": tool, "args": args}})
+}
+
+#[tokio::test]
+async fn a_plugin_with_the_right_calls_a_tool_of_another_that_runs() {
+    let stage = Stage::new().await;
+    let a = stage.started("a", CALLS_B).await;
+    let question = ask_b("echo", json!({"n": 1}));
+    // Loaded, but not started, and not even loaded: both are told to whoever may call it.
+    assert_eq!(a.call("ask", &question).await.unwrap_err().code, ErrorCode::NotFound);
+    let b = stage.load("b", "").await;
+    assert_eq!(a.call("ask", &question).await.unwrap_err().code, ErrorCode::Unavailable);
+    b.start().await.unwrap();
+    let direct = b.call("echo", &json!({"n": 1})).await.unwrap();
+    assert_eq!(a.call("ask", &question).await.unwrap(), direct);
+    let no_tool = a.call("ask", &ask_b("nonsense", json!({}))).await.unwrap_err();
+    assert_eq!(no_tool.code, ErrorCode::NotFound);
+    assert_eq!(
+        a.call("ask", &ask_b("fail", json!({}))).await.unwrap_err().code,
+        ErrorCode::PluginError
+    );
+
+    // The call is on record as the asker's, by the right that allowed it.
+    let calls = stage.recorder.of(RecordKind::Call);
+    let by_right = |r: &palisade_audit::Record| {
+        r.rule.as_deref().is_some_and(|rule| rule.starts_with("plugin.call:b"))
+    };
+    assert!(calls.iter().any(by_right), "{calls:?}");
+}
+
+#[tokio::test]
+async fn without_the_right_no_other_plugin_is_called_or_told_of() {
+    let stage = Stage::new().await;
+    stage.started("b", "").await;
+    let a = stage.started("a", "").await;
+    for plugin in ["b", "c", "a"] {
+        let question =
+            json!({"method": "plugin.call", "params": {"plugin": plugin, "tool": "echo"}});
+        let refused = a.call("ask", &question).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Denied, "{plugin}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_circle_of_plugins_that_call_each_other_ends() {
+    let stage = Stage::new().await;
+    let both = "capabilities:\n  required:\n    - { capability: 'plugin.call:*', reason: talks }\n";
+    let (a, _b) = (stage.started("a", both).await, stage.started("b", both).await);
+    // Each asks the other to ask it again, further than the bound on hops.
+    let mut question = json!({"plugin": "b", "tool": "echo"});
+    for round in 0..20 {
+        let plugin = if round % 2 == 0 { "a" } else { "b" };
+        question = json!({"plugin": plugin, "tool": "ask", "args": {"method": "plugin.call", "params": question}});
+    }
+    let ended =
+        a.call("ask", &json!({"method": "plugin.call", "params": question})).await.unwrap_err();
+    assert_eq!(ended.code, ErrorCode::LimitExceeded, "{ended}");
+}

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Rule, quoted},
-    manifest::{Entry, Init, Jsonl, Mode, Runtime},
+    manifest::{Calls, DEFAULT_INSTANCES, Entry, Init, Jsonl, MAX_INSTANCES, Mode, Runtime},
     path::{Interpreter, Program, RelPath},
 };
 
@@ -23,17 +23,19 @@ enum Tag {
     Mcp,
     Jsonl,
     Wasm,
+    Extism,
     Image,
     Library,
 }
 
-const TAGS: [(&str, Tag); 8] = [
+const TAGS: [(&str, Tag); 9] = [
     ("python", Tag::Python),
     ("node", Tag::Node),
     ("exec", Tag::Exec),
     ("mcp", Tag::Mcp),
     ("jsonl", Tag::Jsonl),
     ("wasm", Tag::Wasm),
+    ("extism", Tag::Extism),
     ("image", Tag::Image),
     ("library", Tag::Library),
 ];
@@ -66,7 +68,16 @@ pub(super) fn read(field: &Field<'_>, reader: &mut Reader) -> Option<Entry> {
             command.map(|command| Entry::Mcp { command, args })
         }
         Tag::Jsonl => jsonl(&mut fields, reader).map(Entry::Jsonl),
-        Tag::Wasm => need_file(&mut fields, reader).map(|file| Entry::Wasm { file }),
+        Tag::Wasm => {
+            let file = need_file(&mut fields, reader);
+            let calls = calls(&mut fields, reader);
+            file.map(|file| Entry::Wasm { file, calls })
+        }
+        Tag::Extism => {
+            let file = need_file(&mut fields, reader);
+            let calls = calls(&mut fields, reader);
+            file.map(|file| Entry::Extism { file, calls })
+        }
         Tag::Image => {
             let image = fields.need_text(reader, "image", Text::line(512));
             image.map(|image| Entry::Image { image })
@@ -128,6 +139,25 @@ fn jsonl(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<Jsonl> {
         init: init.unwrap_or_default(),
         timeout,
     })
+}
+
+/// `calls` and `instances`.
+fn calls(fields: &mut Fields<'_>, reader: &mut Reader) -> Calls {
+    let stateless = Calls::Stateless { instances: DEFAULT_INSTANCES };
+    let calls = fields.take("calls").and_then(|field| {
+        reader.choice(&field, &[("stateful", Calls::Stateful), ("stateless", stateless)])
+    });
+    let Some(field) = fields.take("instances") else { return calls.unwrap_or_default() };
+    let instances = reader.whole32(&field, 1, MAX_INSTANCES);
+    if calls != Some(stateless) {
+        reader.wrong_hint(
+            Rule::Conflict,
+            &field,
+            "a stateful plugin has one instance",
+            "write calls: stateless",
+        );
+    }
+    instances.map_or(stateless, |instances| Calls::Stateless { instances })
 }
 
 /// `file` or `command`, exactly one of them.

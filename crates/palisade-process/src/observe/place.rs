@@ -281,7 +281,10 @@ fn look(root: &OwnedFd, path: &Path, follow: bool) -> Option<(PathBuf, Found, Se
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    use std::os::unix::{
+        ffi::OsStringExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    };
 
     use super::*;
 

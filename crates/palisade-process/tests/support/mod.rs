@@ -130,6 +130,7 @@ pub(crate) async fn call(
         .call(Invocation {
             method,
             payload: Payload::from_json_text(params.to_owned()),
+            tool: None,
             deadline: Instant::now() + Duration::from_secs(20),
             trace: Trace::default(),
         })

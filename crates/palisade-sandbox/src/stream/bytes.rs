@@ -4,16 +4,32 @@
 //! that only run to their end. The instance has a lane all the same, on which nothing can be called.
 
 use std::{
-    fmt, io,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
+    fmt,
+    sync::{Arc, Mutex},
+};
+#[cfg(target_os = "linux")]
+use std::{io, os::fd::OwnedFd, sync::PoisonError};
+
+#[cfg(target_os = "linux")]
+use palisade_model::{ErrorCode, Failure, Payload};
+#[cfg(target_os = "linux")]
+use tokio::net::unix::pipe;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
 };
 
-use palisade_model::{ErrorCode, Failure, Payload};
-use tokio::{net::unix::pipe, sync::oneshot};
-
-use super::{End, StreamLane};
+use super::End;
+#[cfg(target_os = "linux")]
+use super::StreamLane;
+#[cfg(target_os = "linux")]
 use crate::{BoxFuture, Invocation, Lane};
+
+/// A program's standard input, from the host's side.
+pub type ToProgram = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// A program's standard output, from the host's side.
+pub type FromProgram = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// One conversation's place in a [`crate::LaunchSpec`]. Its copies stand for the same conversation.
 #[derive(Clone)]
@@ -44,20 +60,27 @@ impl PartialEq for ByteWire {
 impl Eq for ByteWire {}
 
 /// The host's ends of a program's standard input and output.
-#[derive(Debug)]
 pub struct ByteEnds {
     /// Its standard input. Dropping it closes that.
-    pub to: pipe::Sender,
+    pub to: ToProgram,
     /// Its standard output. What it says is not trusted.
-    pub from: pipe::Receiver,
+    pub from: FromProgram,
     /// How the conversation ended, for the instance's watcher: [`End::Breach`] has the program killed,
     /// [`End::Local`] leaves it to whoever stops it; dropping it is the same as [`End::Closed`], after
     /// which a program has half a second to end.
     pub finished: oneshot::Sender<End>,
 }
 
+impl fmt::Debug for ByteEnds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteEnds").finish_non_exhaustive()
+    }
+}
+
+#[cfg(target_os = "linux")]
 struct NoLane;
 
+#[cfg(target_os = "linux")]
 impl Lane for NoLane {
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Payload, Failure>> {
         // Whoever holds the ends has closed stdin before it stops the instance; that was the request.
@@ -74,6 +97,7 @@ impl Lane for NoLane {
 /// # Errors
 /// When the pipes cannot be watched (needs a tokio runtime with I/O enabled), when the wire was used
 /// before, or when nobody waits for the ends any more.
+#[cfg(target_os = "linux")]
 pub fn bytes(to_plugin: OwnedFd, from_plugin: OwnedFd, wire: &ByteWire) -> io::Result<StreamLane> {
     let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "nobody waits for this conversation");
     let sender = wire.0.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(gone)?;
@@ -81,8 +105,8 @@ pub fn bytes(to_plugin: OwnedFd, from_plugin: OwnedFd, wire: &ByteWire) -> io::R
     rustix::io::ioctl_fionbio(&from_plugin, true)?;
     let (finished, ended) = oneshot::channel();
     let ends = ByteEnds {
-        to: pipe::Sender::from_owned_fd_unchecked(to_plugin)?,
-        from: pipe::Receiver::from_owned_fd_unchecked(from_plugin)?,
+        to: Box::new(pipe::Sender::from_owned_fd_unchecked(to_plugin)?),
+        from: Box::new(pipe::Receiver::from_owned_fd_unchecked(from_plugin)?),
         finished,
     };
     sender.send(ends).map_err(|_| gone())?;

@@ -60,8 +60,13 @@ pub(crate) async fn call(
     timeout: Duration,
 ) -> Result<Value, Failure> {
     let payload = Payload::json(&params).unwrap();
-    let invocation =
-        Invocation { method, payload, deadline: Instant::now() + timeout, trace: Trace::default() };
+    let invocation = Invocation {
+        method,
+        payload,
+        tool: None,
+        deadline: Instant::now() + timeout,
+        trace: Trace::default(),
+    };
     lane.call(invocation).await.map(|p| p.parse().unwrap())
 }
 

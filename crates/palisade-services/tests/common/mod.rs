@@ -37,6 +37,24 @@ pub(crate) struct Room {
     pub(crate) caller: Arc<Caller>,
 }
 
+pub(crate) struct NoPlugins;
+
+impl palisade_services::plugins::Plugins for NoPlugins {
+    fn call(
+        &self,
+        _: palisade_broker::Context,
+        _: palisade_services::plugins::CallParams,
+    ) -> palisade_audit::BoxFuture<'static, Result<palisade_model::Payload, palisade_model::Failure>>
+    {
+        Box::pin(async {
+            Err(palisade_model::Failure::new(
+                palisade_model::ErrorCode::NotFound,
+                "no other plugin is loaded",
+            ))
+        })
+    }
+}
+
 pub(crate) fn room() -> Room {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::new(Arc::new(MemoryRecorder::new(100)));
@@ -49,6 +67,7 @@ pub(crate) fn room() -> Room {
         http: Fetcher::new(gate.clone(), Guard::new(AddressPolicy::new()), Tls::new().unwrap()),
         data,
         secrets: Arc::new(OneSecret),
+        plugins: Arc::new(NoPlugins),
     };
     let services = Arc::new(ServiceRegistry::new());
     builtin.register(&services).unwrap();

@@ -88,12 +88,13 @@ fn secret_stat(ctx: &Ctx) -> Attempted {
 
 fn ssh(ctx: &Ctx) -> Attempted {
     let mut dirs: Vec<String> = ctx.text("ssh_dir").map(str::to_owned).into_iter().collect();
-    // Outside only the harness' stand-in is read, never anybody's keys.
-    if !ctx.outside() {
+    // Outside, and behind walls that may be thin, only the harness' stand-in is read, never anybody's keys.
+    let own = ctx.outside() || ctx.elsewhere;
+    if !own {
         dirs.push("/root/.ssh".into());
         dirs.extend(std::env::var("HOME").ok().map(|home| format!("{home}/.ssh")));
     }
-    if !ctx.outside()
+    if !own
         && let Ok(homes) = std::fs::read_dir("/home")
     {
         dirs.extend(homes.flatten().map(|h| format!("{}/.ssh", h.path().display())));

@@ -2,7 +2,9 @@
 //!
 //! `attacker` (or `attacker plugin`) speaks the plugin wire on fd 3 and makes the attempts that
 //! the host asks for with the tool `attempt`. `attacker attempt N [VARIANT] [--params JSON]` makes
-//! one outside the walls, as positive control, and prints the answer as one JSON line.
+//! one outside the walls, as positive control, and prints the answer as one JSON line. With
+//! `--elsewhere` it is made as a plugin makes it, behind walls that are not Palisade's; `@PATH` in
+//! place of the JSON names a file, which is removed, so that the arguments give nothing away.
 //! `attacker list --json` prints the table. `attacker ids` and `attacker hold` are what the
 //! attempts execute: they print who they are, or wait.
 //!
@@ -45,7 +47,7 @@ mod wire;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-const USAGE: &str = "attacker [plugin [--handshake=MODE]] | attempt NUMBER [VARIANT] [--params JSON] | list [--json]";
+const USAGE: &str = "attacker [plugin [--handshake=MODE]] | attempt NUMBER [VARIANT] [--elsewhere] [--params JSON|@PATH] | list [--json]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -101,13 +103,18 @@ fn list(as_json: bool) -> ExitCode {
 fn attempt(args: &[String]) -> ExitCode {
     let mut words = Vec::new();
     let mut params = json!({});
+    let mut elsewhere = false;
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
+        if arg == "--elsewhere" {
+            elsewhere = true;
+            continue;
+        }
         if arg != "--params" {
             words.push(arg.as_str());
             continue;
         }
-        match rest.next().map(|text| serde_json::from_str::<Value>(text)) {
+        match rest.next().map(|text| parameters(text)) {
             Some(Ok(value)) if value.is_object() => params = value,
             _ => {
                 eprintln!("--params needs a JSON object");
@@ -120,8 +127,20 @@ fn attempt(args: &[String]) -> ExitCode {
         eprintln!("no such attempt; see `attacker list`");
         return ExitCode::from(2);
     };
-    let ctx = table::Ctx::new(params, true, wire::channel());
+    let mut ctx = table::Ctx::new(params, !elsewhere, wire::channel());
+    ctx.elsewhere = elsewhere;
     ctx.current.set((found.number, found.variant));
-    println!("{}", wire::answer_json(&ctx, &found.make(&ctx)));
+    let outcome = found.make(&ctx);
+    if !ctx.answered.get() {
+        println!("{}", wire::answer_json(&ctx, &outcome));
+    }
     ExitCode::SUCCESS
+}
+
+/// JSON, or the file after `@`.
+fn parameters(text: &str) -> Result<Value, serde_json::Error> {
+    let Some(path) = text.strip_prefix('@') else { return serde_json::from_str(text) };
+    let read = std::fs::read(path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
+    serde_json::from_slice(&read)
 }

@@ -297,9 +297,11 @@ fn stop_parent(ctx: &Ctx) -> Attempted {
     with_parent(ctx, |p, v| kill(p, v, libc::SIGSTOP))
 }
 
+/// Without a pid namespace the box's init is our parent, and number 1 somebody else.
 fn kill_init(ctx: &Ctx) -> Attempted {
-    if ctx.outside() {
-        return with_init(ctx, |p, v| kill(p, v, libc::SIGKILL));
+    // SAFETY: no arguments.
+    if ctx.outside() || unsafe { libc::getppid() } != 1 {
+        return with_parent(ctx, |p, v| kill(p, v, libc::SIGKILL));
     }
     sys!(libc::SYS_kill, 1, libc::SIGKILL).at("kill")?;
     sys::sleep(Duration::from_millis(100));

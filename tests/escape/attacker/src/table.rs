@@ -112,7 +112,7 @@ impl Attempt {
     /// that a plugin process should be asked for one attempt only. Outside the walls it always runs in a watched child; inside it runs in
     /// the plugin process itself, unless the parameters say `"fork": true`.
     pub fn make(&self, ctx: &Ctx) -> Outcome {
-        if ctx.outside() && self.harmful && !ctx.flag("really") {
+        if (ctx.outside() || ctx.elsewhere) && self.harmful && !ctx.flag("really") {
             return impossible("harmful outside the walls; needs {\"really\":true}");
         }
         let attempt = || (self.run)(ctx).unwrap_or_else(|outcome| outcome);
@@ -161,6 +161,8 @@ pub struct Ctx {
     pub params: Value,
     /// Run as `attacker attempt …`, not as a plugin.
     pub outside: bool,
+    /// Run as `attacker attempt … --elsewhere`: within walls that are not Palisade's, which may be thinner.
+    pub elsewhere: bool,
     /// fd 3, where it is a socket.
     pub channel: Option<i32>,
     /// Descriptors that came over the channel unasked.
@@ -181,6 +183,7 @@ impl Ctx {
         Self {
             params,
             outside,
+            elsewhere: false,
             channel,
             received: RefCell::default(),
             pending: RefCell::default(),
@@ -259,7 +262,11 @@ impl Ctx {
         if self.outside() || self.answered.replace(true) {
             return;
         }
-        crate::wire::answer(self, outcome);
+        if self.elsewhere {
+            println!("{}", crate::wire::answer_json(self, outcome));
+        } else {
+            crate::wire::answer(self, outcome);
+        }
     }
 
     /// The channel, or the reason why there is none.

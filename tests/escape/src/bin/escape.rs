@@ -2,6 +2,8 @@
 //!
 //! `escape [--json]`; exit status 0 if nothing differs from the expectations, 1 if something does, 2 if the
 //! suite itself could not run. `escape runner` is how the suite starts itself as another user.
+//! `escape compare [--srt DIR] [--sandlock PROGRAM] [--json | --write]` makes the attempts behind bubblewrap and
+//! those, and prints who stops what, or writes it into the page of the documentation.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{
@@ -10,18 +12,24 @@ use std::{
 };
 
 use palisade_escape::{
+    elsewhere::{self, page, tools::Tool},
     expected::Matrix,
-    matrix, report, runner,
+    matrix,
+    record::Row,
+    report, runner,
     suite::{can_make, launchers},
     trouble::{Result, Trouble, While},
 };
+use serde::de::DeserializeOwned;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
-        Some("runner") => run_as_runner().map(|()| true),
+        Some("runner") => run_as_runner(runner::run).map(|()| true),
+        Some("elsewhere-runner") => run_as_runner(elsewhere::run).map(|()| true),
+        Some("compare") => compare(args.get(1..).unwrap_or_default()).map(|()| true),
         None | Some("--json") => run_all(!args.is_empty()),
-        _ => Err(Trouble("usage: escape [--json]".into())),
+        _ => Err(Trouble("usage: escape [--json] | compare …".into())),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -35,16 +43,16 @@ fn main() -> ExitCode {
 
 /// Reads a task from standard input, and prints its rows. Ends when standard input does: then whoever
 /// started it is gone.
-fn run_as_runner() -> Result<()> {
+fn run_as_runner<T: DeserializeOwned>(run: fn(&T) -> Result<Vec<Row>>) -> Result<()> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).doing("reading the task")?;
-    let task: runner::Task = serde_json::from_str(&line).doing("reading the task")?;
+    let task: T = serde_json::from_str(&line).doing("reading the task")?;
     std::thread::spawn(|| {
         let mut rest = Vec::new();
         let _ = std::io::stdin().lock().read_to_end(&mut rest);
         std::process::exit(3);
     });
-    let rows = runner::run(&task)?;
+    let rows = run(&task)?;
     println!("{}", serde_json::to_string(&rows)?);
     Ok(())
 }
@@ -63,4 +71,34 @@ fn run_all(json: bool) -> Result<bool> {
         eprintln!("escape: {difference}");
     }
     Ok(differences.is_empty())
+}
+
+fn compare(args: &[String]) -> Result<()> {
+    let mut tools = vec![Tool::Bubblewrap];
+    let (mut json, mut write) = (false, false);
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        let mut value = || {
+            let path = rest.next().ok_or_else(|| Trouble(format!("{arg} needs a path")))?;
+            std::fs::canonicalize(path).doing(path)
+        };
+        match arg.as_str() {
+            "--json" => json = true,
+            "--write" => write = true,
+            "--srt" => tools.push(Tool::Srt(value()?)),
+            "--sandlock" => tools.push(Tool::Sandlock(value()?)),
+            other => return Err(Trouble(format!("compare has no {other}"))),
+        }
+    }
+    let rows = elsewhere::compare(&std::env::current_exe()?, &tools)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report::json(&rows))?);
+    }
+    let made = page::made(&tools)?;
+    if write {
+        page::write(&rows, &made)?;
+    } else if !json {
+        println!("{}", page::markdown(&rows, &made));
+    }
+    Ok(())
 }

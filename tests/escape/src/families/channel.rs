@@ -208,8 +208,13 @@ async fn fill_lane(boxed: &Boxed, vigil: &mut Vigil, neighbour: &Boxed) -> Resul
         let (instance, payload) = (boxed.instance.clone(), filler.clone());
         tasks.spawn(async move {
             let deadline = Instant::now() + Duration::from_millis(500);
-            let invocation =
-                Invocation { method: "call", payload, deadline, trace: Trace::default() };
+            let invocation = Invocation {
+                method: "call",
+                payload,
+                tool: None,
+                deadline,
+                trace: Trace::default(),
+            };
             instance.lane().call(invocation).await.is_err()
         });
     }

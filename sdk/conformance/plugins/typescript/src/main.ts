@@ -1,7 +1,5 @@
 // The reference plugin of the conformance suite; ../../README.md says what it must do.
 
-import { setTimeout as sleep } from "node:timers/promises";
-
 import {
   Operation,
   PalisadeError,
@@ -65,7 +63,8 @@ plugin.tool(
 );
 
 plugin.tool("sleep", { description: "Takes its time.", params: { ms: integer() } }, async ({ ms }, call) => {
-  await sleep(ms, undefined, { signal: call.signal });
+  await call.wait(ms / 1000);
+  call.check();
   return { slept: ms };
 });
 

@@ -326,7 +326,10 @@ pub(super) const CASES: &[Case] = &[
     turn!("sampling", "ask the client's model"),
     turn!("elicitation", "ask the person for a password"),
     turn!("roots", "ask for the client's folders"),
-    turn!("unknown", "ask for something that nobody knows"),
+    turn!(
+        "unknown",
+        "ask for something that no edition of the protocol knows: passed on by design, and the client refuses it"
+    ),
     turn!("batch", "ask within a batch"),
     turn!("key", "ask with an escaped letter in the key of the method"),
     turn!("key-twice", "ask with the method given twice"),

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use crate::wire::lock;
+use crate::json::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -21,12 +21,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    call::{Call, CallState, Id},
+    call::Call,
     error::{BoxError, PalisadeError},
-    handle::Handle,
-    handlers::Handlers,
-    pool::Pool,
-    wire::{Full, Wire, frame, lock, raw, to_json, wait_until},
+    handle::{About, Handle},
+    handlers::{Handlers, result_error},
+    json::{lock, to_json},
+    native::{
+        call_state::{CallState, Id},
+        dispatch::dispatch,
+        errors::{closed, from_wire, to_wire},
+        pool::Pool,
+        wire::{Full, Wire, frame, wait_until},
+    },
 };
 
 /// Requests of ours in flight; the host refuses more.
@@ -57,14 +63,6 @@ impl Reply {
         let outcome = lock(&self.outcome);
         wait_until(&self.changed, outcome, at_most, |outcome| outcome.is_some()).0.take()
     }
-}
-
-/// What `initialize` and `configure` told.
-#[derive(Clone, Debug)]
-pub(crate) struct About {
-    pub(crate) id: String,
-    pub(crate) rights: Vec<String>,
-    pub(crate) config: Arc<RawValue>,
 }
 
 struct State {
@@ -119,11 +117,7 @@ impl Session {
             }),
             changed: Condvar::new(),
             next_id: AtomicU64::new(1),
-            about: Mutex::new(About {
-                id: String::new(),
-                rights: Vec::new(),
-                config: raw("{}".to_owned()).into(),
-            }),
+            about: Mutex::default(),
         });
         let result = session.wire.read(|line| session.on_line(line));
         session.end();
@@ -141,7 +135,7 @@ impl Session {
         };
         self.changed.notify_all();
         for reply in replies.into_values().flatten() {
-            reply.settle(Err(PalisadeError::closed()));
+            reply.settle(Err(closed()));
         }
         for call in calls {
             call.cancel();
@@ -184,7 +178,7 @@ impl Session {
         let Some(Id::Number(id)) = id.and_then(read_id) else { return };
         let Some(Some(reply)) = lock(&self.state).replies.remove(&id) else { return };
         reply.settle(match error {
-            Some(error) => Err(PalisadeError::from_wire(error.get())),
+            Some(error) => Err(from_wire(error.get())),
             None => Ok(result.unwrap_or(RawValue::NULL).to_owned()),
         });
     }
@@ -269,7 +263,7 @@ impl Session {
             return self.finish(state, Err(PalisadeError::cancelled()));
         }
         let call = self.call(state);
-        let result = guarded(|| self.handlers.dispatch(&call, params.get()));
+        let result = guarded(|| dispatch(&self.handlers, &call, params.get()));
         drop(call);
         self.finish(state, result);
     }
@@ -309,7 +303,7 @@ impl Session {
     }
 
     fn answer_error(&self, id: &Id, error: &PalisadeError) {
-        let (id, error) = (id_text(id), error.to_wire());
+        let (id, error) = (id_text(id), to_wire(error));
         let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
         if let Ok(data) = frame(text) {
             drop(self.wire.send(data, Full::Queue));
@@ -360,7 +354,7 @@ impl Session {
     fn expect(&self, id: u64, reply: &Arc<Reply>) -> Result<(), PalisadeError> {
         let mut state = lock(&self.state);
         if state.is_over {
-            return Err(PalisadeError::closed());
+            return Err(closed());
         }
         if state.replies.len() >= IN_FLIGHT {
             let message = format!("more than {IN_FLIGHT} requests in flight");
@@ -403,7 +397,7 @@ impl Session {
             call.cancel();
         }
         let call = self.call(own);
-        let result = guarded(|| self.handlers.stop(&call));
+        let result = guarded(|| self.handlers.stop(&call).map(|()| "{}".to_owned()));
         drop(call);
         self.finish(own, result);
         // The host closes now. Should it not, the plugin ends by itself.
@@ -449,9 +443,4 @@ fn guarded(handler: impl FnOnce() -> Result<String, BoxError>) -> Result<String,
 fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words")
-}
-
-/// A result that cannot be sent is the plugin's own fault. Not `PAL-PARAMS`: that would blame the caller.
-pub(crate) fn result_error(error: &PalisadeError) -> PalisadeError {
-    PalisadeError::new("PAL-PLUGIN", format!("the result: {}", error.message))
 }

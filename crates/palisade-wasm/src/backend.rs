@@ -1,0 +1,284 @@
+//! The backend: what the engine holds for a guest, and from a file to code that can be launched.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use palisade_model::{Guarantee as G, GuaranteeSet, Kind, Level, text::escape};
+use palisade_sandbox::{
+    Artifact, Assessment, Backend, BoxFuture, Facts, Finding, LaunchSpec, Prepared, Runtime,
+    SandboxError, Unavailable,
+};
+
+use crate::{
+    NAME, WasmError,
+    cache::Compiler,
+    componentize::componentize,
+    engine::{self, Engines},
+    extism::{self, ExtismCode},
+    guest::Code,
+    inspect::{self, Form, Inspection},
+    prepared::PreparedCode,
+    reflect::Reflected,
+    wasi,
+    world::since_v0_1_0::PluginCode,
+};
+
+/// Choices of the operator that every launch shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most instances of all plugins together, 1 to 100000. Each takes 4 GiB of address space (not memory), so
+    /// that the default of 4096 takes 16 TiB of 128. What the kernel allows in mappings
+    /// (`vm.max_map_count`) may make it less.
+    pub instances: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { instances: 4096 }
+    }
+}
+
+impl Options {
+    /// With so many instances at most.
+    #[must_use]
+    pub fn instances(mut self, most: u32) -> Self {
+        self.instances = most;
+        self
+    }
+}
+
+/// Backend `wasm`: the engine's own walls around code that has no system calls.
+pub struct WasmBackend {
+    options: Options,
+    compiler: OnceLock<Result<Arc<Compiler>, String>>,
+    folder: OnceLock<std::path::PathBuf>,
+    facts: OnceLock<Arc<Facts>>,
+}
+
+impl WasmBackend {
+    /// A backend with these options. The engine is made when it is first needed, and shared by all backends
+    /// of this process with the same options.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, compiler: OnceLock::new(), folder: OnceLock::new(), facts: OnceLock::new() }
+    }
+
+    fn compiler(&self) -> Result<&Arc<Compiler>, WasmError> {
+        let made = self.compiler.get_or_init(|| {
+            let engines = Engines::shared(self.options.instances).map_err(|e| e.to_string())?;
+            let compiler = Compiler::new(engines);
+            if let Some(folder) = self.folder.get() {
+                compiler.keep_in(folder.clone());
+            }
+            Ok(Arc::new(compiler))
+        });
+        made.as_ref().map_err(|e| WasmError::Engine(e.clone()))
+    }
+
+    fn facts(&self) -> Arc<Facts> {
+        let facts = self.facts.get_or_init(|| {
+            Arc::new(match self.compiler() {
+                Ok(compiler) => Facts {
+                    unavailable: None,
+                    guarantees: assess(None).guarantees,
+                    findings: findings(&compiler.engines),
+                },
+                Err(error) => Facts {
+                    unavailable: Some(Unavailable {
+                        reason: error.to_string(),
+                        remedy: "use a machine that wasmtime runs on".into(),
+                    }),
+                    guarantees: GuaranteeSet::new(),
+                    findings: Vec::new(),
+                },
+            })
+        });
+        Arc::clone(facts)
+    }
+}
+
+fn findings(engines: &Engines) -> Vec<Finding> {
+    let mut findings = vec![Finding {
+        topic: "WebAssembly".into(),
+        good: engines.is_pooled(),
+        detail: if engines.is_pooled() {
+            format!("instances out of a pool, at most {} at one time", engines.places().most())
+        } else {
+            format!(
+                "instances made one by one (no address space for a pool), at most {} at one time",
+                engines.places().most()
+            )
+        },
+        remedy: (!engines.is_pooled())
+            .then(|| "raise the limit on address space (ulimit -v unlimited)".into()),
+    }];
+    if let Some(maps) = engine::max_map_count() {
+        let enough = engines.places().most() >= engines.wanted();
+        findings.push(Finding {
+            topic: "mappings".into(),
+            good: enough,
+            detail: format!("vm.max_map_count is {maps}"),
+            remedy: (!enough).then(|| {
+                let needed = u64::from(engines.wanted()) * engine::MAPS_EACH * 4 / 3;
+                format!("sysctl -w vm.max_map_count={needed} for {} instances", engines.wanted())
+            }),
+        });
+    }
+    findings
+}
+
+impl Backend for WasmBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn runs(&self, runtime: &Runtime) -> bool {
+        matches!(runtime, Runtime::Wasm { .. } | Runtime::Extism { .. })
+    }
+
+    fn keep_in(&self, folder: &Path) {
+        let _ = self.folder.set(folder.join("wasm"));
+        if let (Some(Ok(compiler)), Some(folder)) = (self.compiler.get(), self.folder.get()) {
+            compiler.keep_in(folder.clone());
+        }
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Arc<Facts>> {
+        Box::pin(std::future::ready(self.facts()))
+    }
+
+    fn assess<'a>(&'a self, spec: &'a LaunchSpec) -> BoxFuture<'a, Assessment> {
+        Box::pin(std::future::ready(assess(Some(spec))))
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+    ) -> BoxFuture<'a, Result<Arc<dyn Prepared>, SandboxError>> {
+        Box::pin(async {
+            let compiler = Arc::clone(self.compiler()?);
+            let bytes = read(artifact).await?;
+            let (calls, code) = match &artifact.program.runtime {
+                Runtime::Wasm { calls } => (*calls, component(&compiler, bytes).await?),
+                Runtime::Extism { calls } => (*calls, module(&compiler, bytes).await?),
+                other => {
+                    return Err(SandboxError::Artifact {
+                        what: format!("this backend does not run {} entries", other.word()),
+                        hint: "use another backend".into(),
+                    });
+                }
+            };
+            let engines = Arc::clone(&compiler.engines);
+            Ok(Arc::new(PreparedCode { code, calls, engines }) as Arc<dyn Prepared>)
+        })
+    }
+}
+
+/// What holds for every guest, and for this launch.
+pub(crate) fn assess(spec: Option<&LaunchSpec>) -> Assessment {
+    let mut found = Assessment::default();
+    let files = "a guest sees the granted folders and nothing else: it has no system calls";
+    for (guarantee, how) in [
+        (G::FsIsolated, files),
+        (
+            G::NetIsolated,
+            "a guest has no sockets; requests are made by the host, through its guard",
+        ),
+        (G::IpcIsolated, "there is no interface for it"),
+        (G::PeersIsolated, "there is no interface for it; every instance has memory of its own"),
+        (G::SyscallsFiltered, "a guest has no system calls, only what it imports and is linked"),
+        (G::PidsCapped, "a guest can start neither processes nor threads"),
+        (G::MemoryCapped, "memories and tables are counted together, at every growth"),
+        (G::DiesWithHost, "a guest is part of the host's process"),
+        (G::NoJit, "a guest's memory is never executed"),
+    ] {
+        found.hold(guarantee, Level::Kernel, how);
+    }
+    found.hold(
+        G::CpuCapped,
+        Level::Policed,
+        "looked at every 5 ms while it runs; at most 100 ms ahead of its share",
+    );
+    found.hold(G::DiskCapped, Level::Kernel, "a guest has no folder of its own to fill");
+    let Some(spec) = spec else { return found };
+    if spec.rights.of_kind(Kind::FsWrite).next().is_some() {
+        let why = "what is written into granted folders is not counted";
+        found.weaken(G::DiskCapped, Level::None, why);
+    }
+    for right in spec.rights.iter() {
+        if let Some(why) = wasi::unsupported(right) {
+            found.unsupported.push((right.clone(), why));
+        }
+    }
+    found
+}
+
+/// The bytes of the program. The name was checked to lie in the content when the manifest was read; links
+/// in it must not lead out.
+async fn read(artifact: &Artifact) -> Result<Vec<u8>, SandboxError> {
+    let (root, file) = (artifact.content.root.clone(), artifact.program.file.clone());
+    let refused = |what: String| SandboxError::Artifact {
+        what: format!("{}: {what}", escape(&artifact.program.file, 200)),
+        hint: "`entry.file` names a file in the plugin's folder".into(),
+    };
+    let read = move || -> std::io::Result<Vec<u8>> {
+        use std::io::Read;
+        let path = root.join(&file).canonicalize()?;
+        if !path.starts_with(root.canonicalize()?) {
+            return Err(std::io::Error::other("it leads out of the plugin's folder"));
+        }
+        let file = std::fs::File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other("it is not a file"));
+        }
+        let most = inspect::MAX_BYTES as u64;
+        let mut bytes = Vec::new();
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(std::io::Error::other(format!("it is longer than {most} bytes")));
+        }
+        Ok(bytes)
+    };
+    blocking(read).await?.map_err(|e| refused(escape(&e.to_string(), 200)))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WasmError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| WasmError::Engine(format!("reading the file was given up: {e}")))
+}
+
+/// Code of a component.
+pub(crate) async fn component(
+    compiler: &Compiler,
+    bytes: Vec<u8>,
+) -> Result<Arc<dyn Code>, WasmError> {
+    let looked = blocking(move || -> Result<(Vec<u8>, Inspection), WasmError> {
+        let bytes = componentize(&bytes)?.into_owned();
+        let inspection = inspect::inspect(&bytes)?;
+        inspection.check_known()?;
+        Ok((bytes, inspection))
+    });
+    let (bytes, inspection) = looked.await??;
+    let concurrent = inspect::needs_concurrency(&inspection);
+    let engines = &compiler.engines;
+    let engine = if concurrent { engines.concurrent()? } else { engines.plain() };
+    let component = compiler.component(engine, &bytes).await?;
+    let inspection = Arc::new(inspection);
+    Ok(match inspection.form {
+        Form::Plugin => Arc::new(PluginCode::new(&component, inspection)?),
+        _ => Arc::new(Reflected::new(&component, inspection)?),
+    })
+}
+
+/// Code of a module for Extism.
+async fn module(compiler: &Compiler, bytes: Vec<u8>) -> Result<Arc<dyn Code>, WasmError> {
+    let linked = blocking(move || extism::link(&bytes)).await??;
+    let module = compiler.module(compiler.engines.plain(), &linked).await?;
+    Ok(Arc::new(ExtismCode::new(&module)?))
+}

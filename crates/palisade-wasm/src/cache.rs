@@ -1,0 +1,246 @@
+//! Compiled code: made once for a piece of WebAssembly, kept on disk, never taken from anybody else.
+//!
+//! A compiled file is native code and runs with all rights of the host, so what stands in the folder is
+//! believed only if this host wrote it. Every file carries an HMAC-SHA256 over its kind, the digest of the
+//! WebAssembly, the engine's hash (version and settings of wasmtime, target, features of the CPU) and the
+//! code itself. The key, 32 random bytes, lies beside them with mode 0600 in a folder with mode 0700 that
+//! belongs to the host's user. A file is opened once and read whole; what was checked is the very memory
+//! that the engine then copies its code from, so changing or swapping the file later changes nothing.
+//!
+//! Threat model. Held off: a file that was cut short or damaged, that another version or another machine
+//! wrote, that was put there by somebody who can write to the folder but not read the key (a restored
+//! backup, a shared folder, a plugin with a right on the wrong place), a file of one plugin renamed to
+//! another's, symbolic links. Such files are refused, and made anew. Not held off: whoever can read the
+//! key, that is the host's own user and root, who can change the host itself as well.
+//!
+//! What this is not: a promise about WebAssembly itself. The engine checks it when it compiles.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use wasmtime::{Engine, Module, component::Component};
+
+use crate::{WasmError, engine::Engines};
+
+mod file;
+
+/// What stands at the beginning of every compiled file.
+const MAGIC: &[u8; 16] = b"palisade-wasm\0\0\x01";
+/// Bytes of a MAC.
+const TAG: usize = 32;
+/// Largest compiled file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 30;
+/// Most bytes of all compiled files together; the ones that were not used for longest go first.
+const MAX_FOLDER: u64 = 2 << 30;
+/// How WebAssembly becomes machine code: part of every name.
+const STRATEGY: &str = "cranelift-speed";
+
+/// Compiles, and keeps what it compiled.
+pub(crate) struct Compiler {
+    pub(crate) engines: Arc<Engines>,
+    folder: OnceLock<PathBuf>,
+}
+
+/// What was compiled.
+#[derive(Clone, Copy)]
+enum Kind {
+    Component,
+    Module,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Component => "component",
+            Self::Module => "module",
+        }
+    }
+}
+
+impl Compiler {
+    /// Compiles and keeps nothing, until it is told where.
+    pub(crate) fn new(engines: Arc<Engines>) -> Self {
+        Self { engines, folder: OnceLock::new() }
+    }
+
+    /// Where compiled code is kept from now on. The first call counts.
+    pub(crate) fn keep_in(&self, folder: PathBuf) {
+        let _ = self.folder.set(folder);
+    }
+
+    /// The component, compiled for `engine`: one of [`Compiler::engines`].
+    pub(crate) async fn component(
+        &self,
+        engine: &Engine,
+        wasm: &[u8],
+    ) -> Result<Component, WasmError> {
+        self.code(engine, Kind::Component, wasm, |engine, code| {
+            // SAFETY: see `Ready`.
+            #[allow(unsafe_code)]
+            unsafe {
+                Component::deserialize(engine, code.bytes())
+            }
+        })
+        .await
+    }
+
+    /// The module, compiled for `engine`: one of [`Compiler::engines`].
+    pub(crate) async fn module(&self, engine: &Engine, wasm: &[u8]) -> Result<Module, WasmError> {
+        self.code(engine, Kind::Module, wasm, |engine, code| {
+            // SAFETY: see `Ready`.
+            #[allow(unsafe_code)]
+            unsafe {
+                Module::deserialize(engine, code.bytes())
+            }
+        })
+        .await
+    }
+
+    async fn code<T: Send + 'static>(
+        &self,
+        engine: &Engine,
+        kind: Kind,
+        wasm: &[u8],
+        load: fn(&Engine, &Ready) -> wasmtime::Result<T>,
+    ) -> Result<T, WasmError> {
+        let (engine, wasm) = (engine.clone(), wasm.to_vec());
+        let folder = self.folder.get().cloned();
+        let work = move || {
+            let entry = folder.map(|folder| Entry::new(&folder, &engine, kind, &wasm)).transpose();
+            // What cannot be kept can still be run.
+            let entry = entry.unwrap_or_default();
+            let kept = entry.as_ref().and_then(Entry::read);
+            if let Some(loaded) = kept.and_then(|ready| load(&engine, &ready).ok()) {
+                return Ok(loaded);
+            }
+            let compiled = match kind {
+                Kind::Component => engine.precompile_component(&wasm),
+                Kind::Module => engine.precompile_module(&wasm),
+            };
+            let ready = Ready::compiled(compiled.map_err(|error| not_compiled(&error))?);
+            if let Some(entry) = entry {
+                let _ = entry.write(ready.bytes());
+            }
+            load(&engine, &ready).map_err(|error| not_compiled(&error))
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| WasmError::Engine(format!("compiling was given up: {e}")))?
+    }
+}
+
+fn not_compiled(error: &wasmtime::Error) -> WasmError {
+    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    WasmError::Code {
+        what: format!("the file cannot be compiled: {}", palisade_model::text::escape(&text, 400)),
+        hint: "build it again; `palisade check FILE.wasm` says what it is".into(),
+    }
+}
+
+/// Compiled code that this process made, or that this host made earlier. There is no other way to make
+/// one than the two below, and the bytes do not change afterwards; that is what `deserialize` asks for.
+struct Ready {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Ready {
+    fn compiled(bytes: Vec<u8>) -> Self {
+        Self { bytes, start: 0 }
+    }
+
+    /// What a file holds, if its MAC is right.
+    fn checked(file: Vec<u8>, mac: Hmac<Sha256>) -> Option<Self> {
+        let rest = file.strip_prefix(MAGIC)?;
+        let (tag, code) = rest.split_at_checked(TAG)?;
+        // In constant time.
+        mac.chain_update(code).verify_slice(tag).ok()?;
+        Some(Self { bytes: file, start: MAGIC.len() + TAG })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+/// One place in the folder.
+struct Entry {
+    folder: PathBuf,
+    path: PathBuf,
+    /// Keyed, and fed with everything but the code.
+    mac: Hmac<Sha256>,
+}
+
+impl Entry {
+    fn new(folder: &Path, engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<Self, WasmError> {
+        let failed = |what| move |source| WasmError::Cache { what, source };
+        file::private_folder(folder).map_err(failed("making it private"))?;
+        let key = file::key(&folder.join("key")).map_err(failed("its key"))?;
+        let mut name = Sha256::new();
+        name.update(STRATEGY);
+        name.update(kind.word());
+        name.update(Sha256::digest(wasm));
+        name.update(engine_hash(engine));
+        let name = name.finalize();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+            .map_err(failed("its key"))?;
+        mac.update(MAGIC);
+        mac.update(&name);
+        let path = folder.join(format!("{}.cwasm", hex(&name)));
+        Ok(Self { folder: folder.to_owned(), path, mac })
+    }
+
+    /// The code, if it is there and ours. What is not is removed.
+    fn read(&self) -> Option<Ready> {
+        let bytes = match file::read(&self.path, MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let _ = fs::remove_file(&self.path);
+                }
+                return None;
+            }
+        };
+        let ready = Ready::checked(bytes, self.mac.clone());
+        if ready.is_none() {
+            let _ = fs::remove_file(&self.path);
+        }
+        ready
+    }
+
+    /// Keeps `code`. Whole or not at all: it is written beside and then given its name.
+    fn write(&self, code: &[u8]) -> io::Result<()> {
+        let tag = self.mac.clone().chain_update(code).finalize().into_bytes();
+        file::make_room(&self.folder, MAX_FOLDER, code.len() as u64)?;
+        file::write(&self.folder, &self.path, &[MAGIC, &tag, code])
+    }
+}
+
+/// Everything about the engine that decides whether it can run the code.
+fn engine_hash(engine: &Engine) -> [u8; 32] {
+    struct Feed(Sha256);
+    impl std::hash::Hasher for Feed {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+    }
+    let mut feed = Feed(Sha256::new());
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut feed);
+    feed.0.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Files that are not ours are refused and made anew.
+
+use super::*;
+
+const WASM: &[u8] = b"(module (func (export \"f\") (result i32) (i32.const 7)))";
+
+fn engines() -> Arc<Engines> {
+    Arc::new(Engines::new(4).unwrap())
+}
+
+fn wasm() -> Vec<u8> {
+    wat::parse_bytes(WASM).unwrap().into_owned()
+}
+
+fn compiled(folder: &Path) -> PathBuf {
+    let mut found = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    found.find(|path| path.extension().is_some_and(|e| e == "cwasm")).expect("a compiled file")
+}
+
+async fn run(engines: &Arc<Engines>, folder: &Path) -> i32 {
+    let compiler = Compiler::new(Arc::clone(engines));
+    compiler.keep_in(folder.to_owned());
+    let module = compiler.module(engines.plain(), &wasm()).await.unwrap();
+    let mut store = wasmtime::Store::new(engines.plain(), ());
+    store.set_epoch_deadline(1000);
+    let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+    instance.get_typed_func::<(), i32>(&mut store, "f").unwrap().call(&mut store, ()).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_refused_and_made_anew() {
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("compiled");
+    let engines = engines();
+    assert_eq!(run(&engines, &folder).await, 7);
+    let path = compiled(&folder);
+    let good = fs::read(&path).unwrap();
+    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+    assert!(entry().read().is_some(), "what was written is believed");
+
+    // Code that does something else, correctly compiled, but not signed for this place.
+    let other = wat::parse_bytes(b"(module (func (export \"f\") (result i32) (i32.const 666)))");
+    let other = engines.plain().precompile_module(&other.unwrap()).unwrap();
+    let mut forged = good[..MAGIC.len() + TAG].to_vec();
+    forged.extend_from_slice(&other);
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let unsigned = other.clone();
+    for (what, bytes) in [
+        ("forged", forged),
+        ("flipped", flipped),
+        ("cut short", good[..good.len() / 2].to_vec()),
+        ("only a head", good[..MAGIC.len() + 3].to_vec()),
+        ("empty", Vec::new()),
+        ("bare", unsigned),
+    ] {
+        fs::write(&path, &bytes).unwrap();
+        assert!(entry().read().is_none(), "{what}");
+        assert!(!path.exists(), "{what} is removed");
+        assert_eq!(run(&engines, &folder).await, 7, "{what}");
+        assert_eq!(fs::read(&path).unwrap().len(), good.len(), "{what}: made anew");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_another_name_or_another_key_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (tmp.path().join("ours"), tmp.path().join("theirs"));
+    let engines = engines();
+    assert_eq!(run(&engines, &ours).await, 7);
+    assert_eq!(run(&engines, &theirs).await, 7);
+    let entry = |kind| Entry::new(&ours, engines.plain(), kind, &wasm()).unwrap();
+
+    // The same code, signed by somebody else's key.
+    fs::copy(compiled(&theirs), compiled(&ours)).unwrap();
+    assert!(entry(Kind::Module).read().is_none());
+
+    // Our own file under the name of something else.
+    assert_eq!(run(&engines, &ours).await, 7);
+    fs::copy(compiled(&ours), &entry(Kind::Component).path).unwrap();
+    assert!(entry(Kind::Component).read().is_none());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_and_files_of_others_are_not_followed() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("compiled");
+    let engines = engines();
+    assert_eq!(run(&engines, &folder).await, 7);
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(folder.join("key")).unwrap().mode() & 0o777, 0o600);
+    let path = compiled(&folder);
+    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+
+    let elsewhere = tmp.path().join("elsewhere");
+    fs::rename(&path, &elsewhere).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    assert!(entry().read().is_none(), "a link");
+    assert!(elsewhere.exists(), "what it leads to stays");
+
+    assert_eq!(run(&engines, &folder).await, 7);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(entry().read().is_none(), "a file that others can write");
+
+    // A key that others could have read is thrown away, and with it everything that it signed.
+    assert_eq!(run(&engines, &folder).await, 7);
+    fs::set_permissions(folder.join("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(entry().read().is_none(), "signed with a key that is not secret");
+}
+
+#[test]
+fn room_is_made_by_what_was_not_used_for_longest() {
+    let tmp = tempfile::tempdir().unwrap();
+    for (name, age) in [("a", 30), ("b", 10), ("c", 20)] {
+        let path = tmp.path().join(format!("{name}.cwasm"));
+        fs::write(&path, [0; 100]).unwrap();
+        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(used).unwrap();
+    }
+    file::make_room(tmp.path(), 300, 150).unwrap();
+    let left: Vec<_> = fs::read_dir(tmp.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["b.cwasm"]);
+}

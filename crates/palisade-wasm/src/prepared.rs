@@ -1,0 +1,58 @@
+//! Code that is ready, and its launch: an instance is made at once, so that what cannot run does not
+//! start.
+
+use std::{sync::Arc, time::Instant};
+
+use palisade_sandbox::{BoxFuture, Calls, HostCalls, Instance, LaunchSpec, Prepared, SandboxError};
+
+use crate::{
+    backend::assess,
+    engine::Engines,
+    guest::Code,
+    instance::WasmInstance,
+    lane::{Launch, OneByOne, Pool, Way},
+    state::Shared,
+};
+
+/// See the module.
+pub(crate) struct PreparedCode {
+    pub(crate) code: Arc<dyn Code>,
+    pub(crate) calls: Calls,
+    pub(crate) engines: Arc<Engines>,
+}
+
+impl Prepared for PreparedCode {
+    fn launch(
+        &self,
+        spec: LaunchSpec,
+        host: Arc<dyn HostCalls>,
+    ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
+        Box::pin(async move {
+            self.code.check(&spec.rights)?;
+            let achieved = assess(Some(&spec));
+            if let Some((capability, why)) = achieved.unsupported.first() {
+                let (capability, why) = (capability.to_string(), why.clone());
+                return Err(SandboxError::Unsupported { capability, why });
+            }
+            if !achieved.guarantees.covers(&spec.demand) {
+                let missing = achieved.guarantees.missing(&spec.demand);
+                let list: Vec<String> = missing
+                    .iter()
+                    .map(|(g, want, have)| format!("{g} is {have}, demanded {want}"))
+                    .collect();
+                return Err(SandboxError::WallTooWeak(list.join(", ")));
+            }
+            let deadline = Instant::now() + spec.limits.start_timeout;
+            let clock = Arc::clone(&self.engines.clock);
+            let shared = Shared::new(spec, host, clock);
+            let places = Arc::clone(self.engines.places());
+            let launch = Launch::new(Arc::clone(&self.code), Arc::clone(&shared), places);
+            let first = launch.first(deadline).await.map_err(SandboxError::Start)?;
+            let way: Arc<dyn Way> = match self.calls {
+                Calls::Stateful => Arc::new(OneByOne::new(launch, first)),
+                Calls::Stateless { instances } => Arc::new(Pool::new(launch, first, instances)),
+            };
+            Ok(Arc::new(WasmInstance::new(shared, way, achieved)) as Arc<dyn Instance>)
+        })
+    }
+}

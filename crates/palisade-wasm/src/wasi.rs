@@ -1,0 +1,118 @@
+//! WASI for components, from a plugin's rights: folders, variables, standard streams, clocks, random numbers
+//! and outgoing HTTP.
+//!
+//! Only what a component imports is linked, and what each interface shows comes from the launch's rights.
+//! There are no sockets: whatever leaves goes as an HTTP request through the host's guard.
+
+mod folders;
+mod http;
+mod link;
+mod stdio;
+
+use palisade_model::Failure;
+use palisade_sandbox::{LaunchSpec, OutputStream};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::state::{Shared, State};
+
+pub use folders::unsupported;
+pub(crate) use link::link;
+
+/// Most random bytes that one call gives.
+const MAX_RANDOM: u64 = 64 << 10;
+/// Most bytes of one set of header fields, as they lie in memory.
+const MAX_FIELDS: usize = 128 << 10;
+
+/// What WASI's interfaces work on in one store.
+pub(crate) struct Contexts {
+    wasi: WasiCtx,
+    fields: WasiHttpCtx,
+    http: http::Hooks,
+}
+
+impl Contexts {
+    /// The contexts of an instance of this launch.
+    ///
+    /// # Errors
+    /// Where a granted folder cannot be opened.
+    pub(crate) fn new(shared: &Shared) -> Result<Self, Failure> {
+        let mut contexts = Self::empty(shared);
+        contexts.wasi = granted(shared)?.build();
+        Ok(contexts)
+    }
+
+    /// Contexts that show nothing.
+    fn empty(shared: &Shared) -> Self {
+        let mut fields = WasiHttpCtx::new();
+        fields.set_field_size_limit(MAX_FIELDS);
+        Self {
+            wasi: base(shared).build(),
+            fields,
+            http: http::Hooks::new(std::sync::Arc::clone(&shared.host)),
+        }
+    }
+}
+
+/// The same as [`Contexts::new`] for core modules, which know WASI's preview 1 only.
+///
+/// # Errors
+/// Where a granted folder cannot be opened.
+pub(crate) fn preview1(shared: &Shared) -> Result<wasmtime_wasi::p1::WasiP1Ctx, Failure> {
+    Ok(granted(shared)?.build_p1())
+}
+
+/// What the launch's rights show.
+fn granted(shared: &Shared) -> Result<wasmtime_wasi::WasiCtxBuilder, Failure> {
+    let mut builder = base(shared);
+    let LaunchSpec { rights, env, .. } = &shared.spec;
+    for (name, value) in env {
+        builder.env(name, value);
+    }
+    folders::open(&mut builder, rights)?;
+    Ok(builder)
+}
+
+/// No arguments, standard input at its end, standard output to the log, no network of any kind.
+fn base(shared: &Shared) -> wasmtime_wasi::WasiCtxBuilder {
+    let mut builder = WasiCtx::builder();
+    builder
+        .stdout(stdio::Log::new(&shared.output, OutputStream::Stdout))
+        .stderr(stdio::Log::new(&shared.output, OutputStream::Stderr))
+        .max_random_size(MAX_RANDOM)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false);
+    builder
+}
+
+impl State {
+    /// Gives the store what WASI works on. Asked once for a component that imports any of it; without,
+    /// everything is empty.
+    ///
+    /// # Errors
+    /// Where a granted folder cannot be opened.
+    pub(crate) fn attach_wasi(&mut self) -> Result<(), Failure> {
+        self.wasi = Some(Box::new(Contexts::new(&self.shared)?));
+        Ok(())
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let State { wasi, table, shared, .. } = self;
+        let contexts = wasi.get_or_insert_with(|| Box::new(Contexts::empty(shared)));
+        WasiCtxView { ctx: &mut contexts.wasi, table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let State { wasi, table, shared, .. } = self;
+        let contexts = wasi.get_or_insert_with(|| Box::new(Contexts::empty(shared)));
+        WasiHttpCtxView { ctx: &mut contexts.fields, table, hooks: &mut contexts.http }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! What WASI shows to a real program, built from Rust for `wasm32-wasip2`.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use palisade_egress::{AddressPolicy, Decide, Guard};
+use palisade_model::{ErrorCode, Limits};
+use serde_json::json;
+
+use crate::{
+    guest::Trouble,
+    testing::{Launch, reflect, wasi_guest},
+};
+
+#[path = "../../../palisade-egress/tests/common/mod.rs"]
+mod net;
+
+use net::{Names, guard_for, ok, rights, web_server};
+
+/// What the guest writes when it does one thing.
+async fn does(task: &str, what: &str, granted: &[&str]) -> Vec<String> {
+    with(task, what, Launch { rights: granted, ..Launch::default() }).await
+}
+
+async fn with(task: &str, what: &str, launch: Launch<'_>) -> Vec<String> {
+    // The guest imports wasi:http, for which it takes some right; this one leads nowhere.
+    let mut granted = vec!["net.http:nowhere.example:80"];
+    granted.extend(launch.rights);
+    let env: Vec<(&str, &str)> =
+        [("TASK", task), ("WHAT", what)].into_iter().chain(launch.env.iter().copied()).collect();
+    let launch = Launch { rights: &granted, env: &env, ..launch };
+    let mut launched = launch.of(wasi_guest()).await.unwrap();
+    let answer = launched.call("run", json!({})).await;
+    assert!(matches!(answer, Ok(serde_json::Value::Null)), "{answer:?} {:?}", launched.lines());
+    launched.lines()
+}
+
+/// A folder with `texts/one`, `private/key`, and in `texts` links that lead out.
+fn ground() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for name in ["texts", "texts/inner", "private"] {
+        std::fs::create_dir(root.join(name)).unwrap();
+    }
+    std::fs::write(root.join("texts/one"), "first").unwrap();
+    std::fs::write(root.join("texts/inner/two"), "second").unwrap();
+    std::fs::write(root.join("private/key"), "secret").unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+        symlink("../private/key", root.join("texts/relative")).unwrap();
+        symlink(root.join("private/key"), root.join("texts/absolute")).unwrap();
+        symlink("../private", root.join("texts/folder")).unwrap();
+        symlink("inner/two", root.join("texts/within")).unwrap();
+    }
+    let path = root.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_folder_is_there_and_nothing_else_is() {
+    let (_ground, root) = ground();
+    let texts = format!("fs.read:{root}/texts/**");
+    let one = format!("{root}/texts/one");
+    assert_eq!(does("read", &one, &[&texts]).await, ["Ok(\"first\")"]);
+    assert_eq!(
+        does("read", &format!("{root}/texts/inner/two"), &[&texts]).await,
+        ["Ok(\"second\")"]
+    );
+    // Without the right there is nothing at all, and beside the folder neither.
+    for (path, granted) in [
+        (&one, &[][..]),
+        (&format!("{root}/private/key"), &[texts.as_str()][..]),
+        (&format!("{root}/texts/../private/key"), &[texts.as_str()][..]),
+        (&"/etc/passwd".to_owned(), &[texts.as_str()][..]),
+    ] {
+        let seen = does("read", path, granted).await;
+        assert!(seen[0].starts_with("Err("), "{path}: {seen:?}");
+    }
+    let seen = does("write", &format!("{root}/texts/new"), &[&texts]).await;
+    assert!(seen[0].starts_with("Err("), "{seen:?}");
+    assert!(!std::path::Path::new(&format!("{root}/texts/new")).exists());
+
+    let writes = format!("fs.write:{root}/texts/**");
+    assert_eq!(does("write", &format!("{root}/texts/new"), &[&writes]).await, ["Ok(())"]);
+    assert_eq!(std::fs::read_to_string(format!("{root}/texts/new")).unwrap(), "written");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_link_leads_out_of_a_granted_folder() {
+    let (_ground, root) = ground();
+    let writes = format!("fs.write:{root}/texts/**");
+    // The positive control: links that stay inside are followed.
+    assert_eq!(does("read", &format!("{root}/texts/within"), &[&writes]).await, ["Ok(\"second\")"]);
+    for name in ["relative", "absolute", "folder/key"] {
+        let seen = does("read", &format!("{root}/texts/{name}"), &[&writes]).await;
+        assert!(seen[0].starts_with("Err("), "{name}: {seen:?}");
+    }
+    let seen = does("list", &format!("{root}/texts/folder"), &[&writes]).await;
+    assert!(seen[0].starts_with("Err("), "{seen:?}");
+    // A link that the guest makes itself leads no farther.
+    for target in ["../private/key", "/etc/passwd", "../../../../../../../../etc/passwd"] {
+        let name = format!("own{}", target.len());
+        let seen = does("link", &format!("{root}/texts/{name} {target}"), &[&writes]).await;
+        assert!(seen[1].starts_with("Err("), "{target}: {seen:?}");
+    }
+    assert_eq!(std::fs::read_to_string(format!("{root}/private/key")).unwrap(), "secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_has_what_was_granted_and_stdin_is_empty() {
+    let launch = Launch { env: &[("LANG", "C")], ..Launch::default() };
+    assert_eq!(
+        with("environment", "", launch).await,
+        [
+            r#"[("LANG", "C"), ("TASK", "environment"), ("WHAT", "")]"#,
+            "arguments []",
+            "stdin Ok(0)",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_over_the_log_rate_is_dropped_and_counted() {
+    let limits = Limits { log_bytes_per_second: 64 << 10, ..Limits::default() };
+    let env = [("TASK", "spam"), ("WHAT", "2000")];
+    let granted = ["net.http:nowhere.example:80"];
+    let launch = Launch { limits: Some(limits), env: &env, rights: &granted, ..Launch::default() };
+    let mut launched = launch.of(wasi_guest()).await.unwrap();
+    launched.call("run", json!({})).await.unwrap();
+    let kept: usize = launched.lines().iter().map(String::len).sum();
+    let dropped = *launched.host.dropped.lock().unwrap();
+    assert!(kept >= 1000 && dropped > 1_000_000, "{kept} kept, {dropped} dropped");
+    assert!(kept < 1_000_000, "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_in_the_host_ends_with_the_calls_deadline() {
+    let env = [("TASK", "sleep"), ("WHAT", "60000")];
+    let granted = ["net.http:nowhere.example:80"];
+    let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
+    let mut launched = launch.of(wasi_guest()).await.unwrap();
+    let begun = std::time::Instant::now();
+    let answer = launched.call_within("run", json!({}), Duration::from_millis(300)).await;
+    let Err(Trouble::Trapped(failure)) = answer else { panic!("{answer:?}") };
+    assert_eq!(failure.code, ErrorCode::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_anew_with_each_call_and_its_status_counts() {
+    let granted = ["net.http:nowhere.example:80"];
+    let env = [("TASK", "exit"), ("WHAT", "0")];
+    let mut launched =
+        Launch { env: &env, rights: &granted, ..Launch::default() }.of(wasi_guest()).await.unwrap();
+    for _ in 0..3 {
+        launched.call("run", json!({})).await.unwrap();
+    }
+    let env = [("TASK", "exit"), ("WHAT", "3")];
+    let mut launched =
+        Launch { env: &env, rights: &granted, ..Launch::default() }.of(wasi_guest()).await.unwrap();
+    let failure = launched.call("run", json!({})).await.unwrap_err().into_failure();
+    assert_eq!(failure.code, ErrorCode::PluginError, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_have_a_bound() {
+    assert_eq!(does("random", "65536", &[]).await, ["65536"]);
+    let env = [("TASK", "random"), ("WHAT", "65537")];
+    let granted = ["net.http:nowhere.example:80"];
+    let mut launched =
+        Launch { env: &env, rights: &granted, ..Launch::default() }.of(wasi_guest()).await.unwrap();
+    assert!(launched.call("run", json!({})).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_right_for_requests_the_component_is_not_instantiated() {
+    let Err(failure) = Launch::default().of(wasi_guest()).await else { panic!("it was started") };
+    assert_eq!(failure.code, ErrorCode::Denied);
+    assert!(
+        failure.message.contains("wasi:http/outgoing-handler")
+            && failure.message.contains("net.http"),
+        "{failure}"
+    );
+}
+
+/// A web server that answers when it has the whole body, and keeps what it was sent.
+async fn body_server() -> (u16, Arc<Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&kept);
+    let (port, _) = net::server(move |mut stream| {
+        let keep = Arc::clone(&keep);
+        async move {
+            let head = net::head(&mut stream).await.to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            if stream.read_exact(&mut body).await.is_ok() {
+                keep.lock().unwrap().push(head + &String::from_utf8_lossy(&body));
+                let _ = stream.write_all(&ok("got it")).await;
+                let _ = stream.read(&mut [0; 16]).await;
+            }
+        }
+    })
+    .await;
+    (port, kept)
+}
+
+/// Runs a request behind a guard.
+async fn requests(
+    task: &str,
+    url: &str,
+    granted: &[&str],
+    guard: Guard,
+) -> (Vec<String>, Arc<net::Rights>) {
+    let decide = rights(granted);
+    let way_out = Some((guard, Arc::clone(&decide) as Arc<dyn Decide>));
+    let lines = with(task, url, Launch { rights: granted, way_out, ..Launch::default() }).await;
+    (lines, decide)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_through_the_guard_and_is_recorded() {
+    let (port, heads) = web_server(|_| ok("hello")).await;
+    let granted = format!("net.http:shop.example:{port}");
+    let url = format!("http://shop.example:{port}/a?b=c");
+    let guard = guard_for(&["shop.example"]);
+    let (lines, decide) = requests("get", &url, &[&granted], guard.clone()).await;
+    assert_eq!(lines, ["status 200 body 5 \"hello\" whole true"]);
+    assert_eq!(decide.recorded("allow net.http:shop.example"), 1);
+    let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
+    assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: shop.example:{port}\r\n")), "{head}");
+
+    // Another name is not granted, whatever else is.
+    let guard = guard_for(&["shop.example", "other.example"]);
+    let other = format!("http://other.example:{port}/");
+    let (lines, decide) = requests("get", &other, &[&granted], guard).await;
+    assert!(lines[0].contains("HttpRequestDenied"), "{lines:?}");
+    assert_eq!(decide.recorded("deny net.http:other.example"), 1);
+    assert!(heads.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_decided_anew() {
+    let (secret, secrets) = web_server(|_| ok("secret")).await;
+    let (port, heads) = web_server(move |_| {
+        format!("HTTP/1.1 302 Found\r\nLocation: http://inner.example:{secret}/\r\nContent-Length: 0\r\n\r\n")
+            .into_bytes()
+    })
+    .await;
+    let url = format!("http://shop.example:{port}/");
+    let shop = format!("net.http:shop.example:{port}");
+    let inner = format!("net.http:inner.example:{secret}");
+    let guard = guard_for(&["shop.example", "inner.example"]);
+    let (lines, _) = requests("follow", &url, &[&shop], guard.clone()).await;
+    assert!(
+        lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"),
+        "{lines:?}"
+    );
+    assert!(secrets.lock().unwrap().is_empty());
+    assert_eq!(heads.lock().unwrap().len(), 1);
+    // The positive control.
+    let (lines, _) = requests("follow", &url, &[&shop, &inner], guard).await;
+    assert!(lines[1].contains("\"secret\""), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_addresses_and_names_that_change_reach_nothing() {
+    let (port, heads) = web_server(|_| ok("inner")).await;
+    // A name that leads to loopback, where the operator has not allowed it; and one that did not when it
+    // was looked up before.
+    let names = Names::default()
+        .with("inner.example", &[&["127.0.0.1"]])
+        .with("mixed.example", &[&["93.184.215.14", "127.0.0.1"]])
+        .with("meta.example", &[&["169.254.169.254"]]);
+    let guard = Guard::with_resolver(AddressPolicy::new(), Arc::new(names));
+    for name in ["inner.example", "mixed.example", "meta.example"] {
+        let url = format!("http://{name}:{port}/");
+        let granted = format!("net.http:{name}:{port}");
+        let (lines, decide) = requests("get", &url, &[&granted], guard.clone()).await;
+        assert!(lines[0].starts_with("error "), "{name}: {lines:?}");
+        assert_eq!(decide.recorded("deny"), 1, "{name}");
+    }
+    for url in [
+        "http://127.0.0.1",
+        "http://[::1]",
+        "http://2130706433",
+        "http://0x7f.1",
+        "http://localhost",
+    ] {
+        let (lines, _) = requests(
+            "get",
+            &format!("{url}:{port}/"),
+            &["net.http:*.example.org:*"],
+            guard.clone(),
+        )
+        .await;
+        assert!(!lines[0].starts_with("status"), "{url}: {lines:?}");
+    }
+    assert!(heads.lock().unwrap().is_empty());
+
+    // Rebinding: the first answer is checked, and the connection goes there; the second is checked anew.
+    let names = Names::default().with("turn.example", &[&["127.0.0.1"], &["10.0.0.1"]]);
+    let policy = AddressPolicy::new().allow("127.0.0.1/32".parse().unwrap());
+    let guard = Guard::with_resolver(policy, Arc::new(names));
+    let url = format!("http://turn.example:{port}/");
+    let granted = format!("net.http:turn.example:{port}");
+    let (lines, _) = requests("get", &url, &[&granted], guard.clone()).await;
+    assert!(lines[0].contains("\"inner\""), "{lines:?}");
+    let (lines, _) = requests("get", &url, &[&granted], guard).await;
+    assert!(lines[0].starts_with("error "), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_field_says_whom_a_request_is_for_or_where_it_ends() {
+    let (port, heads) = web_server(|_| ok("")).await;
+    let granted = format!("net.http:shop.example:{port}");
+    let url = format!("http://shop.example:{port}/");
+    let (lines, _) = requests("smuggle", &url, &[&granted], guard_for(&["shop.example"])).await;
+    let (fields, [answer]) = lines.split_at(lines.len() - 1) else { panic!("{lines:?}") };
+    for line in fields {
+        let fine = line.starts_with("\"x-fine\"");
+        assert_eq!(line.ends_with("Ok(())"), fine, "{line}");
+    }
+    // The positive control: a field of the guest's own arrives.
+    assert!(answer.starts_with("status 200"), "{answer}");
+    let heads = std::mem::take(&mut *heads.lock().unwrap());
+    assert!(heads.len() == 1 && heads[0].to_lowercase().contains("x-fine: 1\r\n"), "{heads:?}");
+
+    let (lines, _) = requests("connect", &url, &[&granted], guard_for(&["shop.example"])).await;
+    assert!(!lines[0].starts_with("status"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_as_long_as_was_said() {
+    let (port, kept) = body_server().await;
+    let granted = format!("net.http:shop.example:{port}");
+    let url = format!("http://shop.example:{port}/");
+    let (lines, _) = requests("post", &url, &[&granted], guard_for(&["shop.example"])).await;
+    assert_eq!(lines, ["status 200 body 6 \"got it\" whole true"]);
+    let sent = kept.lock().unwrap().pop().unwrap();
+    assert!(sent.contains("content-length: 5\r\n") && sent.ends_with("\r\n\r\n12345"), "{sent}");
+    assert!(!sent.contains("chunked"), "{sent}");
+    // Five bytes where nine were announced.
+    let (lines, _) = requests("short", &url, &[&granted], guard_for(&["shop.example"])).await;
+    assert!(!lines[0].starts_with("status"), "{lines:?}");
+    assert!(kept.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wasi_0_3_runs_on_the_engine_for_it() {
+    let text = r#"(component
+        (import "wasi:random/random@0.3.0" (instance $random
+            (export "get-random-u64" (func (result u64)))
+        ))
+        (core module $m
+            (import "" "random" (func $random (result i64)))
+            (func (export "roll") (result i64) call $random)
+        )
+        (core func $random (canon lower (func $random "get-random-u64")))
+        (core instance $i (instantiate $m (with "" (instance (export "random" (func $random))))))
+        (func (export "roll") (result u64) (canon lift (core func $i "roll")))
+    )"#;
+    let code = reflect(&wat::parse_str(text).unwrap()).unwrap();
+    let mut launched = Launch::default().of(&code).await.unwrap();
+    let one = launched.call("roll", json!({})).await.unwrap();
+    let two = launched.call("roll", json!({})).await.unwrap();
+    assert!(one.is_u64() && one != two, "{one} {two}");
+}
