@@ -88,7 +88,7 @@ impl Bare {
     pub(crate) fn instance(&self) -> Result<(Store<()>, Call)> {
         let mut store = self.store();
         let instance = self.pre.instantiate(&mut store)?;
-        let call = instance.get_typed_func(&mut store, &self.call)?;
+        let call = instance.get_typed_func(&mut store, self.call)?;
         Ok((store, call))
     }
 
@@ -96,7 +96,7 @@ impl Bare {
     pub(crate) async fn instance_async(&self) -> Result<(Store<()>, Call)> {
         let mut store = self.store();
         let instance = self.pre.instantiate_async(&mut store).await?;
-        let call = instance.get_typed_func(&mut store, &self.call)?;
+        let call = instance.get_typed_func(&mut store, self.call)?;
         Ok((store, call))
     }
 }
@@ -148,8 +148,8 @@ impl Bare {
     pub(crate) async fn initialized(&self) -> Result<(Store<()>, Call)> {
         let mut store = self.store();
         let instance = self.pre.instantiate_async(&mut store).await?;
-        let initialize: Initialize = instance.get_typed_func(&mut store, &self.initialize)?;
-        let call = instance.get_typed_func(&mut store, &self.call)?;
+        let initialize: Initialize = instance.get_typed_func(&mut store, self.initialize)?;
+        let call = instance.get_typed_func(&mut store, self.call)?;
         let context = Context {
             plugin: "bench".into(),
             config: "{}".into(),
