@@ -49,9 +49,12 @@ pub(crate) struct Engines {
     pub(crate) clock: Arc<Clock>,
 }
 
-/// Mappings that one idle instance takes of those that the kernel allows a process: its memory's parts, the
-/// guard behind it, its stack and the guard of that.
+/// Mappings that one idle instance takes of those that the kernel allows a process: four for memory, table and
+/// the guards behind them, two for its stack and the guard of that, which it keeps between calls. Counted in
+/// /proc/self/maps of a process with thousands of them.
 pub(crate) const MAPS_EACH: u64 = 6;
+/// Mappings that are left to the host.
+const MAPS_OF_HOST: u64 = 4096;
 
 /// How many mappings the kernel allows a process (`vm.max_map_count`, proc_sys_vm(5)); `None` where there is
 /// no such limit.
@@ -59,10 +62,11 @@ pub(crate) fn max_map_count() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 
-/// How many instances fit under what the kernel allows; a quarter is left to the host.
-fn fitting(instances: u32) -> u32 {
-    let Some(maps) = max_map_count() else { return instances };
-    instances.min(u32::try_from(maps / 4 * 3 / MAPS_EACH).unwrap_or(u32::MAX)).max(1)
+/// How many instances fit under what the kernel allows.
+fn fitting(instances: u32, maps: Option<u64>) -> u32 {
+    let Some(maps) = maps else { return instances };
+    let fit = maps.saturating_sub(MAPS_OF_HOST) / MAPS_EACH;
+    instances.min(u32::try_from(fit).unwrap_or(u32::MAX)).max(1)
 }
 
 /// How many instances there may be in this process, and are.
@@ -108,7 +112,8 @@ impl Engines {
         let instances = instances.clamp(1, MAX_INSTANCES);
         let (plain, pooled) = engine(instances, false)?;
         clock.tell(&plain);
-        let places = Arc::new(Places { most: fitting(instances), used: AtomicU32::new(0) });
+        let places =
+            Arc::new(Places { most: fitting(instances, max_map_count()), used: AtomicU32::new(0) });
         Ok(Self { plain, concurrent: OnceLock::new(), instances, pooled, places, clock })
     }
 
@@ -297,5 +302,19 @@ fn run(clock: &Weak<Clock>) {
             std::thread::park();
         }
         idle = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn instances_fit_under_the_kernels_limit_on_mappings() {
+        assert_eq!(fitting(20_000, None), 20_000);
+        // The kernel's default holds ten thousand.
+        assert_eq!(fitting(20_000, Some(65_530)), 10_239);
+        assert_eq!(fitting(4096, Some(65_530)), 4096);
+        assert_eq!(fitting(4096, Some(0)), 1);
     }
 }

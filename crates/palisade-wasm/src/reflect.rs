@@ -1,7 +1,7 @@
 //! Any component as a plugin: its exported functions are tools.
 //!
 //! The types of a function give the JSON Schema of the tool ([`schema`]), its arguments become values of the
-//! component ([`read`]) and its result becomes JSON ([`write`]). There is nothing to write or to generate on
+//! component ([`read`]) and its result becomes JSON ([`mod@write`]). There is nothing to write or to generate on
 //! either side; what has no form in JSON (handles, streams, futures) is refused with words.
 
 mod guest;
