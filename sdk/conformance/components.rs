@@ -25,12 +25,8 @@ const RIGHTS: [&str; 5] = [
 /// If the engine cannot be built.
 #[must_use]
 pub fn engine(component: &Path) -> Vec<String> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "-p", "palisade-wasm", "--bin", "palisade-engine"]);
-    run(cargo.current_dir(root()));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
     let path = |path: PathBuf| path.display().to_string();
-    let program = target.join("debug/palisade-engine");
+    let program = program();
     let cache = root().join("target/guests/compiled");
     fs::create_dir_all(&cache).expect("a folder");
     // In a debug build a large component takes longer to compile than a case waits.
@@ -42,6 +38,21 @@ pub fn engine(component: &Path) -> Vec<String> {
     }
     command.push(path(component.to_owned()));
     command
+}
+
+/// The program that speaks the protocol for a component. `cargo xtask test` has built it together with the
+/// tests and says so; by itself cargo would build the engine anew, with the features of fewer packages.
+fn program() -> PathBuf {
+    if let Some(built) = std::env::var_os("PALISADE_ENGINE").map(PathBuf::from)
+        && built.is_file()
+    {
+        return built;
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", "palisade-wasm", "--bin", "palisade-engine"]);
+    run(cargo.current_dir(root()));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    target.join("debug/palisade-engine")
 }
 
 /// The reference plugin in Rust, for `wasm32-unknown-unknown` or `wasm32-wasip2`.

@@ -20,6 +20,8 @@ pub(crate) fn run(args: &Args) -> Result {
     // The same packages and features every time, so that nothing is built twice.
     if NEXTEST.is_present() {
         let mut nextest = step::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        // Built with the tests, since its package has some that start it.
+        nextest.env("PALISADE_ENGINE", step::root().join("target/debug/palisade-engine"));
         nextest.args(&args.filter);
         step::run(&mut nextest)?;
     } else {

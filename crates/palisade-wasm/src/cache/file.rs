@@ -12,6 +12,7 @@ const KEY: usize = 32;
 
 /// Makes sure that `folder` is there, is the host's own, and nobody else can open it.
 pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "modes of folders are of Unix"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
