@@ -8,7 +8,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use palisade_audit::{BoxFuture, MemoryRecorder, SystemClock};
-use palisade_broker::{Broker, Caller, Gate, LocalBus, Reach, ServiceRegistry};
+use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, Reach, ServiceRegistry};
 use palisade_egress::{AddressPolicy, Guard, http::Tls};
 use palisade_model::{
     ErrorCode, Failure, Generation, InstanceId, Limits, NodeId, Origin, Payload, PluginId,
@@ -20,6 +20,7 @@ use palisade_services::{
     desktop::Data,
     http::Fetcher,
     log::{LogSink, Tail},
+    plugins::{CallParams, Plugins},
     secret::{SecretValue, Secrets},
     storage::Storage,
 };
@@ -30,6 +31,18 @@ struct NoSecrets;
 impl Secrets for NoSecrets {
     fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<SecretValue>, Failure>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+struct NoPlugins;
+
+impl Plugins for NoPlugins {
+    fn call(
+        &self,
+        _: Context,
+        _: CallParams,
+    ) -> BoxFuture<'static, Result<Payload, Failure>> {
+        Box::pin(async { Err(Failure::new(ErrorCode::NotFound, "no other plugin is loaded")) })
     }
 }
 
@@ -62,6 +75,7 @@ fn room() -> Room {
         ),
         data,
         secrets: Arc::new(NoSecrets),
+        plugins: Arc::new(NoPlugins),
     };
     builtin.register(&services).expect("names of their own");
     // Nobody listens on port 9 (discard) of this machine.
