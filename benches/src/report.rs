@@ -41,6 +41,13 @@ impl Row {
         self
     }
 
+    /// Says what was aimed at for the value itself, whatever the ratio is.
+    pub(crate) fn aim_value(mut self, at_most: f64) -> Self {
+        let word = if self.value <= at_most { "met" } else { "MISSED" };
+        self.note = format!("{}; itself at most {at_most}: {word}", self.note);
+        self
+    }
+
     /// As [`Row::aim`], where more is better.
     pub(crate) fn aim_at_least(mut self, at_least: f64) -> Self {
         let reached = self.ratio.unwrap_or(self.value);

@@ -25,19 +25,124 @@ const RIGHTS: [&str; 5] = [
 /// If the engine cannot be built.
 #[must_use]
 pub fn engine(component: &Path) -> Vec<String> {
+    let rights: Vec<&str> = RIGHTS.into_iter().flat_map(|right| ["--right", right]).collect();
+    engine_with(component, &rights)
+}
+
+/// The command that runs a module for Extism behind the protocol; `output`: what its functions give.
+///
+/// # Panics
+/// If the engine cannot be built, or the module not compiled.
+#[must_use]
+pub fn extism_engine(module: &Path, output: &str) -> Vec<String> {
+    engine_with(module, &["--extism", "--output", output, "--right", "host.call:*"])
+}
+
+fn engine_with(file: &Path, options: &[&str]) -> Vec<String> {
     let path = |path: PathBuf| path.display().to_string();
     let program = program();
     let cache = root().join("target/guests/compiled");
     fs::create_dir_all(&cache).expect("a folder");
     // In a debug build a large component takes longer to compile than a case waits.
     let mut prepare = Command::new(&program);
-    run(prepare.arg("--prepare").arg("--cache").arg(&cache).arg(component));
+    run(prepare.arg("--prepare").arg("--cache").arg(&cache).args(options).arg(file));
     let mut command = vec![path(program), "--cache".to_owned(), path(cache)];
-    for right in RIGHTS {
-        command.extend(["--right".to_owned(), right.to_owned()]);
-    }
-    command.push(path(component.to_owned()));
+    command.extend(options.iter().copied().map(str::to_owned));
+    command.push(path(file.to_owned()));
     command
+}
+
+/// The command that runs a component, or (`extism`: what its functions give) a module for Extism, with the
+/// engine behind the walls around processes.
+///
+/// # Panics
+/// If the program cannot be built.
+#[must_use]
+pub fn walled(file: &Path, extism: Option<&str>) -> Vec<String> {
+    let path = |path: &Path| path.display().to_string();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "-p", "palisade-wasm", "--example", "walled"]);
+    run(cargo.current_dir(root()));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    let cache = root().join("target/guests/walled");
+    fs::create_dir_all(&cache).expect("a folder");
+    let mut command = vec![path(&target.join("debug/examples/walled")), path(file), path(&cache)];
+    match extism {
+        Some(output) => {
+            command.extend(["--extism", output, "host.call:*"].map(str::to_owned));
+        }
+        None => command.extend(RIGHTS.map(str::to_owned)),
+    }
+    // In a debug build a large component takes longer to compile than a case waits.
+    let (program, arguments) = command.split_first().expect("a program");
+    run(Command::new(program).args(arguments).env("PALISADE_WALLED_PREPARE", "1"));
+    command
+}
+
+/// The crate of the reference plugin for Extism, which stands apart from the workspace.
+fn extism_crate() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
+        cargo.env_remove(name);
+    }
+    cargo.current_dir(root().join("sdk/conformance/plugins/extism"));
+    cargo
+}
+
+/// The reference plugin for Extism, built with Extism's kit for Rust.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn extism(target: &str) -> PathBuf {
+    run(Command::new("rustup").args(["target", "add", target]));
+    let folder = root().join("target/guests");
+    let mut cargo = extism_crate();
+    cargo.args(["build", "--quiet", "--release", "--locked", "--target", target, "--target-dir"]);
+    run(cargo.arg(&folder));
+    folder.join(target).join("release/conformance_extism.wasm")
+}
+
+/// A module as the Extism project publishes it, in the package of its kit for Rust.
+///
+/// # Panics
+/// If the package cannot be had.
+#[must_use]
+pub fn published_by_extism() -> PathBuf {
+    let told = run(extism_crate().args(["metadata", "--locked", "--format-version", "1"]));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let packages = told.get("packages").and_then(|all| all.as_array()).expect("packages");
+    let is_kit = |package: &&serde_json::Value| {
+        package.get("name").and_then(|name| name.as_str()) == Some("extism-pdk")
+    };
+    let kit = packages.iter().find(is_kit).expect("the kit");
+    let manifest = kit.get("manifest_path").and_then(|path| path.as_str()).expect("a path");
+    Path::new(manifest).with_file_name("count_vowels.wasm")
+}
+
+/// A plugin for Extism in AssemblyScript, built with its compiler and kit, which npm brings into
+/// `target/test-packages` once.
+///
+/// # Panics
+/// If that fails.
+#[must_use]
+pub fn assemblyscript() -> PathBuf {
+    const PACKAGES: [&str; 2] = ["assemblyscript@0.28.20", "@extism/as-pdk@1.0.0"];
+    let packages = root().join("target/test-packages/conformance-assemblyscript");
+    let source = root().join("crates/palisade-wasm/tests/guests/extism-assemblyscript/plugin.ts");
+    once(&packages, &PACKAGES.join(" "), || {
+        fs::write(packages.join("package.json"), "{\"private\": true}").expect("a file");
+        let install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+        run(Command::new("npm").args(install).args(PACKAGES).current_dir(&packages));
+    });
+    kept("assemblyscript", &[source], &[], |folder, module| {
+        std::os::unix::fs::symlink(packages.join("node_modules"), folder.join("node_modules"))
+            .expect("a link");
+        let build = ["node_modules/assemblyscript/bin/asc.js", "plugin.ts", "-O", "--use"];
+        let mut compiler = Command::new("node");
+        compiler.args(build).args(["abort=plugin/stop", "--outFile"]).arg(module);
+        run(compiler.current_dir(folder));
+    })
 }
 
 /// The program that speaks the protocol for a component. `cargo xtask test` has built it together with the

@@ -4,7 +4,7 @@
     drive.py plugins/python                  all cases, for a reference plugin
     drive.py plugins/python cancel shutdown  cases whose name holds one of these texts
     drive.py --protocol FOLDER -- COMMAND…   the cases that every plugin passes, for any plugin
-    drive.py --lacks threads FOLDER …        without the cases that need threads
+    drive.py --lacks threads FOLDER …        without the cases that need threads, with those for who lacks them
 
 A reference plugin is a folder with conformance.json: {"command": [...], "lacks": [...]}; a command after
 `--` takes its place. Each case starts the plugin afresh, with one end of a socket pair as descriptor 3.
@@ -348,6 +348,8 @@ def main():
         about["command"][0] = sys.executable  # what a wrapper on PATH would find at each start
     passed = failed = lacking = 0
     for case in load(words, "protocol.json" if protocol_only else "*.json"):
+        if any(lack not in about["lacks"] for lack in case.get("without", [])):
+            continue  # says what holds where something is lacking
         missing = [need for need in case.get("needs", []) if need in about["lacks"]]
         if missing:
             lacking += 1

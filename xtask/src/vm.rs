@@ -9,6 +9,7 @@ mod fetch;
 mod machine;
 mod outcome;
 mod payload;
+mod record;
 
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// One JSON document instead of a table
     #[arg(long)]
     json: bool,
+    /// Write the results into docs/how-to/test-on-other-kernels.md
+    #[arg(long, conflicts_with = "short")]
+    record: bool,
 }
 
 /// Which of Debian's kernels.
@@ -148,6 +152,9 @@ pub(crate) fn run(args: &Args) -> Result {
             limit: std::time::Duration::from_secs(limit),
         };
         outcomes.push(machine::run(&folder, &payload, &boot)?);
+        if args.record {
+            record::write(&outcomes, &PLANS.map(|p| p.name))?;
+        }
     }
     eprintln!("vm: {:.0} s in all", begun.elapsed().as_secs_f64());
     outcome::show(&outcomes, args.json)

@@ -1,7 +1,7 @@
 //! The baseline: wasmtime and nothing else. The engine is set up as ours is.
 
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Store,
     component::{Component, ComponentExportIndex, InstancePre, Linker, TypedFunc},
 };
 
@@ -28,12 +28,18 @@ pub(crate) struct Failure {
 fn engine(instances: u32) -> Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances * 4)
-        .total_memories(instances)
-        .total_tables(instances * 2)
+        .total_core_instances(instances * 64)
+        .total_memories(instances * 3)
+        .total_tables(instances * 4)
         .total_stacks(instances)
-        .max_unused_warm_slots(64)
-        .linear_memory_keep_resident(64 << 10)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .max_tables_per_module(64)
+        .max_memories_per_module(64)
+        .table_elements(200_000)
+        .max_unused_warm_slots(16)
+        .linear_memory_keep_resident(2 << 20)
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(4 << 10)
         .decommit_batch_size(8);
     let mut config = Config::new();

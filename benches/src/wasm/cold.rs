@@ -1,4 +1,5 @@
-//! `cold_vs_extism`, `cold_vs_wasmtime`, `cold_from_disk`: a new instance, its first call, and its end.
+//! `cold_vs_extism`, `cold_vs_wasmtime`, `cold_from_disk`: a new instance, its first call, and its end; and
+//! `cold_js`, `cold_python`: the same for components of the other languages.
 
 use std::time::Instant;
 
@@ -7,8 +8,8 @@ use palisade_sandbox::KillReason;
 use super::{
     bare::{self, Bare},
     check,
-    extism::Extism,
-    guests::Guests,
+    extism::{Compiled, Extism},
+    guests::{self, Guests},
     message, on,
     ours::{Folder, ask, backend, initialize},
 };
@@ -18,9 +19,14 @@ use crate::{
 };
 
 const ROUNDS: usize = 1000;
+/// Rounds of components that bring an interpreter.
+const LARGE_ROUNDS: usize = 300;
 const WARM_UP: usize = 50;
 /// Rounds with code from disk.
 const DISK_ROUNDS: usize = 100;
+const LARGE_DISK_ROUNDS: usize = 10;
+/// What is aimed at for a component with an interpreter, in microseconds.
+const LARGE_AIM: f64 = 1500.0;
 
 #[derive(Default)]
 struct Times {
@@ -34,16 +40,20 @@ struct Times {
     disk_bare: Samples,
 }
 
-async fn measure() -> Result<Times> {
-    let guests = Guests::build()?;
+/// One component, and with it the same as a module for Extism where there is one.
+async fn measure(
+    component: &[u8],
+    extism: Option<&Compiled>,
+    rounds: usize,
+    disk_rounds: usize,
+) -> Result<Times> {
     let text = message(64);
-    let folder = Folder::new(&guests.component)?;
+    let folder = Folder::new(component)?;
     let backend = backend(64, &folder.state());
     let prepared = folder.prepare(&backend).await?;
-    let bare = Bare::compile(&guests.component, 64)?;
-    let compiled = Extism::load()?.compile(&guests.extism)?;
+    let bare = Bare::compile(component, 64)?;
     let mut times = Times::default();
-    for round in 0..WARM_UP + ROUNDS {
+    for round in 0..WARM_UP + rounds {
         let counted = round >= WARM_UP;
         let took = |samples: &mut Samples, start: Instant| {
             if counted {
@@ -57,11 +67,13 @@ async fn measure() -> Result<Times> {
         drop(instance);
         took(&mut times.ours, start);
 
-        let start = Instant::now();
-        let mut plugin = compiled.plugin()?;
-        check(&plugin.call(c"echo", text.as_bytes())?, text)?;
-        drop(plugin);
-        took(&mut times.extism, start);
+        if let Some(compiled) = extism {
+            let start = Instant::now();
+            let mut plugin = compiled.plugin()?;
+            check(&plugin.call(c"echo", text.as_bytes())?, text)?;
+            drop(plugin);
+            took(&mut times.extism, start);
+        }
 
         let start = Instant::now();
         let (mut store, call) = bare.instance_async().await?;
@@ -90,7 +102,7 @@ async fn measure() -> Result<Times> {
         took(&mut times.fiber_initialized, start);
     }
     let kept = bare.kept()?;
-    for _ in 0..DISK_ROUNDS {
+    for _ in 0..disk_rounds {
         let start = Instant::now();
         let prepared = folder.prepare(&backend).await?;
         let instance = folder.launch(&*prepared).await?;
@@ -109,17 +121,43 @@ async fn measure() -> Result<Times> {
     Ok(times)
 }
 
-pub(crate) fn run() -> Result<Vec<Row>> {
-    let times = on(measure())?;
-    let row = |name: &str, samples: &Samples, baseline: &Samples| {
-        Row::new(name, "us", samples).against(baseline)
-    };
+fn row(name: &str, samples: &Samples, baseline: &Samples) -> Row {
+    Row::new(name, "us", samples).against(baseline)
+}
+
+/// The rows of a component that brings an interpreter.
+fn large(language: &str, component: Vec<u8>) -> Result<Vec<Row>> {
+    let times =
+        on(async move { measure(&component, None, LARGE_ROUNDS, LARGE_DISK_ROUNDS).await })?;
+    let name = |rest: &str| format!("cold_{language}{rest}");
     Ok(vec![
+        row(&name(""), &times.ours, &times.fiber).aim_value(LARGE_AIM),
+        row(&name(".initialized"), &times.initialized, &times.fiber_initialized),
+        row(&name(".from_disk"), &times.disk, &times.disk_bare),
+    ])
+}
+
+/// `cold`, or `cold_js` or `cold_python` of it.
+pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
+    match name {
+        "cold_js" => return large("js", guests::javascript()?),
+        "cold_python" => return large("python", guests::python()?),
+        _ => {}
+    }
+    let times = on(async {
+        let guests = Guests::build()?;
+        let compiled = Extism::load()?.compile(&guests.extism)?;
+        measure(&guests.component, Some(&compiled), ROUNDS, DISK_ROUNDS).await
+    })?;
+    let mut rows = vec![
         row("cold_vs_extism", &times.ours, &times.extism).aim(0.25),
         row("cold_vs_wasmtime", &times.ours, &times.fiber).aim(1.3),
         row("cold_vs_wasmtime.sync", &times.ours, &times.sync),
         row("cold_vs_wasmtime.initialized", &times.initialized, &times.fiber_initialized),
         row("cold_vs_extism.initialized", &times.initialized, &times.extism),
         row("cold_from_disk", &times.disk, &times.disk_bare),
-    ])
+    ];
+    rows.extend(large("js", guests::javascript()?)?);
+    rows.extend(large("python", guests::python()?)?);
+    Ok(rows)
 }

@@ -1,6 +1,13 @@
-//! The guests, built from `benches/guests` for `wasm32-unknown-unknown`.
+//! The guests, built from `benches/guests`: for `wasm32-unknown-unknown`, and with the SDKs of JavaScript and
+//! Python as their templates do.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use palisade_conformance::components;
 
 use crate::plugin::Result;
 
@@ -32,6 +39,22 @@ impl Guests {
         let component = palisade_wasm::componentize(&module)?.into_owned();
         Ok(Self { component, extism: fs::read(built.join("bench_extism.wasm"))? })
     }
+}
+
+/// Where the sources of the guest in another language are.
+fn sources(language: &str, main: &str) -> [PathBuf; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests").join(language);
+    [folder.join(main), folder.join("world.wit")]
+}
+
+/// The component in JavaScript, by componentize-js.
+pub(crate) fn javascript() -> Result<Vec<u8>> {
+    Ok(fs::read(components::javascript("bench-js", &sources("js", "main.js")))?)
+}
+
+/// The component in Python, by componentize-py.
+pub(crate) fn python() -> Result<Vec<u8>> {
+    Ok(fs::read(components::python("bench-python", &sources("python", "main.py")))?)
 }
 
 fn run(command: &mut Command) -> Result<()> {

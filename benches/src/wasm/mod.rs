@@ -27,7 +27,7 @@ pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
         rows.extend(warm::run()?);
     }
     if is("cold") {
-        rows.extend(cold::run()?);
+        rows.extend(cold::run(name)?);
     }
     if is("rss_per_idle_instance") {
         rows.extend(idle::run()?);

@@ -1,9 +1,12 @@
 //! What is about to happen, in the form that the gate hands to a recorder.
 //!
-//! Building an [`Act`] is on the path of every call: it copies little, hashes nothing that is small,
-//! and leaves rendering and escaping to the recorder's own thread.
+//! Building an [`Act`] is on the path of a call: it copies, hashes as a rule nothing, and leaves hashing,
+//! rendering and escaping to the recorder's own thread.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use palisade_model::{Access, ErrorCode, InstanceId, Kind, Payload, PluginRef, Principal};
 use serde::{Deserialize, Serialize};
@@ -15,8 +18,13 @@ use crate::Stamp;
 pub const MAX_TEXT_CHARS: usize = 512;
 /// Most characters of a trace context in a record; a W3C traceparent has 55.
 pub const MAX_TRACE_CHARS: usize = 128;
-/// Payloads up to this many bytes are copied and hashed by the recorder, larger ones by the caller.
+/// Payloads up to this many bytes are always copied and hashed by the recorder; larger ones where the
+/// copies of all of them together stay within [`MAX_HELD_BYTES`], else by the caller.
 const MAX_DEFERRED_BYTES: usize = 512;
+/// Most bytes of larger payloads that wait in this process for their hash: 16 MiB.
+const MAX_HELD_BYTES: usize = 16 << 20;
+/// How many wait now.
+static HELD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// What kind of act a record is about. Plugins never choose it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -133,17 +141,51 @@ impl Outcome {
     }
 }
 
-/// The parameters' hash, or the few bytes that it will be computed from.
+/// The parameters' hash, or the bytes that it will be computed from.
 #[derive(Clone, Debug)]
 pub(crate) enum PayloadHash {
     Deferred(Box<[u8]>),
+    Held(Arc<Held>),
     Ready([u8; 32]),
 }
 
+/// A copy of a larger payload, within what may be held of them.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: Box<[u8]>,
+    digest: OnceLock<[u8; 32]>,
+}
+
+impl Held {
+    fn new(bytes: &[u8]) -> Option<Arc<Self>> {
+        let more =
+            |held: usize| held.checked_add(bytes.len()).filter(|held| *held <= MAX_HELD_BYTES);
+        HELD_BYTES.try_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Arc::new(Self { bytes: bytes.into(), digest: OnceLock::new() }))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD_BYTES.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 impl PayloadHash {
+    fn new(bytes: &[u8]) -> Self {
+        if bytes.len() <= MAX_DEFERRED_BYTES {
+            return Self::Deferred(bytes.into());
+        }
+        match Held::new(bytes) {
+            Some(held) => Self::Held(held),
+            None => Self::Ready(Sha256::digest(bytes).into()),
+        }
+    }
+
     pub(crate) fn digest(&self) -> [u8; 32] {
         match self {
             Self::Deferred(bytes) => Sha256::digest(bytes).into(),
+            Self::Held(held) => *held.digest.get_or_init(|| Sha256::digest(&held.bytes).into()),
             Self::Ready(digest) => *digest,
         }
     }
@@ -241,12 +283,8 @@ impl Act {
     #[must_use]
     pub fn payload(mut self, payload: &Payload) -> Self {
         let bytes = payload.bytes();
-        let hash = if bytes.len() <= MAX_DEFERRED_BYTES {
-            PayloadHash::Deferred(bytes.as_ref().into())
-        } else {
-            PayloadHash::Ready(Sha256::digest(bytes).into())
-        };
-        self.payload = Some((hash, u64::try_from(bytes.len()).unwrap_or(u64::MAX)));
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.payload = Some((PayloadHash::new(bytes), size));
         self
     }
 
@@ -272,6 +310,14 @@ impl Act {
     #[must_use]
     pub fn coalesce(mut self) -> Self {
         self.coalesce = true;
+        self
+    }
+
+    /// Keeps of a large payload only the hash: for whoever holds acts for long.
+    pub(crate) fn hashed(mut self) -> Self {
+        if let Some((hash @ PayloadHash::Held(_), _)) = &mut self.payload {
+            *hash = PayloadHash::Ready(hash.digest());
+        }
         self
     }
 

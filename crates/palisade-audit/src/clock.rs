@@ -1,6 +1,9 @@
 //! Time for records and rates: wall clock and monotonic clock, injected so that tests can set them.
 
-use std::time::SystemTime;
+use std::{
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +24,13 @@ pub trait Clock: Send + Sync {
     fn monotonic_ns(&self) -> u64 {
         self.now().monotonic_ns
     }
+
+    /// [`Clock::monotonic_ns`] at a moment that somebody has read already, where that is cheaper than to
+    /// read the clock again. A clock that is not the machine's gives its own time.
+    fn monotonic_ns_at(&self, moment: Instant) -> u64 {
+        let _ = moment;
+        self.monotonic_ns()
+    }
 }
 
 /// The machine's clocks.
@@ -38,6 +48,19 @@ impl Clock for SystemClock {
     fn monotonic_ns(&self) -> u64 {
         monotonic_ns()
     }
+
+    fn monotonic_ns_at(&self, moment: Instant) -> u64 {
+        // Both clocks go alike: one pair of readings tells how far they are apart.
+        static PAIR: OnceLock<(Instant, u64)> = OnceLock::new();
+        let (then, then_ns) = *PAIR.get_or_init(|| (Instant::now(), monotonic_ns()));
+        let ns = |d: std::time::Duration| {
+            d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
+        };
+        match moment.checked_duration_since(then) {
+            Some(after) => then_ns.saturating_add(ns(after)),
+            None => then_ns.saturating_sub(ns(then.saturating_duration_since(moment))),
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -50,8 +73,8 @@ fn monotonic_ns() -> u64 {
 /// Elsewhere the clock starts with its first use.
 #[cfg(not(unix))]
 fn monotonic_ns() -> u64 {
-    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    let start = START.get_or_init(std::time::Instant::now);
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -116,5 +139,21 @@ mod tests {
         let second = SystemClock.now();
         assert!(second.monotonic_ns >= first.monotonic_ns);
         assert!(first.unix_ns > 1_500_000_000_000_000_000, "the wall clock is set");
+    }
+
+    #[test]
+    fn a_moment_that_was_read_is_the_same_on_the_monotonic_clock() {
+        let clock = SystemClock;
+        let early = Instant::now();
+        for moment in [early, Instant::now(), Instant::now()] {
+            let before = clock.monotonic_ns();
+            let at = clock.monotonic_ns_at(moment);
+            // Read before, and not long ago.
+            assert!(at <= before + 1_000_000, "{at} {before}");
+            assert!(at + 10_000_000_000 > before, "{at} {before}");
+        }
+        let between = std::time::Duration::from_secs(5);
+        let gap = clock.monotonic_ns_at(early + between) - clock.monotonic_ns_at(early);
+        assert_eq!(gap, 5_000_000_000);
     }
 }

@@ -5,8 +5,13 @@
 //! `fdatasync(2)` has returned. A group that cannot be written is taken back whole: its fail-closed
 //! acts are refused, its other records are counted and the count is recorded as soon as writing works
 //! again.
+//!
+//! Acts that are alike and come in great number are counted ([`crate::Tally`]). The count is written once
+//! a window, before every record that somebody waits for, and at the end; so a host that is killed takes
+//! at most one window of it along.
 
 mod coalesce;
+mod counter;
 mod file;
 mod writer;
 
@@ -26,7 +31,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Act, BoxFuture, Class, Clock, Intent, Outcome, RecordError, RecordKind, Recorder, Stamp,
-    SystemClock, act::Stamped,
+    SystemClock, Tally, act::Stamped,
 };
 
 /// How the JSON-lines recorder works.
@@ -39,8 +44,12 @@ pub struct Options {
     pub group_commit: Duration,
     /// How long a fail-closed act waits for the disk before it is refused.
     pub timeout: Duration,
-    /// For how long equal records that may be coalesced are counted instead of written.
+    /// For how long equal records that may be coalesced are counted instead of written, and how often
+    /// counts of acts that are alike are written.
     pub coalesce: Duration,
+    /// How many acts that are alike ([`crate::Tally`]) are recorded one by one within such a time, before
+    /// the rest of them is counted. `u32::MAX`: each is.
+    pub each: u32,
 }
 
 impl Default for Options {
@@ -50,6 +59,7 @@ impl Default for Options {
             group_commit: Duration::from_millis(10),
             timeout: Duration::from_secs(10),
             coalesce: Duration::from_secs(1),
+            each: 100,
         }
     }
 }
@@ -69,6 +79,8 @@ enum Entry {
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
+    /// Counters at which something has happened, for the writer to look at from now on.
+    listed: Vec<Arc<counter::Counter>>,
     /// Bulk records dropped because the queue was full, since the writer last looked.
     dropped: u64,
     /// Somebody waits for the disk.
@@ -122,6 +134,20 @@ impl Shared {
         queue.entries.push_back(entry);
         queue.urgent |= urgent;
         let wake = std::mem::take(&mut queue.idle) || urgent;
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Has the writer look at a counter until nothing happens at it any more.
+    fn list(&self, counter: Arc<counter::Counter>) {
+        let mut queue = self.lock();
+        if queue.closing {
+            return;
+        }
+        queue.listed.push(counter);
+        let wake = std::mem::take(&mut queue.idle);
         drop(queue);
         if wake {
             self.wake.notify_one();
@@ -252,6 +278,14 @@ impl Recorder for JsonLinesRecorder {
 
     fn is_durable(&self) -> bool {
         true
+    }
+
+    fn tally(&self, act: &Act) -> Option<Box<dyn Tally>> {
+        if act.kind.class() == Class::FailClosed {
+            return None;
+        }
+        let counter = counter::Counter::new(Arc::clone(&self.shared), act.clone());
+        Some(Box::new(counter::Handle(counter)))
     }
 }
 

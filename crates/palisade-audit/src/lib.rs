@@ -32,6 +32,7 @@ pub mod jsonl;
 pub mod memory;
 pub mod record;
 pub mod recorder;
+pub mod tally;
 
 pub use act::{Act, Class, Decision, Intent, Outcome, Phase, RecordKind};
 pub use clock::{Clock, Stamp, SystemClock};
@@ -40,6 +41,7 @@ pub use jsonl::{JsonLinesRecorder, Options};
 pub use memory::MemoryRecorder;
 pub use record::Record;
 pub use recorder::Recorder;
+pub use tally::Tally;
 
 /// A boxed future: what object-safe asynchronous methods return here.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

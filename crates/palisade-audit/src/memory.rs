@@ -90,7 +90,7 @@ impl MemoryRecorder {
 
     fn stamped(&self, act: Act) -> Arc<Stamped> {
         let correlation = self.correlation.fetch_add(1, Ordering::Relaxed) + 1;
-        Arc::new(Stamped { act, at: self.clock.now(), correlation })
+        Arc::new(Stamped { act: act.hashed(), at: self.clock.now(), correlation })
     }
 
     fn push(&self, entry: Entry) {

@@ -78,6 +78,9 @@ pub struct Record {
     /// How many more of the same there were (or how many records were dropped).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<u64>,
+    /// Where acts were counted as they happened: since when (RFC 3339 in UTC); `time` is until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 /// What a record says beyond its act.
@@ -142,6 +145,7 @@ pub(crate) fn render(seq: u64, boot: &str, stamped: &Stamped, finish: &Finish<'_
         duration_us: finish.duration_us,
         trace: act.trace.as_deref().map(|t| escape(t, MAX_TRACE_CHARS)),
         repeats: None,
+        since: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use palisade_model::ErrorCode;
 
-use crate::{Act, BoxFuture, Intent, Outcome, RecordError};
+use crate::{Act, BoxFuture, Intent, Outcome, RecordError, Tally};
 
 /// Keeps the record. Implementations never block the caller but in [`Recorder::intent`] of the
 /// fail-closed class and in [`Recorder::flush`].
@@ -32,4 +32,11 @@ pub trait Recorder: Send + Sync {
 
     /// Whether records outlive the process.
     fn is_durable(&self) -> bool;
+
+    /// A count of acts that are all like `act`, whose payload says nothing here. `None`, the default:
+    /// this recorder records each of them.
+    fn tally(&self, act: &Act) -> Option<Box<dyn Tally>> {
+        let _ = act;
+        None
+    }
 }

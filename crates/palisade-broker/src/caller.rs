@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc, PoisonError, RwLock,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use palisade_audit::Clock;
@@ -26,6 +26,8 @@ enum Authority {
 pub struct Caller {
     principal: Arc<Principal>,
     authority: Authority,
+    /// How often the rules were replaced.
+    version: AtomicU64,
     rates: Option<RateGate>,
     disk: Option<u64>,
     /// How many deliveries it is handling, by the hop count of the event.
@@ -76,7 +78,8 @@ impl Caller {
         disk: Option<u64>,
     ) -> Arc<Self> {
         let handling = std::array::from_fn(|_| AtomicU32::new(0));
-        Arc::new(Self { principal: Arc::new(principal), authority, rates, disk, handling })
+        let (principal, version) = (Arc::new(principal), AtomicU64::new(0));
+        Arc::new(Self { principal, authority, version, rates, disk, handling })
     }
 
     /// Who it is.
@@ -114,8 +117,16 @@ impl Caller {
     /// Replaces the rules; the next decision uses them. An owner has none, and nothing changes.
     pub fn set_rules(&self, new: Arc<Rules>) {
         if let Authority::Rules(rules) = &self.authority {
-            *rules.write().unwrap_or_else(PoisonError::into_inner) = new;
+            let mut rules = rules.write().unwrap_or_else(PoisonError::into_inner);
+            *rules = new;
+            // Under the lock: whoever sees the new number sees the new rules.
+            self.version.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Changes whenever the rules are replaced. Who wants to keep a decision asks for this first.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Asks the rules in force, without copying the handle to them. `None` for an owner.

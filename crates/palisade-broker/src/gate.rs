@@ -5,14 +5,18 @@
 //! ([`Gate::decide`]) touches neither rates nor record and is meant for the hot path of enforcement
 //! points that record for themselves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use palisade_audit::{Act, Decision, Intent, Outcome, RecordKind, Recorder};
 use palisade_model::{
     Access, Capability, ErrorCode, Failure, Kind, Payload, PluginRef, capability::SubjectPattern,
 };
 
-use crate::{Bucket, Caller, Need};
+use crate::{Bucket, Caller, Need, Routine};
+
+mod counted;
+
+pub use counted::Open;
 
 /// The rule by which an owner may do everything.
 const OWNER: &str = "owner";
@@ -33,11 +37,13 @@ pub struct Action<'a> {
     trace: Option<Arc<str>>,
     detail: Option<&'a str>,
     coalesce: bool,
+    routine: Option<(&'a Routine, Instant)>,
 }
 
 impl<'a> Action<'a> {
     /// An action that is recorded as `kind`.
     #[must_use]
+    #[inline]
     pub fn new(kind: RecordKind) -> Self {
         Self {
             kind,
@@ -53,11 +59,13 @@ impl<'a> Action<'a> {
             trace: None,
             detail: None,
             coalesce: false,
+            routine: None,
         }
     }
 
     /// What the caller's rules must allow.
     #[must_use]
+    #[inline]
     pub fn access(mut self, access: Access<'a>) -> Self {
         self.access = Some(access);
         self
@@ -65,6 +73,7 @@ impl<'a> Action<'a> {
 
     /// The plugin that is called, delivered to or controlled.
     #[must_use]
+    #[inline]
     pub fn towards(mut self, target: &'a Caller) -> Self {
         self.towards = Some(target);
         self
@@ -73,6 +82,7 @@ impl<'a> Action<'a> {
     /// What the target's rules must allow: `tool:NAME` for a call, `event.subscribe:SUBJECT` for a
     /// delivery. Denied where there is no target.
     #[must_use]
+    #[inline]
     pub fn target_access(mut self, access: Access<'a>) -> Self {
         self.target_access = Some(access);
         self
@@ -80,6 +90,7 @@ impl<'a> Action<'a> {
 
     /// Takes a token from the caller's bucket.
     #[must_use]
+    #[inline]
     pub fn rate(mut self, bucket: Bucket) -> Self {
         self.rate = Some(bucket);
         self
@@ -87,6 +98,7 @@ impl<'a> Action<'a> {
 
     /// Takes a token from the target's bucket.
     #[must_use]
+    #[inline]
     pub fn target_rate(mut self, bucket: Bucket) -> Self {
         self.target_rate = Some(bucket);
         self
@@ -94,6 +106,7 @@ impl<'a> Action<'a> {
 
     /// The plugin that it is about, where there is no instance yet.
     #[must_use]
+    #[inline]
     pub fn about(mut self, plugin: Arc<PluginRef>) -> Self {
         self.about = Some(plugin);
         self
@@ -101,6 +114,7 @@ impl<'a> Action<'a> {
 
     /// What stands in the record as target, where there is no access: a method, a capability.
     #[must_use]
+    #[inline]
     pub fn name(mut self, name: &'a str) -> Self {
         self.name = Some(name);
         self
@@ -114,6 +128,7 @@ impl<'a> Action<'a> {
 
     /// The parameters; the record has their hash and size.
     #[must_use]
+    #[inline]
     pub fn payload(mut self, payload: &'a Payload) -> Self {
         self.payload = Some(payload);
         self
@@ -121,6 +136,7 @@ impl<'a> Action<'a> {
 
     /// W3C trace context.
     #[must_use]
+    #[inline]
     pub fn trace(mut self, trace: Option<Arc<str>>) -> Self {
         self.trace = trace;
         self
@@ -128,6 +144,7 @@ impl<'a> Action<'a> {
 
     /// A few words for the record.
     #[must_use]
+    #[inline]
     pub fn detail(mut self, detail: &'a str) -> Self {
         self.detail = Some(detail);
         self
@@ -135,8 +152,19 @@ impl<'a> Action<'a> {
 
     /// Lets the record count repetitions within a second. For frequent acts of little weight.
     #[must_use]
+    #[inline]
     pub fn coalesce(mut self) -> Self {
         self.coalesce = true;
+        self
+    }
+
+    /// One of many that are alike but for payload and trace: by the same owner, on the same target, to the
+    /// same running plugin; `routine` belongs to these alone. It may be counted then instead of recorded
+    /// by itself, unless it has a trace. `now`: when it begins.
+    #[must_use]
+    #[inline]
+    pub fn routine(mut self, routine: &'a Routine, now: Instant) -> Self {
+        self.routine = Some((routine, now));
         self
     }
 
@@ -231,21 +259,22 @@ impl Gate {
     /// [`ErrorCode::Denied`], [`ErrorCode::RateLimited`], or [`ErrorCode::RecordFailed`] where an act
     /// of the fail-closed class could not be recorded.
     pub async fn admit(&self, caller: &Caller, action: Action<'_>) -> Result<Pass, Failure> {
+        // Before the decision: rules that are replaced meanwhile make it void.
+        let version = action.towards.map(Caller::version);
         let decided = decide(caller, &action);
         let rated = rate(caller, &action);
         let rule = match (rated, decided) {
-            (Err(failure), _) => {
-                // Named without its target: a flood of different targets is one line a second.
-                let act = Act::new(action.kind, Arc::clone(caller.principal()));
-                let act = match action.towards.and_then(Caller::instance) {
-                    Some(instance) => act.instance(instance.clone()),
-                    None => act,
-                };
-                return Err(self.refused(act, failure));
-            }
+            (Err(failure), _) => return Err(self.over_rate(caller, &action, failure)),
             (Ok(()), Err(failure)) => return Err(self.refused(action.act(caller), failure)),
             (Ok(()), Ok(rule)) => rule,
         };
+        if let (Some((routine, _)), Some(version)) = (action.routine, version) {
+            let like = || {
+                let bare = Action { payload: None, trace: None, ..action.clone() };
+                bare.act(caller).decision(Decision::Allow, Some(rule.clone()))
+            };
+            routine.keep(caller, version, &rule, &*self.recorder, like);
+        }
         let act = action.act(caller).decision(Decision::Allow, Some(rule));
         let intent = self.recorder.intent(act).await?;
         Ok(Pass { recorder: Arc::clone(&self.recorder), intent: Some(intent) })
@@ -265,6 +294,28 @@ impl Gate {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        if let Some(open) = self.counted(caller, &action) {
+            let open = open?;
+            let result = effect().await;
+            open.end(&result);
+            return result;
+        }
+        self.run_recorded(caller, action, effect).await
+    }
+
+    /// [`Gate::run`] of what [`Gate::counted`] has not counted.
+    ///
+    /// # Errors
+    /// As [`Gate::run`].
+    pub async fn run_recorded<T, F>(
+        &self,
+        caller: &Caller,
+        action: Action<'_>,
+        effect: impl FnOnce() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let pass = self.admit(caller, action).await?;
         let result = effect().await;
         match &result {
@@ -272,6 +323,17 @@ impl Gate {
             Err(failure) => pass.failed(failure),
         }
         result
+    }
+
+    /// Records that a rate was exceeded. Named without its target: a flood of different targets is one
+    /// line a second.
+    fn over_rate(&self, caller: &Caller, action: &Action<'_>, failure: Failure) -> Failure {
+        let act = Act::new(action.kind, Arc::clone(caller.principal()));
+        let act = match action.towards.and_then(Caller::instance) {
+            Some(instance) => act.instance(instance.clone()),
+            None => act,
+        };
+        self.refused(act, failure)
     }
 
     /// Records a refusal that was found outside of the gate (no such method, parameters that do not
@@ -351,11 +413,19 @@ fn rate(caller: &Caller, action: &Action<'_>) -> Result<(), Failure> {
         who.and_then(Caller::rates),
         bucket,
     ) {
-        (Some(rates), Some(bucket)) => rates.take(bucket),
+        (Some(rates), Some(bucket)) => match action.routine {
+            Some((_, now)) => rates.take_at(bucket, now),
+            None => rates.take(bucket),
+        },
         _ => Ok(()),
     };
     take(Some(caller), action.rate)?;
     take(action.towards, action.target_rate)
+}
+
+/// What may stand in the record of a failure: the words of a plugin's error are its data.
+fn own_words(failure: &Failure) -> Option<&str> {
+    (failure.code != ErrorCode::PluginError).then_some(failure.message.as_str())
 }
 
 /// Leave to act. The outcome is recorded when it is used up; dropping it records "cancelled".
@@ -378,8 +448,7 @@ impl Pass {
             ErrorCode::Cancelled => Outcome::Cancelled,
             code => Outcome::Failed(code),
         };
-        let own_words = failure.code != ErrorCode::PluginError;
-        self.record(outcome, own_words.then_some(failure.message.as_str()));
+        self.record(outcome, own_words(failure));
     }
 
     /// Ties this act to what follows from it.

@@ -64,6 +64,7 @@ pub mod gate;
 pub mod local_bus;
 pub mod rates;
 pub mod registry;
+pub mod routine;
 pub mod service;
 
 pub use broker::Broker;
@@ -73,9 +74,10 @@ pub use bus::{
 };
 pub use caller::{Caller, HopGuard};
 pub use error::BrokerError;
-pub use gate::{Action, Gate, Pass};
+pub use gate::{Action, Gate, Open, Pass};
 pub use local_bus::LocalBus;
 pub use palisade_audit::BoxFuture;
 pub use rates::{Bucket, RateGate};
 pub use registry::ServiceRegistry;
+pub use routine::Routine;
 pub use service::{Context, Need, Reach, Service, ServiceInfo};

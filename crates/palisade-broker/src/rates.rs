@@ -4,12 +4,13 @@
 //! Buckets belong to one instance; nothing in a plugin can reset them.
 
 use std::{
+    cell::Cell,
     num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use governor::{
@@ -48,11 +49,16 @@ impl Bucket {
 #[derive(Clone)]
 struct Ticks(Arc<dyn Clock>);
 
+thread_local! {
+    /// The moment that [`RateGate::take_at`] was given: `governor` asks its clock and is told no time.
+    static GIVEN: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
 impl GovernorClock for Ticks {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.monotonic_ns())
+        Duration::from_nanos(GIVEN.get().unwrap_or_else(|| self.0.monotonic_ns()))
     }
 }
 
@@ -142,6 +148,17 @@ impl RateGate {
         })
     }
 
+    /// [`RateGate::take`] by somebody who has just read the clock.
+    ///
+    /// # Errors
+    /// As [`RateGate::take`].
+    pub fn take_at(&self, bucket: Bucket, now: Instant) -> Result<(), Failure> {
+        GIVEN.set(Some(self.ticks.0.monotonic_ns_at(now)));
+        let taken = self.take(bucket);
+        GIVEN.set(None);
+        taken
+    }
+
     /// Takes `bytes` of log output. `false`: the line is to be dropped (it is counted).
     #[must_use]
     pub fn take_log_bytes(&self, bytes: usize) -> bool {
@@ -212,6 +229,26 @@ mod tests {
         assert_eq!(rates.log_bytes_dropped(), 5600);
         clock.advance(Duration::from_secs(1));
         assert!(rates.take_log_bytes(600));
+    }
+
+    #[test]
+    fn a_moment_that_was_read_before_counts_as_now() {
+        let limits = Limits {
+            rates: Rates { calls_per_second: 2, ..Rates::default() },
+            ..Limits::default()
+        };
+        let rates = RateGate::new(&limits, Arc::new(palisade_audit::SystemClock));
+        let now = Instant::now();
+        let take = |after_ms: u64| {
+            rates.take_at(Bucket::Calls, now + Duration::from_millis(after_ms)).is_ok()
+        };
+        assert_eq!([0, 0, 0, 499, 501, 502].map(take), [true, true, false, false, true, false]);
+        // A clock of another kind is asked itself.
+        let (rates, clock) = gate(1, 1);
+        assert!(rates.take_at(Bucket::Requests, now).is_ok());
+        assert!(rates.take_at(Bucket::Requests, now + Duration::from_secs(9)).is_err());
+        clock.advance(Duration::from_secs(1));
+        assert!(rates.take_at(Bucket::Requests, now).is_ok());
     }
 
     proptest! {

@@ -26,6 +26,11 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    // The program that runs the engine behind walls (`--backend wasm+process`) is this one.
+    #[cfg(target_os = "linux")]
+    if let Some(status) = palisade_wasm::engine_process::enter() {
+        return status;
+    }
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     let as_json = match &cli.command {

@@ -9,6 +9,8 @@ use palisade_model::{Failure, text::escape};
 use palisade_policy::OperatorPolicy;
 use palisade_sandbox::Backend;
 use palisade_services::log::LogSink;
+#[cfg(target_os = "linux")]
+use palisade_wasm::walled;
 
 use crate::{cli::PluginArgs, commands::component, grant, trouble::Trouble};
 
@@ -137,6 +139,10 @@ pub(crate) fn shown(path: &Path) -> String {
 /// Every kind of wall, cheapest first; which of them runs a plugin depends on its entry.
 pub(crate) fn backends() -> Vec<Arc<dyn Backend>> {
     let mut found = palisade_process::backends();
+    #[cfg(target_os = "linux")]
+    let walled = walled::behind(&found, walled::EngineProgram::this());
     found.extend(palisade_wasm::backends());
+    #[cfg(target_os = "linux")]
+    found.extend(walled);
     found
 }

@@ -66,12 +66,12 @@ impl Plugin {
     /// [`ErrorCode::Unavailable`] where the plugin does not run, [`ErrorCode::NotFound`] for a tool
     /// that it does not offer, [`ErrorCode::InvalidParams`] for arguments that do not fit,
     /// [`ErrorCode::PluginError`] for its own errors, and what the gate refuses.
-    pub async fn call<A: Serialize + ?Sized>(
+    pub fn call<A: Serialize + ?Sized>(
         &self,
         tool: &str,
         args: &A,
-    ) -> Result<Payload, Failure> {
-        self.call_with(tool, args, CallOptions::default()).await
+    ) -> impl Future<Output = Result<Payload, Failure>> {
+        self.call_with(tool, args, CallOptions::default())
     }
 
     /// [`Plugin::call`] with a deadline or a trace.
@@ -88,7 +88,8 @@ impl Plugin {
         host.check_open()?;
         let running = self.cell().require_running()?;
         let caller = self.control().caller();
-        let id = running.loaded.manifest.id.as_str();
+        let offered = running.offer.tools.get(tool);
+        let now = Instant::now();
         let target = Access::new(Kind::Tool, tool);
         let mut action = Action::new(RecordKind::Call)
             .towards(&running.caller)
@@ -96,12 +97,16 @@ impl Plugin {
             .target_rate(Bucket::Calls)
             .trace(options.trace.clone());
         if !caller.is_owner() {
+            let id = running.loaded.manifest.id.as_str();
             action = action.access(Access::new(Kind::PluginCall, id));
         }
-        let found = match running.offer.tools.get(tool) {
-            Some(found) => params(found, args).and_then(|params| {
+        if let Some(found) = offered {
+            action = action.routine(&found.calls, now);
+        }
+        let found = match offered {
+            Some(found) => params(&found.tool, args).and_then(|params| {
                 check_trace(options.trace.as_deref())?;
-                Ok((params, Arc::clone(&found.name)))
+                Ok((params, Arc::clone(&found.tool.name)))
             }),
             None => Err(no_such_tool(&running, tool)),
         };
@@ -116,13 +121,25 @@ impl Plugin {
             method: methods::CALL,
             payload: params.clone(),
             tool: Some(ToolCall { name, args }),
-            deadline: Instant::now() + timeout,
+            deadline: now + timeout,
             trace: Trace(options.trace),
         };
-        let result = host
-            .gate()
-            .run(caller, action.payload(&params), || running.ask(host, invocation))
-            .await;
+        let (gate, action) = (host.gate(), action.payload(&params));
+        let result = match gate.counted(caller, &action) {
+            Some(open) => match open {
+                Ok(open) => {
+                    let result = running.ask(host, invocation).await;
+                    open.end(&result);
+                    result
+                }
+                Err(failure) => Err(failure),
+            },
+            None => {
+                let action = action.clone();
+                let asked = || running.ask(host, invocation);
+                Box::pin(gate.run_recorded(caller, action, asked)).await
+            }
+        };
         if result.is_err() {
             count(&running.counters.calls_failed);
         }
@@ -158,6 +175,8 @@ fn params<A: Serialize + ?Sized>(tool: &Tool, args: &A) -> Result<(Payload, Byte
         }
     }
     let end = text.len();
+    // Long arguments fill the buffer to the last byte; for the one that is missing it need not be doubled.
+    text.reserve_exact(1);
     text.push(b'}');
     let text = Bytes::from(text);
     let args = text.slice(start..end);

@@ -71,7 +71,7 @@ pub enum HostError {
     Unsupported {
         /// The plugin.
         id: PluginId,
-        /// The dialect: `jsonl` or `mcp`.
+        /// The dialect: `jsonl`, `mcp` or `extism`.
         dialect: &'static str,
         /// What it lacks: hooks, commands or events.
         what: &'static str,

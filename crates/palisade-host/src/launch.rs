@@ -10,7 +10,7 @@ use std::{
 };
 
 use palisade_audit::RecordKind;
-use palisade_broker::{Action, Caller};
+use palisade_broker::{Action, Caller, Routine};
 use palisade_model::{
     Access, Capability, CapabilitySet, ErrorCode, Failure, InstanceId, Kind, text::escape,
 };
@@ -77,7 +77,15 @@ impl Drop for KillOnDrop {
 #[derive(Clone, Default)]
 pub(crate) struct Offer {
     pub(crate) registered: CapabilitySet,
-    pub(crate) tools: BTreeMap<String, Arc<Tool>>,
+    pub(crate) tools: BTreeMap<String, Offered>,
+}
+
+/// A tool that is offered.
+#[derive(Clone)]
+pub(crate) struct Offered {
+    pub(crate) tool: Arc<Tool>,
+    /// What is known of its calls in this run.
+    pub(crate) calls: Arc<Routine>,
 }
 
 /// The backends that this plugin may get, in the order in which they are tried.
@@ -388,7 +396,8 @@ pub(crate) fn register(
 impl Offer {
     fn add(&mut self, loaded: &Loaded, capability: Capability, name: &str) {
         if let (Kind::Tool, Some(tool)) = (capability.kind(), loaded.tools.get(name)) {
-            self.tools.insert(name.to_owned(), Arc::clone(tool));
+            let offered = Offered { tool: Arc::clone(tool), calls: Arc::default() };
+            self.tools.insert(name.to_owned(), offered);
         }
         self.registered.insert(capability);
     }

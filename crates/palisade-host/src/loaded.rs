@@ -12,7 +12,7 @@ use palisade_model::{
     CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, Limits, text::escape,
 };
 use palisade_policy::{OperatorPolicy, Requested};
-use palisade_sandbox::{Artifact, Calls, Content, Program, Runtime, Wire};
+use palisade_sandbox::{Artifact, Calls, Content, ExtismOutput, Program, Runtime, Wire};
 use serde_json::{Value, value::RawValue};
 
 use crate::{error::HostError, secrets, unsupported};
@@ -291,8 +291,8 @@ fn program(entry: &Entry) -> Option<Program> {
             file: file.as_str().to_owned(),
             args: Vec::new(),
         },
-        Entry::Extism { file, calls } => Program {
-            runtime: Runtime::Extism { calls: how(*calls) },
+        Entry::Extism { file, calls, output } => Program {
+            runtime: Runtime::Extism { calls: how(*calls), output: meant(*output) },
             file: file.as_str().to_owned(),
             args: Vec::new(),
         },
@@ -304,6 +304,14 @@ fn how(calls: palisade_manifest::Calls) -> Calls {
     match calls {
         palisade_manifest::Calls::Stateful => Calls::Stateful,
         palisade_manifest::Calls::Stateless { instances } => Calls::Stateless { instances },
+    }
+}
+
+fn meant(output: palisade_manifest::Output) -> ExtismOutput {
+    match output {
+        palisade_manifest::Output::Auto => ExtismOutput::Auto,
+        palisade_manifest::Output::Json => ExtismOutput::Json,
+        palisade_manifest::Output::Text => ExtismOutput::Text,
     }
 }
 

@@ -163,17 +163,21 @@ impl Running {
         host: &HostInner,
         invocation: Invocation,
     ) -> Result<Payload, Failure> {
+        // What is rare is in a box of its own, so that nobody moves its room about at each call.
         match &self.way {
             Way::Resident { watched, lane } => match lane.call(invocation).await {
                 Ok(answer) => Ok(answer),
-                Err(failure) => Err(watched.explain(failure).await),
+                Err(failure) => Err(Box::pin(watched.explain(failure)).await),
             },
             Way::PerCall { cell, permits, closing } => {
-                let mut closed = closing.subscribe();
-                tokio::select! {
-                    answer = self.invoke_once(host, cell, permits, invocation) => answer,
-                    _ = closed.wait_for(|closed| *closed) => Err(asked().to_failure()),
-                }
+                Box::pin(async {
+                    let mut closed = closing.subscribe();
+                    tokio::select! {
+                        answer = self.invoke_once(host, cell, permits, invocation) => answer,
+                        _ = closed.wait_for(|closed| *closed) => Err(asked().to_failure()),
+                    }
+                })
+                .await
             }
         }
     }

@@ -11,6 +11,7 @@ pub(crate) fn check(manifest: &Manifest) -> Result<(), HostError> {
     let (dialect, events) = match &manifest.entry {
         Entry::Jsonl(_) => ("jsonl", true),
         Entry::Mcp { .. } => ("mcp", false),
+        Entry::Extism { .. } => ("extism", false),
         _ => return Ok(()),
     };
     let contributes = &manifest.contributes;
@@ -51,6 +52,7 @@ mod tests {
     #[test]
     fn what_a_dialect_cannot_carry_is_refused_by_name() {
         let (jsonl, mcp) = ("kind: jsonl, command: x", "kind: mcp, command: x");
+        let extism = "kind: extism, file: x.wasm";
         let native = "kind: exec, command: x";
         let hooks = "contributes: { hooks: [{ event: message.received }] }";
         let commands = "contributes: { commands: [{ name: greet, description: Greets. }] }";
@@ -62,6 +64,9 @@ mod tests {
             (mcp, hooks, Some("message.received")),
             (mcp, commands, Some("greet")),
             (mcp, events, Some("event.subscribe:mail.>")),
+            (extism, hooks, Some("message.received")),
+            (extism, commands, Some("greet")),
+            (extism, events, Some("event.subscribe:mail.>")),
             (native, hooks, None),
             (native, commands, None),
             (native, events, None),

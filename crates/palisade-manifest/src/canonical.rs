@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     manifest::{
-        Calls, Contributes, Entry, Init, Jsonl, Manifest, Mode, Request, Resources, Runtime,
+        Calls, Contributes, Entry, Init, Jsonl, Manifest, Mode, Output, Request, Resources, Runtime,
     },
     path::Program,
     quantity::{show_duration, show_size},
@@ -129,7 +129,18 @@ fn entry(entry: &Entry) -> Json {
             program,
         ),
         Entry::Wasm { file, calls } => with_calls("wasm", file.as_str(), *calls),
-        Entry::Extism { file, calls } => with_calls("extism", file.as_str(), *calls),
+        Entry::Extism { file, calls, output } => {
+            let mut entry = with_calls("extism", file.as_str(), *calls);
+            if let Json::Object(entry) = &mut entry {
+                let word = match output {
+                    Output::Auto => "auto",
+                    Output::Json => "json",
+                    Output::Text => "text",
+                };
+                entry.insert("output".to_owned(), json!(word));
+            }
+            entry
+        }
         Entry::Image { image } => json!({ "kind": "image", "image": image }),
         Entry::Library { file } => json!({ "kind": "library", "file": file.as_str() }),
     })

@@ -36,8 +36,8 @@ pub use json_schema::{
 };
 pub use manifest::{
     Calls, Capabilities, Channel, Command, Config, Contributes, DEFAULT_INSTANCES, Entry, Hook,
-    Init, Jsonl, MAX_INSTANCES, Manifest, Mode, NeedsBackend, Request, Requested, Resources,
-    Runtime, Service, State, Tool, shown,
+    Init, Jsonl, MAX_INSTANCES, Manifest, Mode, NeedsBackend, Output, Request, Requested,
+    Resources, Runtime, Service, State, Tool, shown,
 };
 pub use path::{Interpreter, MAX_PATH_BYTES, Program, RelPath};
 pub use published::schema;

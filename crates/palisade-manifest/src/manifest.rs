@@ -105,6 +105,8 @@ pub enum Entry {
         file: RelPath,
         /// How calls find an instance.
         calls: Calls,
+        /// What the output of its functions means.
+        output: Output,
     },
     /// A container image. See [`Manifest::needs_backend`].
     Image {
@@ -129,6 +131,18 @@ pub enum Calls {
         /// Most instances of the pool, 1 to [`MAX_INSTANCES`].
         instances: u32,
     },
+}
+
+/// What the output of an Extism module's functions means. A module gives bytes and says nothing about them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// A JSON object or array where it is one, else text, else base64.
+    #[default]
+    Auto,
+    /// JSON, always.
+    Json,
+    /// Text, always; base64 where it is none.
+    Text,
 }
 
 /// Most instances of a stateless plugin.

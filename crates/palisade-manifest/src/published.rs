@@ -309,7 +309,13 @@ fn entry_kind(kind: &str) -> EntryKind {
             "A container image.",
         ),
         "wasm" => (&["file"], none, with_calls(), "A WebAssembly component."),
-        "extism" => (&["file"], none, with_calls(), "A WebAssembly module for Extism."),
+        "extism" => {
+            let mut keys = with_calls();
+            if let Json::Object(keys) = &mut keys {
+                keys.insert("output".to_owned(), json!({ "enum": ["auto", "json", "text"], "default": "auto", "description": "What the output of its functions means." }));
+            }
+            (&["file"], none, keys, "A WebAssembly module for Extism.")
+        }
         _ => (&["file"], none, json!({ "file": file }), "A shared library."),
     }
 }

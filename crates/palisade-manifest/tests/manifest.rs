@@ -161,6 +161,25 @@ fn webassembly_says_how_calls_find_an_instance() {
 }
 
 #[test]
+fn a_module_for_extism_says_what_its_output_means() {
+    use palisade_manifest::{Entry, Output};
+    for (word, found) in [
+        (None, Output::Auto),
+        (Some("auto"), Output::Auto),
+        (Some("json"), Output::Json),
+        (Some("text"), Output::Text),
+    ] {
+        let entry = json!({ "kind": "extism", "file": "a.wasm", "output": word });
+        let entry =
+            if word.is_none() { json!({ "kind": "extism", "file": "a.wasm" }) } else { entry };
+        let manifest = read(&with(json!({ "entry": entry })));
+        let Entry::Extism { output, .. } = manifest.entry else { panic!("{:?}", manifest.entry) };
+        assert_eq!(output, found);
+        assert_eq!(manifest.to_json()["entry"]["output"], word.unwrap_or("auto"));
+    }
+}
+
+#[test]
 fn a_configuration_is_validated_offline_with_the_defaults_put_in() {
     let m = read(&full());
     let errors = m.validate_config(&json!({ "mode": "lines" })).unwrap_err();

@@ -10,14 +10,19 @@ use crate::police::Police;
 use crate::program;
 use crate::spawner::{Failure, Launch, failed};
 use crate::sys::{self, Fd, PollFd, nr, sys};
+use crate::times::Tables;
 use crate::violation::Watch;
 
-pub fn send_report(status: Fd, kind: u32, a: i32, b: u64) {
+fn message(kind: u32, a: i32, b: u64) -> [u8; 16] {
     let mut bytes = [0u8; 16];
     bytes[..4].copy_from_slice(&kind.to_le_bytes());
     bytes[4..8].copy_from_slice(&a.to_le_bytes());
     bytes[8..].copy_from_slice(&b.to_le_bytes());
-    sys::send(status, &bytes, -1);
+    bytes
+}
+
+pub fn send_report(status: Fd, kind: u32, a: i32, b: u64) {
+    sys::send(status, &message(kind, a, b), -1);
 }
 
 /// Gives the host a handle, with a report of this kind; `a` says more about it.
@@ -115,9 +120,13 @@ pub fn wait_for_start(status: Fd, started: u64) -> Result<(), Failure> {
     }
 }
 
+static mut TABLES: Tables = Tables::EMPTY;
+
 fn watch(launch: &Launch<'_>, signals: Fd, listener: Fd, child: isize) -> ! {
     let status = launch.handles[handle::STATUS];
-    let mut police = Police::new(&launch.config);
+    // SAFETY: this process has one thread, and this function is called once in it.
+    let tables = unsafe { &mut *(&raw mut TABLES) };
+    let mut police = Police::new(&launch.config, tables);
     let mut violations = Watch::new();
     let mut fds = [
         PollFd { fd: status, events: sys::POLLIN, revents: 0 },
@@ -153,10 +162,14 @@ fn watch(launch: &Launch<'_>, signals: Fd, listener: Fd, child: isize) -> ! {
             send_report(status, report::EXCEEDED, 1, bytes);
             end(launch, 78);
         }
+        if let Some(micros) = police.news() {
+            // A host that does not listen must not keep the limits from being held.
+            sys::send_if_room(status, &message(report::RAN, 0, micros));
+        }
     }
 }
 
-fn obey(launch: &Launch<'_>, child: isize, police: &mut Police) {
+fn obey(launch: &Launch<'_>, child: isize, police: &mut Police<'_>) {
     let status = launch.handles[handle::STATUS];
     match receive_command(status) {
         Some((command::SIGNAL, signal)) => {
@@ -184,7 +197,7 @@ fn signal_all(launch: &Launch<'_>, signal: i32) {
     }
 }
 
-fn reap(launch: &Launch<'_>, child: isize, police: &mut Police) {
+fn reap(launch: &Launch<'_>, child: isize, police: &mut Police<'_>) {
     const WNOHANG: usize = 1;
     loop {
         let mut wait_status = 0i32;

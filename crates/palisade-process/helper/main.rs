@@ -24,6 +24,7 @@ mod police;
 mod program;
 mod spawner;
 mod support;
+mod times;
 mod tree;
 mod violation;
 mod walls;

@@ -190,6 +190,9 @@ pub mod report {
     /// [`RUNNING`]. a: which, see [`super::lap`]; b: nanoseconds. With a = -1, b is when the spawner took up
     /// the request (CLOCK_MONOTONIC, nanoseconds).
     pub const LAP: u32 = 11;
+    /// Processes have run since this was last reported; sent only where limits are sampled. b: microseconds
+    /// in all, for which one or more did, estimated upwards.
+    pub const RAN: u32 = 12;
 }
 
 /// The steps that are timed, in the order in which they are done.

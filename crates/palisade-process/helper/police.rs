@@ -1,6 +1,6 @@
 // Policed limits: memory and CPU, sampled from /proc where no cgroup can hold them.
 //
-// Memory counted: anonymous and shared resident pages of every process, their page tables, what lies in
+// Processor time is in `times.rs`. Memory counted: anonymous and shared resident pages of every process, their page tables, what lies in
 // the private tmpfs mounts, and for each socket of the network namespace as much as its send buffer can
 // hold (nothing tells how much it does). The quick count has shared pages once for each process, so it
 // errs upwards; where it is over the limit, a slower one that divides them decides. The more of the limit
@@ -9,14 +9,17 @@
 use crate::plan::word;
 use crate::support::{Text, number};
 use crate::sys::{self, Fd, nr, sys};
+use crate::times::{self, Process, Tables, Times};
 
 /// Milliseconds between samples: when little of the limit is used, and when much is.
 const CALM_MS: i64 = 20;
 const CLOSE_MS: i64 = 5;
 /// The window over which a CPU share is held.
 const WINDOW_NS: u64 = 100_000_000;
-/// Clock ticks a second in /proc/<pid>/stat (USER_HZ).
-const TICK_MICROS: u64 = 10_000;
+/// Most that one sample stands for: one that came late says nothing about the time before.
+const MOST_ELAPSED_NS: u64 = 10_000_000;
+/// Shortest time between two reports that processes have run.
+const TOLD_NS: u64 = 10_000_000;
 
 /// The default of net.core.wmem_default, and the last message that may exceed it.
 const SOCKET_BYTES: u64 = 212_992 + 65_536;
@@ -26,30 +29,43 @@ pub struct Usage {
     pub memory: u64,
     /// The part of `memory` that was counted process by process.
     processes: u64,
-    /// CPU time of everything alive, and of what the living have reaped.
-    cpu_micros: u64,
+    /// A process ran, was ready to, or waited for a disk.
+    busy: bool,
 }
 
-pub struct Police {
+pub struct Police<'a> {
     memory_limit: u64,
     cpu_millis: u64,
-    reaped_micros: u64,
+    times: Times<'a>,
+    processors: u64,
+    /// Microseconds of what pid 1 has waited for since the last sample.
+    reaped: u64,
     memory: u64,
+    sampled: u64,
     window_start: u64,
-    window_cpu: u64,
     stopped: bool,
+    /// Microseconds for which one or more processes ran, and what the host was told of that, and when.
+    ran: u64,
+    told: u64,
+    told_at: u64,
 }
 
-impl Police {
-    pub fn new(config: &[u64; word::COUNT]) -> Self {
+impl<'a> Police<'a> {
+    pub fn new(config: &[u64; word::COUNT], tables: &'a mut Tables) -> Self {
+        let (now, processors) = (sys::now_ns(), sys::processors());
         Police {
             memory_limit: config[word::MEMORY_LIMIT],
             cpu_millis: config[word::CPU_MILLIS],
-            reaped_micros: 0,
+            times: Times::new(tables, processors),
+            processors,
+            reaped: 0,
             memory: 0,
-            window_start: sys::now_ns(),
-            window_cpu: 0,
+            sampled: now,
+            window_start: now,
             stopped: false,
+            ran: 0,
+            told: 0,
+            told_at: now,
         }
     }
 
@@ -71,11 +87,11 @@ impl Police {
     }
 
     pub fn reaped(&mut self, micros: u64) {
-        self.reaped_micros += micros;
+        self.reaped += micros;
     }
 
     pub fn usage(&self) -> Usage {
-        sample()
+        sample(0, |_| {})
     }
 
     /// Takes a sample and acts on CPU; gives the bytes seen when memory is over its limit.
@@ -83,7 +99,17 @@ impl Police {
         if self.memory_limit == 0 && self.cpu_millis == 0 {
             return None;
         }
-        let usage = sample();
+        let now = sys::now_ns();
+        let elapsed = (now - self.sampled).min(MOST_ELAPSED_NS) / 1000;
+        self.sampled = now;
+        let now_ticks = times::ticks(sys::since_boot_ns());
+        let before = self.times.used();
+        self.times.begin(now_ticks, elapsed);
+        let seen = &mut self.times;
+        let usage = sample(now_ticks, |process| seen.see(process));
+        self.times.finish(core::mem::take(&mut self.reaped));
+        let used = self.times.used().saturating_sub(before);
+        self.ran += if usage.busy { used.max(elapsed) } else { used };
         self.memory = usage.memory;
         if self.memory_limit != 0 && usage.memory > self.memory_limit {
             // The quick count has shared pages once for each process: a hundred forks of one interpreter
@@ -94,15 +120,26 @@ impl Police {
             }
         }
         if self.cpu_millis != 0 {
-            self.hold_cpu(usage.cpu_micros + self.reaped_micros);
+            self.hold_cpu();
         }
         None
     }
 
+    /// Microseconds for which processes have run in all, where that is news to the host.
+    pub fn news(&mut self) -> Option<u64> {
+        if self.ran == self.told || self.sampled - self.told_at < TOLD_NS {
+            return None;
+        }
+        (self.told, self.told_at) = (self.ran, self.sampled);
+        Some(self.ran)
+    }
+
     /// Stops everything once a window's share is used up, until the window has grown to fit it.
-    fn hold_cpu(&mut self, cpu_micros: u64) {
+    fn hold_cpu(&mut self) {
         let now = sys::now_ns();
-        let used_ns = cpu_micros.saturating_sub(self.window_cpu).saturating_mul(1000);
+        // No more than the processors have: what was estimated may be more.
+        let possible_ns = (now - self.window_start).max(WINDOW_NS).saturating_mul(self.processors);
+        let used_ns = self.times.used().saturating_mul(1000).min(possible_ns);
         let earned_ns = (now - self.window_start).max(WINDOW_NS) / 1000 * self.cpu_millis;
         if used_ns > earned_ns {
             if !self.stopped {
@@ -118,7 +155,7 @@ impl Police {
         // A new window only once the old one is paid for, so that bursts do not add up.
         if now - self.window_start > WINDOW_NS {
             self.window_start = now;
-            self.window_cpu = cpu_micros;
+            self.times.restart();
         }
     }
 }
@@ -173,9 +210,10 @@ fn field(text: &[u8], key: &[u8]) -> u64 {
     0
 }
 
-fn sample() -> Usage {
+/// What is used, and each process in turn. `now_ticks`: clock ticks since boot.
+fn sample(now_ticks: u64, mut each: impl FnMut(Process)) -> Usage {
     let mut usage =
-        Usage { pids: 0, memory: tmpfs_bytes() + socket_bytes(), processes: 0, cpu_micros: 0 };
+        Usage { pids: 0, memory: tmpfs_bytes() + socket_bytes(), processes: 0, busy: false };
     let seen = each_process(|pid| {
         let mut buffer = [0u8; 2048];
         let status = read_file(pid, b"status", &mut buffer);
@@ -183,22 +221,48 @@ fn sample() -> Usage {
         usage.memory = usage.memory.saturating_add(kib << 10);
         usage.processes = usage.processes.saturating_add(kib << 10);
         usage.pids += field(status, b"Threads:") as u32;
-        let mut buffer = [0u8; 1024];
-        let stat = read_file(pid, b"stat", &mut buffer);
-        // The name in parentheses may hold anything; the fields after the last ')' do not.
-        if let Some(end) = stat.iter().rposition(|b| *b == b')') {
-            let mut fields = stat[end + 1..].split(|b| *b == b' ').skip(12);
-            for _ in 0..4 {
-                let ticks = fields.next().map_or(0, |f| number(f).0);
-                usage.cpu_micros += ticks * TICK_MICROS;
-            }
+        let Some((state, mut process)) = process(pid) else { return };
+        process.ready = state == b'R';
+        usage.busy |= matches!(state, b'R' | b'D');
+        if process.ready && process.is_young(now_ticks) {
+            process.share = share(pid);
         }
+        each(process);
     });
     // What cannot be seen cannot be policed: that counts as too much.
     if !seen {
         usage.memory = u64::MAX / 2;
     }
     usage
+}
+
+/// State and times of a process (proc_pid_stat(5)).
+fn process(pid: u64) -> Option<(u8, Process)> {
+    let mut buffer = [0u8; 1024];
+    let stat = read_file(pid, b"stat", &mut buffer);
+    // The name in parentheses may hold anything; the fields after the last ')' do not.
+    let end = stat.iter().rposition(|b| *b == b')')?;
+    let mut fields = stat[end + 1..].split(|b| *b == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    // utime, stime, cutime, cstime are fields 14 to 17, starttime is field 22.
+    let mut ticks = [0u64; 9];
+    for (to, from) in ticks.iter_mut().zip(fields.skip(10)) {
+        *to = number(from).0;
+    }
+    let [user, system, waited_user, waited_system, .., start] = ticks;
+    let own = times::micros(user.saturating_add(system));
+    let waited = times::micros(waited_user.saturating_add(waited_system));
+    Some((state, Process { pid, start, own, waited, ready: false, share: times::WHOLE }))
+}
+
+/// Of the time that a process was ready to run, how much it ran (/proc/<pid>/schedstat: nanoseconds run,
+/// nanoseconds waited). All of it where that is not told.
+fn share(pid: u64) -> u64 {
+    let mut buffer = [0u8; 128];
+    let (ran, rest) = number(read_file(pid, b"schedstat", &mut buffer));
+    let (waited, _) = number(rest);
+    let both = ran.saturating_add(waited);
+    if both == 0 { times::WHOLE } else { ran.saturating_mul(times::WHOLE) / both }
 }
 
 /// Memory of every process, shared pages divided among those that share them. A process that hides its

@@ -51,6 +51,7 @@ pub mod nr {
     pub const SETNS: usize = 308;
     pub const SCHED_SETATTR: usize = 314;
     pub const SCHED_GETATTR: usize = 315;
+    pub const SCHED_GETAFFINITY: usize = 204;
     pub const SIGNALFD4: usize = 289;
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
@@ -107,6 +108,7 @@ pub mod nr {
     pub const SETNS: usize = 268;
     pub const SCHED_SETATTR: usize = 274;
     pub const SCHED_GETATTR: usize = 275;
+    pub const SCHED_GETAFFINITY: usize = 123;
     pub const SIGNALFD4: usize = 74;
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;
@@ -397,9 +399,28 @@ pub fn poll(fds: &mut [PollFd], milliseconds: i64) -> isize {
 }
 
 pub fn now_ns() -> u64 {
+    const CLOCK_MONOTONIC: usize = 1;
+    clock_ns(CLOCK_MONOTONIC)
+}
+
+/// What the start times of processes count.
+pub fn since_boot_ns() -> u64 {
+    const CLOCK_BOOTTIME: usize = 7;
+    clock_ns(CLOCK_BOOTTIME)
+}
+
+fn clock_ns(clock: usize) -> u64 {
     let mut time = [0i64; 2];
-    sys!(nr::CLOCK_GETTIME, 1, time.as_mut_ptr());
+    sys!(nr::CLOCK_GETTIME, clock, time.as_mut_ptr());
     (time[0] as u64).wrapping_mul(1_000_000_000).wrapping_add(time[1] as u64)
+}
+
+/// How many processors this process may run on.
+pub fn processors() -> u64 {
+    let mut mask = [0u64; 128];
+    sys!(nr::SCHED_GETAFFINITY, 0, core::mem::size_of_val(&mask), mask.as_mut_ptr());
+    let count: u32 = mask.iter().map(|word| word.count_ones()).sum();
+    u64::from(count.max(1))
 }
 
 #[repr(C)]
@@ -470,6 +491,16 @@ pub fn recv(fd: Fd, buffer: &mut [u8], fds: &mut [Fd; MAX_HANDLES]) -> (isize, u
 
 /// Sends `bytes`, with one handle if `handle` is not negative.
 pub fn send(fd: Fd, bytes: &[u8], handle: Fd) -> isize {
+    send_with(fd, bytes, handle, 0)
+}
+
+/// Sends `bytes` if there is room for them.
+pub fn send_if_room(fd: Fd, bytes: &[u8]) -> isize {
+    const MSG_DONTWAIT: usize = 0x40;
+    send_with(fd, bytes, -1, MSG_DONTWAIT)
+}
+
+fn send_with(fd: Fd, bytes: &[u8], handle: Fd, flags: usize) -> isize {
     const MSG_NOSIGNAL: usize = 0x4000;
     let mut iov = IoVec { base: bytes.as_ptr().cast_mut(), len: bytes.len() };
     let mut control = Control { len: 20, level: 1, kind: 1, fds: [-1; MAX_HANDLES] };
@@ -487,7 +518,7 @@ pub fn send(fd: Fd, bytes: &[u8], handle: Fd) -> isize {
         pad2: 0,
     };
     loop {
-        let n = sys!(nr::SENDMSG, fd, &raw const message, MSG_NOSIGNAL);
+        let n = sys!(nr::SENDMSG, fd, &raw const message, MSG_NOSIGNAL | flags);
         if n != EINTR {
             return n;
         }

@@ -143,7 +143,7 @@ pub(crate) fn assess(
     a.hold(
         G::DiskCapped,
         Policed,
-        "the data folder is measured every 0.25 s; /tmp is capped by the kernel",
+        "the data folder is measured as often as it could have been filled; /tmp is capped by the kernel",
     );
     a
 }

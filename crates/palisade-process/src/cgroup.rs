@@ -13,6 +13,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use palisade_model::Limits;
@@ -384,7 +385,7 @@ impl Drop for Group {
             for _ in 0..50 {
                 match fs::remove_dir(&path) {
                     Err(e) if e.raw_os_error() == Some(16) => {
-                        std::thread::sleep(std::time::Duration::from_millis(1))
+                        std::thread::sleep(Duration::from_millis(1))
                     }
                     _ => break,
                 }
@@ -548,9 +549,42 @@ impl Group {
         bytes.flatten().unwrap_or(0)
     }
 
+    /// Processor time that everything in the group has used, up to a tick of the scheduler; `None` where no
+    /// group counts it.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        let h = &self.cgroups.hierarchy;
+        if h.unified {
+            // Any group of version 2 counts it, with or without the controller.
+            let folder = h.folders().first().map(|f| f.to_path_buf());
+            self.keyed(&folder, "cpu.stat", "usage_usec").map(Duration::from_micros)
+        } else {
+            self.number(&h.cpu, "cpuacct.usage").map(Duration::from_nanos)
+        }
+    }
+
     /// How often the quota has stopped it.
     pub(crate) fn quota_stops(&self) -> Option<u64> {
         self.keyed(&self.cgroups.hierarchy.cpu, "cpu.stat", "nr_throttled")
+    }
+
+    /// Processors that the quota is worth.
+    pub(crate) fn quota(&self) -> Option<f64> {
+        let h = &self.cgroups.hierarchy;
+        let micros: u64 = if h.unified {
+            let text = fs::read_to_string(self.file(&h.cpu, "cpu.max")?).ok()?;
+            text.split(' ').next()?.parse().ok()?
+        } else {
+            self.number(&h.cpu, "cpu.cfs_quota_us")?
+        };
+        Some(micros as f64 / CPU_PERIOD as f64)
+    }
+
+    /// Its threads, as this process numbers them.
+    pub(crate) fn threads(&self) -> Vec<i32> {
+        let h = &self.cgroups.hierarchy;
+        let file = if h.unified { "cgroup.threads" } else { "tasks" };
+        let text = self.file(&h.cpu, file).and_then(|path| fs::read_to_string(path).ok());
+        text.iter().flat_map(|t| t.lines()).filter_map(|l| l.parse().ok()).collect()
     }
 
     /// Whether it gets processor time only behind its siblings (`cpu.idle`, in both versions since Linux

@@ -1,8 +1,9 @@
 //! The disk cap: how much a plugin keeps in its data folder, sampled.
 //!
 //! A folder on an ordinary file system has no quota that an ordinary user could set. So the folder is
-//! measured while the plugin runs, and the plugin is ended when it holds too much. Between two samples
-//! it can write as fast as the disk takes it; `RLIMIT_FSIZE` bounds each single file at once.
+//! measured while the plugin runs (when: `looks.rs`), and the plugin is ended when it holds too much. Between
+//! two samples it can write as fast as memory takes it; `RLIMIT_FSIZE` bounds each single file at once, and
+//! the filter refuses to reserve blocks without writing them.
 //!
 //! A file without a name takes space as long as somebody holds it, so the plugin's open handles and mappings
 //! are looked through too. Nothing of the plugin's is opened for that.
@@ -11,11 +12,10 @@ use std::{
     collections::HashSet,
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::Path,
-    time::Duration,
 };
 
 use rustix::{
@@ -23,8 +23,8 @@ use rustix::{
     io::Errno,
 };
 
-/// Time between the end of one measurement and the next.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
+use crate::processes;
+
 /// Most entries of a data folder; more is over the limit whatever their size.
 pub(crate) const MAX_ENTRIES: u64 = 100_000;
 /// Deepest folder below the data folder; one handle is held open for each level while measuring.
@@ -98,37 +98,24 @@ fn enter(held: &mut Held, open: &mut Vec<(OwnedFd, Dir)>, folder: Result<OwnedFd
     }
 }
 
+/// Bytes that are free on the file system of `folder`, with what is promised to writes that are still in memory
+/// taken off (statvfs(3)).
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    let told = rustix::fs::statvfs(folder).ok()?;
+    Some(told.f_bfree.saturating_mul(told.f_frsize))
+}
+
 /// Adds the files without a name that the processes below pid 1 hold on the file system of `folder`. A
 /// mapped one that is open nowhere counts as `largest`, since its size cannot be seen.
 pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, largest: u64) {
     let Ok(device) = fs::metadata(folder).map(|m| m.dev()) else { return };
-    let Some(init) = pid_of(init) else { return };
+    let Some(init) = processes::pid_of(init) else { return };
     let mut search = Search { device, open: HashSet::new(), mapped: HashSet::new(), held };
-    let mut todo = children(init);
-    while let Some(pid) = todo.pop() {
+    for pid in processes::below(init) {
         search.process(pid);
-        todo.extend(children(pid));
     }
     let unopened = search.mapped.difference(&search.open).count() as u64;
     held.bytes = held.bytes.saturating_add(unopened.saturating_mul(largest));
-}
-
-/// The process behind a pidfd; `None` once it has ended.
-fn pid_of(pidfd: impl AsFd) -> Option<i32> {
-    let info =
-        fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
-    let pid = info.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()?;
-    (pid > 0).then_some(pid)
-}
-
-/// Children of all threads of a process (proc_pid_task(5), needs CONFIG_PROC_CHILDREN).
-fn children(pid: i32) -> Vec<i32> {
-    let mut all = Vec::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-        let list = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(list.split_whitespace().filter_map(|word| word.parse::<i32>().ok()));
-    }
-    all
 }
 
 struct Search<'a> {
@@ -208,6 +195,7 @@ fn device_number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_tree_too_deep_and_a_closed_folder_are_noticed() {

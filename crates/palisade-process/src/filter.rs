@@ -15,7 +15,7 @@ fn guard_of_init() -> Result<Policy, palisade_seccomp::Error> {
     Policy::builder("init-guard", 1, Action::Allow)
         .on_when(
             Action::EPERM,
-            &["prlimit64", "sched_setaffinity", "sched_setparam", "sched_setscheduler"],
+            &["prlimit64", "sched_setparam", "sched_setscheduler"],
             &[("pid", Op::Eq(INIT))],
         )
         .on_when(Action::EPERM, &["setpriority", "ioprio_set"], &[("who", Op::Eq(INIT))])

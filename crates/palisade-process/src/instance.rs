@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,8 @@ use crate::{
     disk,
     pace::Pace,
     plan::format::command,
+    processes,
+    quota::Quota,
     spawner::{self, Spawner},
     status::{Report, Status},
 };
@@ -50,8 +52,8 @@ pub(crate) struct Shared {
     /// The instance has a pid namespace.
     pub(crate) namespaced: bool,
     pub(crate) disk_limit: AtomicU64,
-    /// Whether something could not be seen when the disk was last measured.
-    unseen: AtomicBool,
+    /// Microseconds that processes have run, as pid 1 reports them where no group counts.
+    ran: AtomicU64,
     pace: Pace,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
@@ -81,7 +83,7 @@ impl Shared {
             data,
             namespaced,
             disk_limit: AtomicU64::new(disk_limit),
-            unseen: AtomicBool::new(false),
+            ran: AtomicU64::new(0),
             pace: Pace::default(),
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
@@ -112,6 +114,17 @@ impl Shared {
             Err(_) => None,
         };
         result.unwrap_or(Exit { cause: ExitCause::Unknown, usage: None })
+    }
+
+    /// Processor time that it has used, where its group counts.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        self.group.as_ref().and_then(Group::cpu_time)
+    }
+
+    /// For how long processes of it have run, where pid 1 samples and has reported any.
+    pub(crate) fn ran(&self) -> Option<Duration> {
+        let told = self.ran.load(Ordering::Relaxed);
+        (told > 0).then(|| Duration::from_micros(told))
     }
 
     fn usage_now(&self, asked: Option<(u32, u64)>, cpu_micros: Option<u64>) -> Usage {
@@ -145,8 +158,8 @@ pub(crate) async fn watch(
 ) {
     let mut seen = Seen::default();
     let mut end = Some(end);
-    let mut disk_check = tokio::time::interval(disk::INTERVAL);
-    disk_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut quota = Quota::new(shared.data.clone());
+    let (mut look_at, mut pace_at) = (Instant::now(), Instant::now());
     let mut deadline: Option<Instant> = None;
     loop {
         let conversation = async {
@@ -178,6 +191,7 @@ pub(crate) async fn watch(
                     }
                 }
                 Ok(Report::Unwatched) => seen.unwatched = true,
+                Ok(Report::Ran { micros }) => shared.ran.store(micros, Ordering::Relaxed),
                 Ok(Report::Usage { pids, memory }) => {
                     shared.usage.send_modify(|(turn, usage)| { *turn += 1; *usage = Some((pids, memory)); });
                 }
@@ -198,11 +212,12 @@ pub(crate) async fn watch(
                 deadline = None;
                 shared.kill(KillReason::Breach("the plugin closed its end of the conversation and kept running".into()));
             },
-            _ = disk_check.tick() => {
-                if let Some(group) = &shared.group {
-                    shared.pace.look(group);
+            () = tokio::time::sleep_until(look_at) => {
+                let now = Instant::now();
+                if let (Some(group), true) = (&shared.group, now >= pace_at) {
+                    pace_at = now + shared.pace.look(group);
                 }
-                check_disk(&shared).await;
+                look_at = quota.look(&shared).await;
             }
         }
     }
@@ -230,35 +245,6 @@ pub(crate) async fn watch(
     let cause = cause(&shared, &seen, memory_limit);
     let usage = shared.usage_now(None, seen.cpu_micros);
     shared.exit.send_replace(Some(Exit { cause, usage: Some(usage) }));
-}
-
-async fn check_disk(shared: &Arc<Shared>) {
-    let folder = shared.data.clone();
-    let limit = shared.disk_limit.load(Ordering::Relaxed);
-    let instance = Arc::clone(shared);
-    let measured = tokio::task::spawn_blocking(move || {
-        let mut held = disk::measure(&folder);
-        disk::add_nameless(&mut held, &folder, instance.pidfd.get_ref(), limit);
-        held
-    });
-    let Ok(held) = measured.await else { return };
-    // What stays unseen from one measurement to the next is being kept so.
-    let kept = shared.unseen.swap(held.unseen, Ordering::Relaxed) && held.unseen;
-    if held.hidden {
-        let what = "disk: the data folder holds folders that cannot be measured (closed to the host, or too deep)";
-        shared.kill(KillReason::Limit(what.into()));
-    } else if kept {
-        let what =
-            "disk: the plugin keeps handles in a socket, where their files cannot be measured";
-        shared.kill(KillReason::Limit(what.into()));
-    } else if held.bytes > limit || held.entries > disk::MAX_ENTRIES {
-        shared.kill(KillReason::Limit(format!(
-            "disk: the data folder holds {} bytes in {} entries, allowed are {limit} bytes and {} entries",
-            held.bytes,
-            held.entries,
-            disk::MAX_ENTRIES
-        )));
-    }
 }
 
 /// How it ended, from what the kernel and pid 1 told.
@@ -326,7 +312,11 @@ impl Instance for ProcessInstance {
             let mut answers = self.shared.usage.subscribe();
             let before = answers.borrow_and_update().0;
             let mut asked = None;
-            if self.shared.status.send(command::USAGE, 0).is_ok() {
+            if !self.shared.namespaced {
+                // Its pid 1 sees the processes of the whole machine.
+                let init = processes::pid_of(self.shared.pidfd.get_ref());
+                asked = init.map(processes::usage);
+            } else if self.shared.status.send(command::USAGE, 0).is_ok() {
                 let answered = answers.wait_for(|(turn, _)| *turn > before);
                 if let Ok(Ok(answer)) = tokio::time::timeout(ANSWER, answered).await {
                     asked = answer.1;

@@ -398,7 +398,8 @@ async fn started_up(
 
 /// Gives the data folder to the plugin's user, where plugins have users of their own.
 fn own_data_folder(inputs: &Inputs<'_>) -> Result<(), SandboxError> {
-    if !inputs.machine.privileged {
+    // An engine is not shown it.
+    if !inputs.machine.privileged || inputs.needs.is_engine {
         return Ok(());
     }
     let (uid, gid) = inputs.host_ids();

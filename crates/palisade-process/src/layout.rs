@@ -430,20 +430,12 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
 
     let mut tree = Tree { inputs, nodes: BTreeMap::new(), rules: Vec::new(), idmaps: Vec::new() };
     let tmp_attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let is_engine = inputs.needs.is_engine;
     tree.put("/proc", Node::Dir);
-    tree.put(
-        TMP,
-        Node::Tmpfs { size: inputs.tmp_size(), attributes: tmp_attributes, mode: 0o1777 },
-    );
-    tree.put(
-        SHM,
-        Node::Tmpfs {
-            size: (inputs.tmp_size() / 2).max(MIB),
-            attributes: tmp_attributes,
-            mode: 0o1777,
-        },
-    );
-    for path in [TMP, SHM] {
+    // An engine has nothing to write to.
+    let scratch = [(TMP, inputs.tmp_size()), (SHM, (inputs.tmp_size() / 2).max(MIB))];
+    for (path, size) in scratch.into_iter().filter(|_| !is_engine) {
+        tree.put(path, Node::Tmpfs { size, attributes: tmp_attributes, mode: 0o1777 });
         tree.rules.push((landlock::READ_WRITE, path.into(), false));
     }
     tree.rules.push((landlock::READ, "/proc".into(), false));
@@ -494,15 +486,14 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     }
     tree.code()?;
     let content = inputs.content.to_str().unwrap_or_default();
-    tree.bind_checked(
-        content,
-        PLUGIN,
-        attr::RDONLY | attr::NOSUID | attr::NODEV,
-        landlock::READ_EXECUTE,
-        false,
-    )?;
-    let data = spec.data.to_str().unwrap_or_default();
-    tree.bind_checked(data, DATA, tmp_attributes, landlock::READ_WRITE, true)?;
+    const READ_ONLY: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV;
+    if is_engine {
+        tree.bind_checked(content, PLUGIN, READ_ONLY | attr::NOEXEC, landlock::READ, false)?;
+    } else {
+        tree.bind_checked(content, PLUGIN, READ_ONLY, landlock::READ_EXECUTE, false)?;
+        let data = spec.data.to_str().unwrap_or_default();
+        tree.bind_checked(data, DATA, tmp_attributes, landlock::READ_WRITE, true)?;
+    }
     tree.grants()?;
     for (link, target) in &inputs.needs.links {
         // Below a folder that is shown, the link is there already.
@@ -514,7 +505,8 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     plan.hostname("palisade");
     way_out::plan(&mut plan, spec);
     sysctls(&mut plan);
-    common(&mut plan, inputs, PLUGIN, DATA, TMP, inputs.filter(true))?;
+    let home = if is_engine { PLUGIN } else { DATA };
+    common(&mut plan, inputs, PLUGIN, home, TMP, inputs.filter(true))?;
     plan.finish()
 }
 
@@ -545,8 +537,12 @@ pub(crate) fn landlocked(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     for file in ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts"] {
         rule(landlock::READ, file, true);
     }
-    rule(landlock::READ_EXECUTE, content, false);
-    rule(landlock::READ_WRITE, data, false);
+    if inputs.needs.is_engine {
+        rule(landlock::READ, content, false);
+    } else {
+        rule(landlock::READ_EXECUTE, content, false);
+        rule(landlock::READ_WRITE, data, false);
+    }
     for right in spec.rights.iter() {
         let Some(scope) = right.path() else { continue };
         if let Some(why) = unsupported(right, false) {

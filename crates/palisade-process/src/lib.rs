@@ -39,6 +39,8 @@ mod launch;
 #[cfg(palisade_helper)]
 mod layout;
 #[cfg(palisade_helper)]
+mod looks;
+#[cfg(palisade_helper)]
 mod observe;
 #[cfg(palisade_helper)]
 mod output;
@@ -48,7 +50,13 @@ mod pace;
 mod plan;
 #[cfg(palisade_helper)]
 mod probe;
+#[cfg(palisade_helper)]
+mod processes;
+#[cfg(palisade_helper)]
+mod processors;
 pub mod programs;
+#[cfg(palisade_helper)]
+mod quota;
 #[cfg(palisade_helper)]
 mod runtime;
 #[cfg(palisade_helper)]
@@ -59,6 +67,11 @@ mod spawner;
 mod status;
 #[cfg(palisade_helper)]
 mod steps;
+// Of the helper, which has no tests of its own.
+#[cfg(all(palisade_helper, test))]
+#[path = "../helper/times.rs"]
+#[allow(clippy::indexing_slicing, dead_code, unreachable_pub)]
+mod times;
 #[cfg(palisade_helper)]
 mod watched;
 #[cfg(palisade_helper)]

@@ -29,6 +29,8 @@ pub(crate) enum Report {
     MemoryExceeded { bytes: u64 },
     /// What is used now.
     Usage { pids: u32, memory: u64 },
+    /// Microseconds that processes have run in all, where they are sampled.
+    Ran { micros: u64 },
     /// A socket of the way out, and what it is for.
     Egress { socket: OwnedFd, purpose: u32 },
     /// The listener of an observed launch's filter.
@@ -108,6 +110,7 @@ impl Status {
             report::ENDED => Report::Ended { wait_status: a.cast_signed(), cpu_micros: b },
             report::EXCEEDED => Report::MemoryExceeded { bytes: b },
             report::USAGE => Report::Usage { pids: a, memory: b },
+            report::RAN => Report::Ran { micros: b },
             report::EGRESS => {
                 Report::Egress { socket: given.ok_or(io::ErrorKind::InvalidData)?, purpose: a }
             }

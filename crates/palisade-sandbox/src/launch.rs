@@ -32,14 +32,21 @@ pub enum Runtime {
     Extism {
         /// How calls find an instance.
         calls: Calls,
+        /// What its functions give.
+        output: ExtismOutput,
     },
+    /// A program of Palisade's own that runs what the content holds: an engine behind walls.
+    /// [`Program::file`] is an absolute path of this host. It is shown with the libraries that it is linked
+    /// with and nothing else of the machine, under a filter made for it; the content can be read, not
+    /// executed; and it has no folder to write in but what rights name. No manifest asks for it.
+    Engine,
 }
 
 impl Runtime {
     /// Whether it runs in a process of its own, and so behind the walls that are built around processes.
     #[must_use]
     pub fn is_process(&self) -> bool {
-        matches!(self, Self::Native | Self::Python { .. } | Self::Node { .. })
+        matches!(self, Self::Native | Self::Python { .. } | Self::Node { .. } | Self::Engine)
     }
 
     /// The word for it in messages: the entry's kind in a manifest.
@@ -51,8 +58,21 @@ impl Runtime {
             Self::Node { .. } => "node",
             Self::Wasm { .. } => "wasm",
             Self::Extism { .. } => "extism",
+            Self::Engine => "engine",
         }
     }
+}
+
+/// What the bytes mean that a function of an Extism module gives, which says nothing about them itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExtismOutput {
+    /// A JSON object or array where they are one, else text, else base64.
+    #[default]
+    Auto,
+    /// JSON, always.
+    Json,
+    /// Text, always; base64 where they are none.
+    Text,
 }
 
 /// How calls find an instance, behind a wall that makes instances cheaply.

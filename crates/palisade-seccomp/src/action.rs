@@ -25,6 +25,8 @@ pub mod errno {
     pub const ENOSYS: u16 = 38;
     /// Protocol not supported.
     pub const EPROTONOSUPPORT: u16 = 93;
+    /// Operation not supported: libraries do without (`posix_fallocate` writes instead).
+    pub const EOPNOTSUPP: u16 = 95;
     /// Address family not supported by protocol.
     pub const EAFNOSUPPORT: u16 = 97;
 }
@@ -119,6 +121,7 @@ impl fmt::Display for Action {
             Action::Errno(errno::EACCES) => f.write_str("EACCES"),
             Action::Errno(errno::ENOSYS) => f.write_str("ENOSYS"),
             Action::Errno(errno::EPROTONOSUPPORT) => f.write_str("EPROTONOSUPPORT"),
+            Action::Errno(errno::EOPNOTSUPP) => f.write_str("EOPNOTSUPP"),
             Action::Errno(errno::EAFNOSUPPORT) => f.write_str("EAFNOSUPPORT"),
             Action::Errno(number) => write!(f, "errno {number}"),
             Action::UserNotify => f.write_str("notify"),

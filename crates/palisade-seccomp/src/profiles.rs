@@ -11,6 +11,7 @@
 //! are behind pointers and could change after the check, so calls that hide a decision there are
 //! refused as a whole.
 
+mod engine;
 mod floor;
 mod groups;
 mod jvm;
@@ -45,6 +46,8 @@ pub enum Profile {
     Node,
     /// Java virtual machines, OpenJDK 11 and later.
     Jvm,
+    /// The WebAssembly engine behind walls of its own. A program of Palisade's, and no choice of a plugin.
+    Engine,
     /// For hosts where namespaces cannot be made: no sockets, no IPC that other processes could
     /// share, nothing aimed at another process by its number.
     Lockdown,
@@ -52,12 +55,13 @@ pub enum Profile {
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 6] = [
+    pub const ALL: [Profile; 7] = [
         Profile::Native,
         Profile::Shell,
         Profile::Python,
         Profile::Node,
         Profile::Jvm,
+        Profile::Engine,
         Profile::Lockdown,
     ];
 
@@ -70,6 +74,7 @@ impl Profile {
             Profile::Python => "python",
             Profile::Node => "node",
             Profile::Jvm => "jvm",
+            Profile::Engine => "engine",
             Profile::Lockdown => "lockdown",
         }
     }
@@ -83,6 +88,7 @@ impl Profile {
             Profile::Python => "Python",
             Profile::Node => "Node.js",
             Profile::Jvm => "Java",
+            Profile::Engine => "the WebAssembly engine behind walls",
             Profile::Lockdown => "every plugin where no namespaces can be made",
         }
     }
@@ -91,7 +97,7 @@ impl Profile {
     /// forbidden (`PR_SET_MDWE`).
     #[must_use]
     pub const fn needs_jit(self) -> bool {
-        matches!(self, Profile::Node | Profile::Jvm)
+        matches!(self, Profile::Node | Profile::Jvm | Profile::Engine)
     }
 
     /// The profile's own rules, without the floor.
@@ -105,6 +111,7 @@ impl Profile {
             Profile::Python => python::python(),
             Profile::Node => node::node(),
             Profile::Jvm => jvm::jvm(),
+            Profile::Engine => engine::engine(),
             Profile::Lockdown => lockdown::lockdown(),
         }
     }

@@ -7,8 +7,8 @@ use std::{
 
 use palisade_model::{Guarantee as G, GuaranteeSet, Kind, Level, text::escape};
 use palisade_sandbox::{
-    Artifact, Assessment, Backend, BoxFuture, Facts, Finding, LaunchSpec, Prepared, Runtime,
-    SandboxError, Unavailable,
+    Artifact, Assessment, Backend, BoxFuture, ExtismOutput, Facts, Finding, LaunchSpec, Prepared,
+    Runtime, SandboxError, Unavailable,
 };
 
 use crate::{
@@ -29,9 +29,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Most instances of all plugins together, 1 to 100000. Each takes 4 GiB of address space (not memory), so
-    /// that the default of 4096 takes 16 TiB of 128. What the kernel allows in mappings
-    /// (`vm.max_map_count`) may make it less.
+    /// Most instances of all plugins together, 1 to 100000. Each memory takes 4 GiB of address space, and none of
+    /// memory, until it is used; three for each instance are set aside, 48 TiB of 128 for the default of 4096,
+    /// and fewer where there are more instances. What the kernel allows in mappings (`vm.max_map_count`) may make
+    /// it less.
     pub instances: u32,
 }
 
@@ -56,6 +57,9 @@ pub struct WasmBackend {
     compiler: OnceLock<Result<Arc<Compiler>, String>>,
     folder: OnceLock<std::path::PathBuf>,
     facts: OnceLock<Arc<Facts>>,
+    /// Code that was compiled already, where nothing may be compiled here.
+    #[cfg(target_os = "linux")]
+    given: Option<std::path::PathBuf>,
 }
 
 impl WasmBackend {
@@ -63,12 +67,29 @@ impl WasmBackend {
     /// of this process with the same options.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, compiler: OnceLock::new(), folder: OnceLock::new(), facts: OnceLock::new() }
+        Self {
+            options,
+            compiler: OnceLock::new(),
+            folder: OnceLock::new(),
+            facts: OnceLock::new(),
+            #[cfg(target_os = "linux")]
+            given: None,
+        }
+    }
+
+    /// A backend for one file, the compiled code of which is given: see [`Compiler::given`].
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_code(options: Options, given: std::path::PathBuf) -> Self {
+        Self { given: Some(given), ..Self::new(options) }
     }
 
     fn compiler(&self) -> Result<&Arc<Compiler>, WasmError> {
         let made = self.compiler.get_or_init(|| {
             let engines = Engines::shared(self.options.instances).map_err(|e| e.to_string())?;
+            #[cfg(target_os = "linux")]
+            if let Some(given) = &self.given {
+                return Ok(Arc::new(Compiler::given(engines, given.clone())));
+            }
             let compiler = Compiler::new(engines);
             if let Some(folder) = self.folder.get() {
                 compiler.keep_in(folder.clone());
@@ -163,7 +184,9 @@ impl Backend for WasmBackend {
             let bytes = read(artifact).await?;
             let (calls, code) = match &artifact.program.runtime {
                 Runtime::Wasm { calls } => (*calls, component(&compiler, bytes).await?),
-                Runtime::Extism { calls } => (*calls, module(&compiler, bytes).await?),
+                Runtime::Extism { calls, output } => {
+                    (*calls, module(&compiler, bytes, *output).await?)
+                }
                 other => {
                     return Err(SandboxError::Artifact {
                         what: format!("this backend does not run {} entries", other.word()),
@@ -218,7 +241,7 @@ pub(crate) fn assess(spec: Option<&LaunchSpec>) -> Assessment {
 
 /// The bytes of the program. The name was checked to lie in the content when the manifest was read; links
 /// in it must not lead out.
-async fn read(artifact: &Artifact) -> Result<Vec<u8>, SandboxError> {
+pub(crate) async fn read(artifact: &Artifact) -> Result<Vec<u8>, SandboxError> {
     let (root, file) = (artifact.content.root.clone(), artifact.program.file.clone());
     let refused = |what: String| SandboxError::Artifact {
         what: format!("{}: {what}", escape(&artifact.program.file, 200)),
@@ -258,16 +281,8 @@ pub(crate) async fn component(
     compiler: &Compiler,
     bytes: Vec<u8>,
 ) -> Result<Arc<dyn Code>, WasmError> {
-    let looked = blocking(move || -> Result<(Vec<u8>, Inspection), WasmError> {
-        let bytes = componentize(&bytes)?.into_owned();
-        let inspection = inspect::inspect(&bytes)?;
-        inspection.check_known()?;
-        Ok((bytes, inspection))
-    });
-    let (bytes, inspection) = looked.await??;
-    let concurrent = inspect::needs_concurrency(&inspection);
-    let engines = &compiler.engines;
-    let engine = if concurrent { engines.concurrent()? } else { engines.plain() };
+    let (bytes, inspection) = blocking(move || looked_at(&bytes)).await??;
+    let engine = engine_for(&compiler.engines, &inspection)?;
     let component = compiler.component(engine, &bytes).await?;
     let inspection = Arc::new(inspection);
     Ok(match inspection.form {
@@ -276,9 +291,40 @@ pub(crate) async fn component(
     })
 }
 
+/// The component and what it says about itself; refused where it imports what nobody provides.
+fn looked_at(bytes: &[u8]) -> Result<(Vec<u8>, Inspection), WasmError> {
+    let bytes = componentize(bytes)?.into_owned();
+    let inspection = inspect::inspect(&bytes)?;
+    inspection.check_known()?;
+    Ok((bytes, inspection))
+}
+
+fn engine_for<'a>(
+    engines: &'a Engines,
+    inspection: &Inspection,
+) -> Result<&'a wasmtime::Engine, WasmError> {
+    if inspect::needs_concurrency(inspection) { engines.concurrent() } else { Ok(engines.plain()) }
+}
+
+/// The machine code of a component, or of a module for Extism, for [`Compiler::given`]. Takes its time.
+#[cfg(target_os = "linux")]
+pub(crate) fn machine_code(bytes: &[u8], is_extism: bool) -> Result<Vec<u8>, WasmError> {
+    use crate::cache::{Kind, machine_code};
+    let engines = Engines::shared(1)?;
+    if is_extism {
+        return machine_code(engines.plain(), Kind::Module, &extism::link(bytes)?);
+    }
+    let (bytes, inspection) = looked_at(bytes)?;
+    machine_code(engine_for(&engines, &inspection)?, Kind::Component, &bytes)
+}
+
 /// Code of a module for Extism.
-async fn module(compiler: &Compiler, bytes: Vec<u8>) -> Result<Arc<dyn Code>, WasmError> {
+async fn module(
+    compiler: &Compiler,
+    bytes: Vec<u8>,
+    output: ExtismOutput,
+) -> Result<Arc<dyn Code>, WasmError> {
     let linked = blocking(move || extism::link(&bytes)).await??;
     let module = compiler.module(compiler.engines.plain(), &linked).await?;
-    Ok(Arc::new(ExtismCode::new(&module)?))
+    Ok(Arc::new(ExtismCode::new(&module, output)?))
 }

@@ -8,14 +8,15 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::Thread,
     time::Duration,
 };
 
 use wasmtime::{
-    Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel,
+    PoolingAllocationConfig,
 };
 
 use crate::WasmError;
@@ -36,8 +37,15 @@ pub(crate) const MAX_MEMORY: usize = 1 << 32;
 const MAX_TABLE: usize = 200_000;
 /// Most core instances, memories and tables of one component.
 const MAX_PARTS: u32 = 64;
+/// Places without an instance that keep memory, as [`keep_resident`] says: at most 32 MiB together.
+const WARM_SLOTS: u32 = 16;
 /// Most instances that can be asked for.
 const MAX_INSTANCES: u32 = 100_000;
+/// Memories that are set aside for each instance, as long as there are not too many: a component has one as a
+/// rule, an Extism plugin three.
+const MEMORIES_EACH: u32 = 3;
+/// How many are not too many. Each takes 4 GiB of address space, so that these are 49 TiB of 128.
+const MANY_MEMORIES: u32 = 12_500;
 
 /// Both engines.
 pub(crate) struct Engines {
@@ -49,12 +57,18 @@ pub(crate) struct Engines {
     pub(crate) clock: Arc<Clock>,
 }
 
-/// Mappings that one idle instance takes of those that the kernel allows a process: four for memory, table and
-/// the guards behind them, two for its stack and the guard of that, which it keeps between calls. Counted in
+/// Mappings that an idle instance with one memory takes of those that the kernel allows a process. Counted in
 /// /proc/self/maps of a process with thousands of them.
-pub(crate) const MAPS_EACH: u64 = 6;
+pub(crate) const MAPS_EACH: u64 = maps(1);
 /// Mappings that are left to the host.
 const MAPS_OF_HOST: u64 = 4096;
+
+/// Mappings of an idle instance: four for a memory with its image, a table and the guards behind them, two for its
+/// stack and the guard of that, which it keeps between calls.
+const fn maps(memories: u32) -> u64 {
+    let memories = if memories == 0 { 1 } else { memories };
+    2 + 4 * memories as u64
+}
 
 /// How many mappings the kernel allows a process (`vm.max_map_count`, proc_sys_vm(5)); `None` where there is
 /// no such limit.
@@ -62,58 +76,82 @@ pub(crate) fn max_map_count() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 
-/// How many instances fit under what the kernel allows.
-fn fitting(instances: u32, maps: Option<u64>) -> u32 {
-    let Some(maps) = maps else { return instances };
-    let fit = maps.saturating_sub(MAPS_OF_HOST) / MAPS_EACH;
-    instances.min(u32::try_from(fit).unwrap_or(u32::MAX)).max(1)
-}
-
-/// How many instances there may be in this process, and are.
+/// How many instances there may be in this process, and are; and the mappings that they take.
 pub(crate) struct Places {
     most: u32,
-    used: AtomicU32,
+    most_maps: u64,
+    used: AtomicU64,
+    used_maps: AtomicU64,
 }
 
 /// One of them.
-pub(crate) struct Place(Arc<Places>);
+pub(crate) struct Place {
+    places: Arc<Places>,
+    maps: u64,
+}
 
 impl Places {
+    /// Room for so many instances, as far as the kernel allows that many mappings; `None`: it does not count
+    /// them.
+    fn new(instances: u32, allowed: Option<u64>) -> Self {
+        let most_maps = allowed.map_or(u64::MAX, |maps| maps.saturating_sub(MAPS_OF_HOST));
+        // There is room for one at least: where that is wrong, the kernel says so.
+        let most_maps = most_maps.max(maps(MAX_PARTS));
+        let fit = u32::try_from(most_maps / MAPS_EACH).unwrap_or(u32::MAX);
+        let (used, used_maps) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { most: instances.min(fit), most_maps, used, used_maps }
+    }
+
     pub(crate) fn most(&self) -> u32 {
         self.most
     }
 
-    /// A place for one more.
+    /// A place for one more, with so many memories.
     ///
     /// # Errors
     /// [`WasmError::TooMany`].
-    pub(crate) fn take(self: &Arc<Self>) -> Result<Place, WasmError> {
-        let more = |used: u32| (used < self.most).then_some(used + 1);
-        match self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Place(Arc::clone(self))),
-            Err(_) => Err(WasmError::TooMany {
-                what: "WebAssembly instances of this host",
-                limit: self.most.into(),
-            }),
+    pub(crate) fn take(self: &Arc<Self>, memories: u32) -> Result<Place, WasmError> {
+        let maps = maps(memories);
+        if !take(&self.used, 1, self.most.into()) {
+            let what = "WebAssembly instances of this host";
+            return Err(WasmError::TooMany { what, limit: self.most.into() });
         }
+        if !take(&self.used_maps, maps, self.most_maps) {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+            let what = "mappings of WebAssembly instances, by vm.max_map_count";
+            return Err(WasmError::TooMany { what, limit: self.most_maps });
+        }
+        Ok(Place { places: Arc::clone(self), maps })
     }
+}
+
+/// Adds, unless it is more than `most` then.
+fn take(used: &AtomicU64, more: u64, most: u64) -> bool {
+    let add = |used: u64| used.checked_add(more).filter(|sum| *sum <= most);
+    used.try_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        self.places.used.fetch_sub(1, Ordering::Relaxed);
+        self.places.used_maps.fetch_sub(self.maps, Ordering::Relaxed);
     }
 }
 
 impl Engines {
     /// Engines for at most `instances` instances at one time.
     pub(crate) fn new(instances: u32) -> Result<Self, WasmError> {
+        Self::within(instances, max_map_count())
+    }
+
+    /// The same where the kernel allows so many mappings.
+    pub(crate) fn within(instances: u32, allowed: Option<u64>) -> Result<Self, WasmError> {
         let clock = Clock::start()?;
         let instances = instances.clamp(1, MAX_INSTANCES);
-        let (plain, pooled) = engine(instances, false)?;
+        let places = Arc::new(Places::new(instances, allowed));
+        // The pool takes two mappings for each stack when it is made.
+        let (plain, pooled) = engine(places.most(), false)?;
         clock.tell(&plain);
-        let places =
-            Arc::new(Places { most: fitting(instances, max_map_count()), used: AtomicU32::new(0) });
         Ok(Self { plain, concurrent: OnceLock::new(), instances, pooled, places, clock })
     }
 
@@ -150,7 +188,7 @@ impl Engines {
     /// The engine for code with them (WASI 0.3).
     pub(crate) fn concurrent(&self) -> Result<&Engine, WasmError> {
         let made = self.concurrent.get_or_init(|| {
-            let (engine, _) = engine(self.instances, true).map_err(|e| e.to_string())?;
+            let (engine, _) = engine(self.places.most(), true).map_err(|e| e.to_string())?;
             self.clock.tell(&engine);
             Ok(engine)
         });
@@ -193,13 +231,16 @@ pub(crate) fn config(concurrent: bool) -> Config {
 }
 
 fn pool(instances: u32) -> PoolingAllocationConfig {
-    let parts = instances.saturating_mul(2).saturating_add(64);
+    // More than one each, for what is being made or taken away while all are there.
+    let some = instances.saturating_add(64);
+    let memories = instances.saturating_mul(MEMORIES_EACH).min(MANY_MEMORIES).max(some);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(parts.saturating_mul(2))
-        .total_memories(instances.saturating_add(64))
-        .total_tables(parts)
-        .total_stacks(instances.saturating_add(64))
+    pool.total_component_instances(some)
+        // A component in Python has dozens of modules, which share a memory. These two are only counted.
+        .total_core_instances(some.saturating_mul(MAX_PARTS))
+        .total_memories(memories)
+        .total_tables(some.saturating_mul(4))
+        .total_stacks(some)
         .max_core_instances_per_component(MAX_PARTS)
         .max_memories_per_component(MAX_PARTS)
         .max_tables_per_component(MAX_PARTS)
@@ -209,11 +250,19 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(4 << 20)
         .max_memory_size(MAX_MEMORY)
         .table_elements(MAX_TABLE)
-        .max_unused_warm_slots(64)
-        .linear_memory_keep_resident(64 << 10)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(keep_resident())
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(4 << 10)
         .decommit_batch_size(8);
     pool
+}
+
+/// Bytes of a memory that stay with its place after the instance's end, set back to what they were, so that the next
+/// one there takes no page fault for them. Where the kernel tells which pages were written (Linux 6.7), these are
+/// the pages of an interpreter's first call; elsewhere it is the beginning of the memory, whatever was used of it.
+fn keep_resident() -> usize {
+    if PoolingAllocationConfig::is_pagemap_scan_available() { 2 << 20 } else { 64 << 10 }
 }
 
 /// Counts ticks for all engines of a host, while anything runs.
@@ -307,14 +356,41 @@ fn run(clock: &Weak<Clock>) {
 
 #[cfg(test)]
 mod tests {
-    use super::fitting;
+    use std::sync::Arc;
+
+    use palisade_model::ErrorCode;
+
+    use super::{Engines, MAPS_OF_HOST, MAX_PARTS, Places, maps};
+
+    /// How many instances with so many memories there are places for.
+    fn places(instances: u32, allowed: Option<u64>, memories: u32) -> usize {
+        let places = Arc::new(Places::new(instances, allowed));
+        let taken: Vec<_> = std::iter::from_fn(|| places.take(memories).ok()).collect();
+        let refused = places.take(memories).err().expect("one more is refused");
+        assert_eq!(refused.code(), ErrorCode::LimitExceeded, "{refused}");
+        let count = taken.len();
+        drop(taken);
+        assert!(places.take(memories).is_ok(), "places are given back");
+        count
+    }
 
     #[test]
     fn instances_fit_under_the_kernels_limit_on_mappings() {
-        assert_eq!(fitting(20_000, None), 20_000);
-        // The kernel's default holds ten thousand.
-        assert_eq!(fitting(20_000, Some(65_530)), 10_239);
-        assert_eq!(fitting(4096, Some(65_530)), 4096);
-        assert_eq!(fitting(4096, Some(0)), 1);
+        assert_eq!(places(20_000, None, 1), 20_000);
+        // The kernel's default holds ten thousand, and the default number of Extism plugins.
+        assert_eq!(places(20_000, Some(65_530), 1), 10_239);
+        assert_eq!(places(4096, Some(65_530), 1), 4096);
+        assert_eq!(places(4096, Some(65_530), 3), 4096);
+        assert_eq!(places(4096, Some(0), MAX_PARTS), 1);
+        assert_eq!(places(4096, Some(MAPS_OF_HOST + 10 * maps(3)), 3), 18, "at least 258 mappings");
+    }
+
+    #[test]
+    fn a_lower_limit_of_the_kernel_is_seen_in_what_there_is_room_for() {
+        let allowed = MAPS_OF_HOST + maps(1) * 50;
+        let engines = Engines::within(4096, Some(allowed)).expect("engines");
+        assert_eq!((engines.wanted(), engines.places().most()), (4096, 50));
+        let probed = Engines::new(64).expect("engines").places().most();
+        assert_eq!(probed, 64, "this machine allows {:?}", super::max_map_count());
     }
 }

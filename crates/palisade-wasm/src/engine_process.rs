@@ -6,9 +6,10 @@
 //! where the requests arrive; those that are told here only say what is linked.
 
 use std::{
+    io::Write as _,
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -20,19 +21,29 @@ use palisade_protocol::{
     methods::{self, InitializeParams, ShutdownParams},
 };
 use palisade_sandbox::{
-    Artifact, Backend, BoxFuture, HostCalls, HostRequest, Instance, Invocation, LaunchSpec,
-    OutputStream, SandboxError, Trace,
+    Artifact, Backend, BoxFuture, Calls, HostCalls, HostRequest, Instance, Invocation, LaunchSpec,
+    OutputStream, Runtime, SandboxError, Trace,
 };
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
-use crate::WasmBackend;
+use crate::{WasmBackend, walled};
+
+mod enter;
+mod start;
+mod way_out;
+
+pub(crate) use enter::{ARGUMENT, COMPILE, COMPILED, NOT_COMPILED};
+pub use enter::{enter, lane};
+use start::SAID;
+pub use start::here;
+pub(crate) use start::{Bounds, LIMITS, Output, START, Start, decoded};
 
 /// Of the grace of `shutdown`, the share that running calls have, in tenths.
 const GRACE_TENTHS: u32 = 8;
-/// What stands before a plugin's own hint where a host shows it (`palisade_protocol::WireError`).
-const SAID: &str = "the plugin says: ";
 /// How long the host may take to close after `shutdown` was answered.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// Longest call, where the host says when one is over: it takes the call back then.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What is run.
 #[derive(Debug)]
@@ -43,6 +54,17 @@ pub struct Job {
     pub spec: LaunchSpec,
     /// Where compiled code is kept; none: it is compiled at each start.
     pub cache: Option<PathBuf>,
+    /// Code that was compiled already, and the digest (SHA-256, hexadecimal) of what it was compiled from.
+    /// Only for [`serve_when_told`]; elsewhere none.
+    pub(crate) code: Option<(PathBuf, String)>,
+}
+
+impl Job {
+    /// A job that compiles for itself.
+    #[must_use]
+    pub fn new(artifact: Artifact, spec: LaunchSpec, cache: Option<PathBuf>) -> Self {
+        Self { artifact, spec, cache, code: None }
+    }
 }
 
 /// Runs a component for the host at the other end of `transport`, until either ends.
@@ -50,11 +72,41 @@ pub struct Job {
 /// # Errors
 /// Where the component cannot be launched, and where the host broke the protocol.
 pub async fn serve(job: Job, transport: impl Into<std::os::fd::OwnedFd>) -> Result<(), Failure> {
+    let backend = Arc::new(backend(&job));
+    serve_with(backend, job, transport).await
+}
+
+/// The same with another backend than the engine of this process: a component behind its walls, as a program.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(
+    backend: Arc<dyn Backend>,
+    job: Job,
+    transport: impl Into<std::os::fd::OwnedFd>,
+) -> Result<(), Failure> {
+    run(Some((backend, job)), transport).await
+}
+
+/// The same where the host says what is run, before anything else: how an engine behind walls begins
+/// ([`walled`]). What it says of errors keeps its code.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_when_told(transport: impl Into<std::os::fd::OwnedFd>) -> Result<(), Failure> {
+    run(None, transport).await
+}
+
+async fn run(
+    job: Option<(Arc<dyn Backend>, Job)>,
+    transport: impl Into<std::os::fd::OwnedFd>,
+) -> Result<(), Failure> {
     let host = Arc::new(Host::default());
-    let starting = watch::Sender::new(None);
     let shared = Arc::new(Shared {
-        instance: starting.subscribe(),
-        call_timeout: job.spec.limits.call_timeout,
+        instance: watch::Sender::new(None),
+        call_timeout: job.as_ref().map_or(LONGEST, |(_, job)| job.spec.limits.call_timeout),
+        to_be_told: job.is_none().then(|| Arc::downgrade(&host)),
+        is_started: AtomicBool::new(job.is_some()),
         is_initialized: AtomicBool::new(false),
         running: watch::Sender::new(0),
         stop: watch::Sender::new(Stop::default()),
@@ -65,9 +117,10 @@ pub async fn serve(job: Job, transport: impl Into<std::os::fd::OwnedFd>) -> Resu
     };
     let peer = Peer::spawn(transport, Arc::new(Plugin(Arc::clone(&shared))), config).map_err(io)?;
     let _ = host.peer.set(peer.clone());
-    let launched = launch(job, host).await.map_err(Failure::from);
-    let failed = launched.as_ref().err().cloned();
-    starting.send_replace(Some(launched));
+    let failed = match job {
+        Some((backend, job)) => shared.launch(&*backend, job, Arc::clone(&host)).await.err(),
+        None => None,
+    };
 
     let reason = tokio::select! {
         reason = peer.closed() => reason,
@@ -78,7 +131,7 @@ pub async fn serve(job: Job, transport: impl Into<std::os::fd::OwnedFd>) -> Resu
             peer.closed().await
         }
     };
-    starting.send_replace(None);
+    shared.instance.send_replace(None);
     match (failed, reason) {
         (Some(failure), _) => Err(failure),
         (None, reason @ (CloseReason::Breach(_) | CloseReason::Io(_))) => Err(reason.failure()),
@@ -95,15 +148,37 @@ pub async fn prepare(job: &Job) -> Result<(), Failure> {
 }
 
 fn backend(job: &Job) -> WasmBackend {
-    let backend = WasmBackend::new(crate::Options::default().instances(1024));
+    let options = crate::Options::default();
+    if let Some((code, _)) = &job.code {
+        let most = match job.artifact.program.runtime {
+            Runtime::Wasm { calls: Calls::Stateless { instances } }
+            | Runtime::Extism { calls: Calls::Stateless { instances }, .. } => instances,
+            _ => 1,
+        };
+        // One more, for the moment in which a broken one is replaced.
+        return WasmBackend::with_code(options.instances(most.saturating_add(1)), code.clone());
+    }
+    let backend = WasmBackend::new(options.instances(1024));
     if let Some(folder) = &job.cache {
         backend.keep_in(folder);
     }
     backend
 }
 
-async fn launch(job: Job, host: Arc<Host>) -> Result<Arc<dyn Instance>, SandboxError> {
-    let prepared = backend(&job).prepare(&job.artifact).await?;
+async fn launch(
+    backend: &dyn Backend,
+    job: Job,
+    host: Arc<Host>,
+) -> Result<Arc<dyn Instance>, SandboxError> {
+    if let Some((_, digest)) = &job.code
+        && walled::digest(&crate::backend::read(&job.artifact).await?) != *digest
+    {
+        return Err(SandboxError::Artifact {
+            what: "the file is not the one any more that was compiled".into(),
+            hint: "start the plugin again".into(),
+        });
+    }
+    let prepared = backend.prepare(&job.artifact).await?;
     prepared.launch(job.spec, host).await
 }
 
@@ -129,17 +204,21 @@ impl HostCalls for Host {
         Box::pin(peer.request(&request.method, &request.payload, None))
     }
 
-    #[allow(clippy::print_stdout, clippy::print_stderr, reason = "these are its log streams")]
     fn output(&self, stream: OutputStream, line: &str) {
-        match stream {
-            OutputStream::Stdout => println!("{line}"),
-            OutputStream::Stderr => eprintln!("{line}"),
-        }
+        // Whoever does not read it does not want it.
+        let _ = match stream {
+            OutputStream::Stdout => writeln!(std::io::stdout(), "{line}"),
+            OutputStream::Stderr => writeln!(std::io::stderr(), "{line}"),
+        };
     }
 
-    #[allow(clippy::print_stderr, reason = "this is its log stream")]
     fn output_dropped(&self, bytes: u64) {
-        eprintln!("palisade-engine: {bytes} bytes of output were dropped");
+        let line = format!("palisade-engine: {bytes} bytes of output were dropped");
+        self.output(OutputStream::Stderr, &line);
+    }
+
+    fn connect(&self, authority: &str) -> BoxFuture<'static, Result<TcpStream, Failure>> {
+        Box::pin(way_out::connect(authority.to_owned()))
     }
 }
 
@@ -157,8 +236,11 @@ struct Stop {
 type Launched = Option<Result<Arc<dyn Instance>, Failure>>;
 
 struct Shared {
-    instance: watch::Receiver<Launched>,
+    instance: watch::Sender<Launched>,
     call_timeout: Duration,
+    /// The host says what is run.
+    to_be_told: Option<Weak<Host>>,
+    is_started: AtomicBool,
     is_initialized: AtomicBool,
     /// How many calls are under way.
     running: watch::Sender<usize>,
@@ -192,13 +274,13 @@ impl Handler for Plugin {
         let running = is_call.then(|| Running::new(&shared));
         Box::pin(async move {
             let _running = running;
-            match admitted? {
-                methods::PING => Ok(empty()),
-                methods::SHUTDOWN => shared.shut_down(request.params).await,
-                methods::INITIALIZE => {
-                    shared.call(methods::INITIALIZE, agreed(&request.params)?).await
-                }
-                method => shared.call(method, request.params).await,
+            let answer = match admitted {
+                Ok(method) => shared.answer(method, request.params).await,
+                Err(failure) => Err(failure),
+            };
+            match &shared.to_be_told {
+                Some(_) => answer.map_err(start::coded),
+                None => answer.map_err(own_words),
             }
         })
     }
@@ -214,10 +296,20 @@ fn empty() -> Payload {
     Payload::from_json_text("{}")
 }
 
+fn gone() -> Failure {
+    Failure::new(ErrorCode::Unavailable, "the plugin has ended")
+}
+
+fn invalid(what: String) -> Failure {
+    Failure::new(ErrorCode::InvalidParams, what)
+}
+
+fn unreadable(error: serde_json::Error) -> Failure {
+    invalid(escape(&error.to_string(), 200))
+}
+
 /// The parameters of `initialize` with the version that was agreed on.
 fn agreed(params: &Payload) -> Result<Payload, Failure> {
-    let invalid = |what: String| Failure::new(ErrorCode::InvalidParams, what);
-    let unreadable = |e: serde_json::Error| invalid(escape(&e.to_string(), 200));
     let mut params: InitializeParams = params.parse().map_err(unreadable)?;
     let (ours, offered) = (VersionRange::SUPPORTED, params.protocol);
     let Some(chosen) = ours.choose(offered) else {
@@ -239,9 +331,53 @@ fn own_words(mut failure: Failure) -> Failure {
 }
 
 impl Shared {
+    /// Launches what is asked for, and tells those who wait for it.
+    async fn launch(
+        &self,
+        backend: &dyn Backend,
+        job: Job,
+        host: Arc<Host>,
+    ) -> Result<(), Failure> {
+        let launched = launch(backend, job, host).await.map_err(Failure::from);
+        let failed = launched.as_ref().err().cloned();
+        self.instance.send_replace(Some(launched));
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn answer(&self, method: &'static str, params: Payload) -> Result<Payload, Failure> {
+        match method {
+            methods::PING => Ok(empty()),
+            methods::SHUTDOWN => self.shut_down(params).await,
+            methods::INITIALIZE => self.call(methods::INITIALIZE, agreed(&params)?).await,
+            START => {
+                let job = params.parse::<Start>().map_err(unreadable)?.job()?;
+                let host = self.to_be_told.as_ref().and_then(Weak::upgrade).ok_or_else(gone)?;
+                self.launch(&backend(&job), job, host).await.map(|()| empty())
+            }
+            LIMITS => {
+                let bounds: Bounds = params.parse().map_err(unreadable)?;
+                self.instance().await?.set_limits(&bounds.limits()).await?;
+                Ok(empty())
+            }
+            method => self.call(method, params).await,
+        }
+    }
+
     /// The method's name, where it may be called now.
     fn admit(&self, method: &str) -> Result<&'static str, Failure> {
         let refuse = |code, message: String| Err(Failure::new(code, message));
+        if self.to_be_told.is_some() && method == START {
+            if self.is_started.swap(true, Ordering::AcqRel) {
+                return refuse(ErrorCode::Conflict, format!("{START} came twice"));
+            }
+            return Ok(START);
+        }
+        if !self.is_started.load(Ordering::Acquire) {
+            return refuse(ErrorCode::Conflict, format!("{method} came before {START}"));
+        }
+        if self.to_be_told.is_some() && method == LIMITS {
+            return Ok(LIMITS);
+        }
         let known = [
             methods::PING,
             methods::INITIALIZE,
@@ -283,8 +419,7 @@ impl Shared {
 
     /// The instance, once it is launched.
     async fn instance(&self) -> Result<Arc<dyn Instance>, Failure> {
-        let mut instance = self.instance.clone();
-        let gone = || Failure::new(ErrorCode::Unavailable, "the plugin has ended");
+        let mut instance = self.instance.subscribe();
         let launched = instance.wait_for(Option::is_some).await.map_err(|_| gone())?;
         launched.clone().unwrap_or_else(|| Err(gone()))
     }
@@ -293,7 +428,7 @@ impl Shared {
         let work = async {
             let lane = self.instance().await?.lane();
             let told = self.invocation(method, payload, self.call_timeout);
-            lane.call(told).await.map_err(own_words)
+            lane.call(told).await
         };
         tokio::select! {
             answer = work => answer,

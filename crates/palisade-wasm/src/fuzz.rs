@@ -274,3 +274,38 @@ pub fn extism_link(input: &[u8]) {
         assert!(wrong.is_none(), "the linked module is not valid: {wrong:?}");
     }
 }
+
+/// Makes a component of what may or may not be a module that stands for one: what comes out is valid, and can
+/// be looked at.
+pub fn componentize(input: &[u8]) {
+    if let Ok(std::borrow::Cow::Owned(made)) = crate::componentize(input) {
+        let wrong = wasmparser::Validator::new().validate_all(&made).err();
+        assert!(wrong.is_none(), "the component is not valid: {wrong:?}");
+        let _ = crate::inspect::inspect(&made);
+    }
+}
+
+/// Signs compiled code and changes a byte of the file, or cuts it: only what was signed is believed. The first
+/// four bytes choose, the rest is the code.
+pub fn compiled(input: &[u8]) {
+    let Some((choice, code)) = input.split_first_chunk::<4>() else { return };
+    let choice = u32::from_le_bytes(*choice);
+    let good = crate::cache::signed(code);
+    assert_eq!(crate::cache::believed(good.clone()).as_deref(), Some(code));
+    let place = (choice >> 8) as usize % good.len();
+    let mut changed = good.clone();
+    let how = choice as u8;
+    match how {
+        0 => changed.truncate(place),
+        1 => changed.insert(place, 0),
+        2 => changed.push(0),
+        _ => {
+            if let Some(byte) = changed.get_mut(place) {
+                *byte ^= how;
+            }
+        }
+    }
+    assert_eq!(crate::cache::believed(changed), None, "{how} at {place}");
+    // As it came, it is nobody's.
+    assert_eq!(crate::cache::believed(input.to_vec()), None);
+}

@@ -6,14 +6,17 @@
 
 use palisade_model::{CapabilitySet, Failure, Payload};
 use palisade_sandbox::{BoxFuture, Invocation};
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, component::Component};
 
-use crate::{WasmError, state::State};
+use crate::{WasmError, state::State, world::since_v0_1_0::Running};
 
 /// Code that is compiled and linked as far as can be without an instance.
 pub(crate) trait Code: Send + Sync {
     /// The engine that it was compiled for; stores are made with it.
     fn engine(&self) -> &Engine;
+
+    /// Linear memories of one instance.
+    fn memories(&self) -> u32;
 
     /// Whether everything that it imports is allowed with these rights. Asked before each launch.
     ///
@@ -23,6 +26,12 @@ pub(crate) trait Code: Send + Sync {
 
     /// Makes an instance in a fresh store. The store's deadline is set.
     fn instantiate(&self, store: Store<State>) -> BoxFuture<'_, Result<Box<dyn Guest>, Failure>>;
+}
+
+/// Linear memories of one instance of a component. What cannot be told before it is made counts as one: the
+/// engine refuses what is more than there is.
+pub(crate) fn memories(component: &Component) -> u32 {
+    component.resources_required().map_or(1, |required| required.num_memories)
 }
 
 /// One instance with its store: asked one thing at a time.
@@ -36,6 +45,11 @@ pub(crate) trait Guest: Send {
 
     /// Its store.
     fn store(&mut self) -> &mut Store<State>;
+
+    /// Where it is a plugin of our world: the same, to call its tools without a box for each.
+    fn plugin(&mut self) -> Option<&mut Running> {
+        None
+    }
 }
 
 /// Why a call was not answered.

@@ -6,9 +6,8 @@
 //! first was.
 
 use std::{
-    future::poll_fn,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -16,14 +15,14 @@ use palisade_model::{ErrorCode, Failure, Payload};
 use palisade_protocol::methods::{self, ConfigureParams, InitializeParams};
 use palisade_sandbox::{BoxFuture, Invocation, Lane, Trace};
 use tokio::{
-    sync::{Mutex as AsyncMutex, Semaphore},
+    sync::{Mutex as AsyncMutex, MutexGuard, Semaphore},
     time::timeout_at,
 };
 
 use crate::{
     engine::{Place, Places, TICK},
     guest::{Code, Guest, Trouble},
-    state::{self, Shared, State},
+    state::{self, Shared, State, once},
 };
 
 /// How long the end of a call under way is waited for when its instance is ended.
@@ -69,9 +68,9 @@ impl Launch {
 
     /// The first instance, which nobody has spoken with.
     pub(crate) async fn first(&self, deadline: Instant) -> Result<Held, Failure> {
-        let place = self.places.take()?;
+        let place = self.places.take(self.code.memories())?;
         let store = state::store(self.code.engine(), &self.shared, deadline);
-        let made = self.within(deadline, self.code.instantiate(store)).await;
+        let made = self.within(deadline, self.code.instantiate(store).as_mut()).await;
         let guest = made.unwrap_or_else(|trouble| Err(trouble.into_failure()))?;
         Ok(Held { guest, told: self.version(), _place: place })
     }
@@ -106,12 +105,12 @@ impl Launch {
             return Err(ended());
         }
         if self.shared.is_frozen() {
-            let thawed = timeout_at(invocation.deadline.into(), self.shared.thawed()).await;
-            thawed.map_err(|_| State::late())?;
+            let thawed = timeout_at(invocation.deadline.into(), self.shared.thawed());
+            Box::pin(thawed).await.map_err(|_| State::late())?;
         }
         let mut held = match slot.take() {
             Some(held) => held,
-            None => self.fresh(invocation.deadline).await?,
+            None => Box::pin(self.fresh(invocation.deadline)).await?,
         };
         let outcome = self.ask(&mut held, invocation).await;
         match outcome {
@@ -130,30 +129,46 @@ impl Launch {
 
     async fn ask(&self, held: &mut Held, invocation: &Invocation) -> Result<Payload, Trouble> {
         state::arm(held.guest.store(), invocation.deadline, invocation.trace.clone());
-        let outcome = self.within(invocation.deadline, held.guest.call(invocation)).await;
+        let deadline = invocation.deadline;
+        let outcome = if invocation.method == methods::CALL
+            && let Some(tool) = &invocation.tool
+            && let Some(plugin) = held.guest.plugin()
+        {
+            let work = pin!(plugin.call_tool(&tool.name, &tool.args));
+            self.within(deadline, work).await
+        } else {
+            self.within(deadline, held.guest.call(invocation).as_mut()).await
+        };
         self.shared.output.flush();
         outcome?
     }
 
     /// Does `work` until the deadline or the end of the instance, whichever comes first. Work that ends at
     /// once takes no timer.
-    async fn within<T>(&self, deadline: Instant, mut work: BoxFuture<'_, T>) -> Result<T, Trouble> {
-        let at_once = poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => Poll::Ready(None),
-        });
-        if let Some(done) = at_once.await {
+    async fn within<F: Future + Send + ?Sized>(
+        &self,
+        deadline: Instant,
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, Trouble>
+    where
+        F::Output: Send,
+    {
+        if let Some(done) = once(work.as_mut()).await {
             return Ok(done);
         }
-        tokio::select! {
-            biased;
-            done = &mut work => Ok(done),
-            () = self.shared.closed() => Err(Trouble::Trapped(ended())),
-            // A guest that computes is interrupted by its clock, which knows more to say.
-            () = tokio::time::sleep_until((deadline + 2 * TICK).into()) => {
-                Err(Trouble::Trapped(State::late()))
+        // In a box of its own, so that a call that ends at once has a small one.
+        let rest: BoxFuture<'_, _> = Box::pin(async {
+            tokio::select! {
+                biased;
+                done = work => Ok(done),
+                () = self.shared.closed() => Err(Trouble::Trapped(ended())),
+                // A guest that computes is interrupted by its clock, which knows more to say.
+                () = tokio::time::sleep_until((deadline + 2 * TICK).into()) => {
+                    Err(Trouble::Trapped(State::late()))
+                }
             }
-        }
+        });
+        rest.await
     }
 
     /// Keeps what a fresh instance has to be told.
@@ -193,6 +208,22 @@ impl OneByOne {
     pub(crate) fn new(launch: Launch, first: Held) -> Self {
         Self { launch, slot: AsyncMutex::new(Some(first)) }
     }
+
+    /// Waits for the calls that came before.
+    fn turn(
+        &self,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<MutexGuard<'_, Option<Held>>, Failure>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                slot = timeout_at(deadline.into(), self.slot.lock()) => {
+                    slot.map_err(|_| late_for("the calls before it have not ended"))
+                }
+                () = self.launch.shared.closed() => Err(ended()),
+            }
+        })
+    }
 }
 
 impl Lane for OneByOne {
@@ -201,13 +232,7 @@ impl Lane for OneByOne {
             // A free lock is never taken before those who wait for it.
             let mut slot = match self.slot.try_lock() {
                 Ok(slot) => slot,
-                Err(_) => tokio::select! {
-                    biased;
-                    slot = timeout_at(invocation.deadline.into(), self.slot.lock()) => {
-                        slot.map_err(|_| late_for("the calls before it have not ended"))?
-                    }
-                    () = self.launch.shared.closed() => return Err(ended()),
-                },
+                Err(_) => self.turn(invocation.deadline).await?,
             };
             self.launch.call(&mut slot, &invocation).await
         })

@@ -6,6 +6,10 @@
 //! [`HostCalls`](palisade_sandbox::HostCalls), and with it through the gate.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "ablation")]
+pub mod ablation;
+#[cfg(not(feature = "ablation"))]
+mod ablation;
 mod backend;
 mod cache;
 mod componentize;
@@ -33,6 +37,8 @@ pub mod reflect;
 mod state;
 #[cfg(test)]
 mod testing;
+#[cfg(target_os = "linux")]
+pub mod walled;
 pub mod wasi;
 mod world;
 

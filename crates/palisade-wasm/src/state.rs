@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,7 +17,10 @@ use palisade_sandbox::{HostCalls, HostRequest, LaunchSpec, Trace};
 use tokio::sync::Notify;
 use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, component::ResourceTable};
 
-use crate::engine::{Clock, TICK};
+use crate::{
+    ablation::{self, Layer},
+    engine::{Clock, TICK},
+};
 
 mod limiter;
 mod meter;
@@ -31,6 +34,11 @@ pub(crate) use trap::trouble;
 
 /// Most entries of a store's resource table (open files, streams, requests).
 pub(crate) const MAX_RESOURCES: usize = 1024;
+/// Most handles of a guest's, those of its own resources among them; the host keeps some 32 bytes for each.
+pub(crate) const MAX_HANDLES: usize = 16 << 10;
+/// Most tasks, streams and futures of the component model under way at once, in code that has them; the host
+/// keeps up to some KiB for each.
+const MAX_CONCURRENT: usize = 4096;
 /// Most bytes that a guest can hand over in one call of a host function: a value of 4 MiB, written with
 /// escapes, and what stands around it.
 pub(crate) const MAX_HOSTCALL_BYTES: usize = 8 << 20;
@@ -43,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<dyn HostCalls>,
     /// Lines for the log.
     pub(crate) output: Arc<Output>,
+    /// Files that all instances have open.
+    pub(crate) files: Arc<AtomicU32>,
     clock: Arc<Clock>,
     meter: Meter,
     memory_limit: AtomicU64,
@@ -60,6 +70,7 @@ impl Shared {
         let limits = &spec.limits;
         Arc::new(Self {
             output: Arc::new(Output::new(Arc::clone(&host), limits.log_bytes_per_second)),
+            files: Arc::default(),
             meter: Meter::new(limits.cpu),
             memory_limit: AtomicU64::new(limits.memory),
             memory_used: AtomicU64::new(0),
@@ -130,6 +141,8 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     /// What WASI works on, for a component that imports any of it.
     pub(crate) wasi: Option<Box<crate::wasi::Contexts>>,
+    /// What it has open of the host's files, once it has opened one.
+    pub(crate) files: Option<crate::wasi::Files>,
     /// What an Extism module has beside its memories.
     pub(crate) extism: Option<Box<crate::extism::Extism>>,
     /// When the call under way ends.
@@ -153,13 +166,17 @@ pub(crate) enum Interrupt {
 
 /// A store for one instance. Its deadline is that of the launch until a call sets its own.
 pub(crate) fn store(engine: &Engine, shared: &Arc<Shared>, deadline: Instant) -> Store<State> {
+    let counted = ablation::has(Layer::Handles);
     let mut table = ResourceTable::new();
-    table.set_max_capacity(MAX_RESOURCES);
+    if counted {
+        table.set_max_capacity(MAX_RESOURCES);
+    }
     let state = State {
         limiter: Limiter::new(Arc::clone(shared)),
         shared: Arc::clone(shared),
         table,
         wasi: None,
+        files: None,
         extism: None,
         deadline,
         trace: Trace::default(),
@@ -168,7 +185,15 @@ pub(crate) fn store(engine: &Engine, shared: &Arc<Shared>, deadline: Instant) ->
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
-    store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
+    if ablation::has(Layer::HostCallBytes) {
+        store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
+    }
+    if counted {
+        store.set_max_component_handles(MAX_HANDLES);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(MAX_CONCURRENT);
+        }
+    }
     store.epoch_deadline_callback(tick);
     arm(&mut store, deadline, Trace::default());
     store
@@ -277,7 +302,7 @@ impl State {
 }
 
 /// Polls once.
-async fn once<F: Future>(mut work: std::pin::Pin<&mut F>) -> Option<F::Output> {
+pub(crate) async fn once<F: Future + ?Sized>(mut work: std::pin::Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(|cx| {
         std::task::Poll::Ready(match work.as_mut().poll(cx) {
             std::task::Poll::Ready(done) => Some(done),

@@ -175,6 +175,12 @@ pub(crate) fn wasi_guest() -> &'static Reflected {
     CODE.get_or_init(|| reflect(&build("wasi", "wasi-guest")).unwrap())
 }
 
+/// The same of one that uses WASI 0.3.
+pub(crate) fn wasi3_guest() -> &'static Reflected {
+    static CODE: OnceLock<Reflected> = OnceLock::new();
+    CODE.get_or_init(|| reflect(&build("wasi3", "wasi3_guest")).unwrap())
+}
+
 fn build(guest: &str, name: &str) -> Vec<u8> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = here.join("../../target/guests");

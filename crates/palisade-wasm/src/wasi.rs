@@ -7,6 +7,7 @@
 mod folders;
 mod http;
 mod link;
+mod open;
 mod stdio;
 
 use palisade_model::Failure;
@@ -18,11 +19,12 @@ use crate::state::{Shared, State};
 
 pub use folders::unsupported;
 pub(crate) use link::link;
+pub(crate) use open::Files;
 
 /// Most random bytes that one call gives.
 const MAX_RANDOM: u64 = 64 << 10;
 /// Most bytes of one set of header fields, as they lie in memory.
-const MAX_FIELDS: usize = 128 << 10;
+const MAX_FIELDS: usize = 32 << 10;
 
 /// What WASI's interfaces work on in one store.
 pub(crate) struct Contexts {
@@ -59,7 +61,10 @@ impl Contexts {
 /// # Errors
 /// Where a granted folder cannot be opened.
 pub(crate) fn preview1(shared: &Shared) -> Result<wasmtime_wasi::p1::WasiP1Ctx, Failure> {
-    Ok(granted(shared)?.build_p1())
+    let mut context = granted(shared)?.build_p1();
+    // It keeps its own table of what is open.
+    context.ctx().table.set_max_capacity(open::most());
+    Ok(context)
 }
 
 /// What the launch's rights show.

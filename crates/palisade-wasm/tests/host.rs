@@ -105,3 +105,49 @@ async fn a_backend_that_runs_no_components_is_not_asked() {
     assert_eq!(failure.code, C::NoBackend);
     assert!(failure.message.contains("no backend runs python entries"), "{failure}");
 }
+
+#[tokio::test]
+async fn many_calls_are_counted_in_the_record_and_failures_stand_alone() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (dir, file) = (tmp.path().join("plugin"), tmp.path().join("record.jsonl"));
+    folder(&dir, "", "");
+    let host = Host::builder()
+        .state_dir(tmp.path().join("state"))
+        .backend(Arc::new(WasmBackend::new(Options::default().instances(64))))
+        .recorder(Arc::new(palisade_audit::JsonLinesRecorder::open(&file).unwrap()))
+        .build()
+        .await
+        .unwrap();
+    let plugin = host.load(&dir).await.unwrap();
+    plugin.grant_requested().await.unwrap();
+    plugin.start().await.unwrap();
+    const CALLS: u64 = 1000;
+    for _ in 0..CALLS {
+        assert_eq!(plugin.call("echo", &json!({"a": 1})).await.unwrap().bytes(), r#"{"a":1}"#);
+    }
+    let trapped = plugin.call("trap", &()).await.unwrap_err();
+    assert_eq!(trapped.code, C::Crashed);
+    plugin.stop().await.unwrap();
+    // The stop was recorded first, and everything that was counted before it.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let all: Vec<palisade_audit::Record> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |tool: &str| -> Vec<_> {
+        let called = |r: &&palisade_audit::Record| {
+            r.kind == palisade_audit::RecordKind::Call
+                && r.phase != palisade_audit::Phase::Intent
+                && r.target.as_deref() == Some(tool)
+        };
+        all.iter().filter(called).collect()
+    };
+    let echoed = of("echo");
+    let total: u64 = echoed.iter().map(|r| r.repeats.unwrap_or(1)).sum();
+    assert_eq!(total, CALLS);
+    let alone = echoed.iter().filter(|r| r.repeats.is_none()).count();
+    // A hundred of each second, and the one that was the first of all.
+    assert!((101..1000).contains(&alone), "{alone} lines");
+    assert!(echoed.iter().all(|r| r.plugin.as_deref() == Some("small") && r.serial.is_some()));
+    let trap = of("trap");
+    assert_eq!((trap.len(), trap[0].code), (1, Some(C::Crashed)));
+    host.shutdown().await.unwrap();
+}

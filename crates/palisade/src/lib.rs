@@ -209,6 +209,48 @@ pub mod process {
     pub use palisade_process::{Options, ProcessBackend, backends_with};
 }
 
+/// Backend `wasm+process`: the WebAssembly engine behind the walls of `process`, for plugins that are not
+/// trusted with the engine. It takes a program that is run as the engine: the application itself, which calls
+/// [`enter`](engine::enter) first thing in `main`, or `palisade-engine` of the same version.
+///
+/// ```no_run
+/// use palisade::engine::{self, EngineProgram};
+///
+/// fn main() -> std::process::ExitCode {
+///     if let Some(status) = engine::enter() {
+///         return status;
+///     }
+///     let host = palisade::Host::builder().backends(engine::backends(EngineProgram::this()));
+///     # let _ = host;
+///     std::process::ExitCode::SUCCESS
+/// }
+/// ```
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    feature = "process",
+    feature = "wasm"
+))]
+pub mod engine {
+    use std::sync::Arc;
+
+    pub use palisade_wasm::{
+        engine_process::enter,
+        walled::{EngineProgram, WalledBackend},
+    };
+
+    use crate::sandbox::Backend;
+
+    /// [`backends`](crate::backends), and behind them the engine `program` in the walls of `process`.
+    #[must_use]
+    pub fn backends(program: EngineProgram) -> Vec<Arc<dyn Backend>> {
+        let mut found = crate::backends();
+        let walled = palisade_wasm::walled::behind(&found, program);
+        found.extend(walled);
+        found
+    }
+}
+
 /// The backends of this platform, cheapest first, for [`HostBuilder::backends`]. Never empty: where
 /// there is none, the one that is given explains so when it is asked.
 #[must_use]

@@ -2,9 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout)]
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use palisade_conformance::{TypeScript, components, copy, drive, root, run};
+use serde_json::Value;
 
 /// Cases that a language cannot pass are named in its README and nowhere else.
 fn passes(sdk: &str, folder: &Path, command: &[&str], lacks: &[&str], at_least: usize) {
@@ -84,6 +90,95 @@ fn wasm_js_passes_the_suite() {
     let sources = [folder.join("dist/main.js"), plugins.join("js-wasm/world.wit")];
     let component = components::javascript("js", &sources);
     component_passes("wasm/js", &component, &["big-integers", "deep-values"], 70);
+}
+
+/// Drives a component whose engine stands behind walls; it can what it can without them.
+fn walled_component_passes(name: &str, component: &Path, lacks: &[&str], at_least: usize) {
+    let command = components::walled(component, None);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks = [&COMPONENTS_LACK, lacks].concat();
+    passes(name, &root(), &command, &lacks, at_least);
+}
+
+#[test]
+fn walled_rust_passes_the_suite() {
+    let component = components::rust("wasm32-unknown-unknown");
+    walled_component_passes("wasm+process/rust", &component, &[], 70);
+}
+
+#[test]
+fn walled_python_passes_the_suite() {
+    let plugins = root().join("sdk/conformance/plugins");
+    let sources = [plugins.join("python/main.py"), plugins.join("python-wasm/world.wit")];
+    let component = components::python("python", &sources);
+    walled_component_passes("wasm+process/python", &component, &["deep-values"], 70);
+}
+
+#[test]
+fn walled_extism_passes_what_its_interface_has_words_for() {
+    let command = components::walled(&components::extism("wasm32-wasip1"), Some("json"));
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks = lacks_of("extism");
+    let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
+    passes("wasm+process/extism", &root(), &command, &lacks, 55);
+}
+
+/// What a plugin's `conformance.json` says that it lacks.
+fn lacks_of(plugin: &str) -> Vec<String> {
+    let path = root().join("sdk/conformance/plugins").join(plugin).join("conformance.json");
+    let about: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let lacks = about["lacks"].as_array().unwrap().iter();
+    lacks.map(|lack| lack.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn extism_passes_what_its_interface_has_words_for() {
+    let command = components::extism_engine(&components::extism("wasm32-wasip1"), "json");
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks = lacks_of("extism");
+    let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
+    passes("extism", &root(), &command, &lacks, 55);
+}
+
+/// The cases that need nothing of a plugin but that it speaks the protocol, on modules that were built for
+/// Extism and know nothing of it.
+#[test]
+fn modules_for_extism_of_any_origin_speak_the_protocol() {
+    for module in [components::published_by_extism(), components::assemblyscript()] {
+        let command = components::extism_engine(&module, "auto");
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let summary = drive(&root(), &command, true, &["introduction"]);
+        println!("{}: {summary}", module.display());
+        assert!(summary.contains(" 0 failed, 1 not possible"), "{summary}");
+    }
+}
+
+/// A lack without a reason, or that no case asks about, would be a silent gap.
+#[test]
+fn every_lack_has_its_reason_and_its_cases() {
+    let folder = root().join("sdk/conformance");
+    let mut needs = BTreeSet::new();
+    for text in files(&folder.join("cases")).values() {
+        let cases: Vec<Value> = serde_json::from_str(text).unwrap();
+        for list in cases.iter().flat_map(|case| [&case["needs"], &case["without"]]) {
+            let names = list.as_array().into_iter().flatten();
+            needs.extend(names.map(|name| name.as_str().unwrap().to_owned()));
+        }
+    }
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    for name in &needs {
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not say what {name} is");
+    }
+    for entry in fs::read_dir(folder.join("plugins")).unwrap() {
+        let path = entry.unwrap().path().join("conformance.json");
+        let about: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        for lack in about["lacks"].as_array().unwrap() {
+            let lack = lack.as_str().unwrap();
+            assert!(needs.contains(lack), "{}: no case asks for {lack}", path.display());
+            let why = about["why"][lack].as_str().unwrap_or_default();
+            assert!(!why.is_empty(), "{}: why no {lack}?", path.display());
+        }
+    }
 }
 
 /// The WIT files stand in each SDK, because each can be used alone.

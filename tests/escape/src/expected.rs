@@ -215,9 +215,11 @@ impl Expected {
     /// The backend that it is made against, or the host.
     #[must_use]
     pub fn backend(&self) -> &'static str {
-        use crate::families::{host, landlock};
+        use crate::families::{host, landlock, wasm};
         if self.variant.ends_with(landlock::WITH) {
             "landlock"
+        } else if wasm::covers(self.number) {
+            "wasm"
         } else if host::covers(self.number, &self.variant) && !matches!(self.number, 50 | 60 | 69) {
             "host"
         } else {
@@ -292,6 +294,11 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
+/// A key of TOML: bare where it is one word.
+fn key(text: &str) -> String {
+    if text.contains(' ') { quoted(text) } else { text.to_owned() }
+}
+
 fn list<'a>(items: impl IntoIterator<Item = &'a String>) -> String {
     let items: Vec<String> = items.into_iter().map(|i| quoted(i)).collect();
     format!("[{}]", items.join(", "))
@@ -316,7 +323,7 @@ fn render(text: &mut String, row: &Expected) {
         );
         if !cell.without.is_empty() {
             let layers: Vec<String> =
-                cell.without.iter().map(|(l, o)| format!("{l} = {}", quoted(o))).collect();
+                cell.without.iter().map(|(l, o)| format!("{} = {}", key(l), quoted(o))).collect();
             let _ = write!(line, ", without = {{ {} }}", layers.join(", "));
         }
         let _ = writeln!(text, "{line} }}");

@@ -9,3 +9,4 @@ pub mod network;
 pub mod paths;
 pub mod survive;
 pub mod twins;
+pub mod wasm;

@@ -95,6 +95,44 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (55, "wx" | "rwx" | "wasm") => &["all the others"],
         (55, _) => &["noexec mounts"],
         (56 | 57, _) => &["clean environment"],
+        (101, v) if v.starts_with("scope") => &["gate"],
+        (101, "environment" | "extism-config") => &["clean environment"],
+        (101, _) => &["import check"],
+        (102, "shared" | "many-instances" | "globals") => &["engine limits"],
+        (102, _) => &["memory count"],
+        (103, "wait" | "wasi-wait" | "http" | "loop-log") => &["call deadline"],
+        (103, _) => &["epoch"],
+        (104, "answer") => &["answer check"],
+        (104, "types") => &["type bounds"],
+        (104, _) => &["stack limit"],
+        (105, v) if v.contains("random") || v == "wasi-insecure" => &["random limit"],
+        (105, "wasi-poll") => &["resource count"],
+        (105, "headers" | "header" | "wasi-header") => &["header limit"],
+        (105, "outside" | "wrapped" | "utf-8" | "room") => &["engine checks"],
+        (105, "answer") => &["answer check"],
+        (105, "wasi-path") => &["kernel"],
+        (105, "wasi-read") => &["read size"],
+        (105, _) => &["host call bytes"],
+        (106, "files" | "extism-files") => &["file count"],
+        (106, v) if v.starts_with("pipe") => &["file types"],
+        (106, "fields") => &["header limit", "resource count"],
+        (106, "bodies") => &["body pieces", "resource count"],
+        (106, "traps") => &["instance end"],
+        (106, "log" | "stdout") => &["log rate"],
+        (106, "extism-variables") => &["variable size"],
+        (106, _) => &["resource count"],
+        (107..=110, _) => &["egress guard"],
+        (111, "link" | "writable" | "pipe") => &["private folder", "mac"],
+        (111, "key") => &["private folder"],
+        (111, _) => &["mac"],
+        (112, v) if v.starts_with("read-only") => &["folder rights"],
+        (112, _) => &["path resolution"],
+        (113, "deadline" | "trap") => &["own store"],
+        (113, "memory") => &["memory count"],
+        (113, "instances") => &["instance count"],
+        (113, "lock") => &["call deadline"],
+        (113, "share") => &["epoch", "processor samples"],
+        (113, _) => &["epoch"],
         (67, "pattern") => &["proc subset"],
         (67, _) => &["core limit"],
         (68, _) => &["own folder"],
@@ -128,6 +166,8 @@ pub fn first_proof(row: &Row) -> String {
         "no system call in question: the host itself decides".into()
     } else if super::families::twins::made(&row.variant) {
         "the static attacker makes the same attempt, with a control or a proof of its own".into()
+    } else if row.backend == "wasm" && row.control != crate::control::WORKS {
+        "no system call in question: nobody provides the interface".into()
     } else if row.backend == "landlock" {
         "the same attempt behind the stronger tier: the filter is the same".into()
     } else {

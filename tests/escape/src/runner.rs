@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker,
-    families::{channel, general, host, landlock, limits, network, paths, survive, twins},
+    families::{channel, general, host, landlock, limits, network, paths, survive, twins, wasm},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
@@ -25,6 +25,9 @@ pub struct Task {
     /// The built `palisade`, where the host itself is attacked.
     #[serde(default)]
     pub command: Option<PathBuf>,
+    /// The built guests of the WebAssembly wall, where that is attacked.
+    #[serde(default)]
+    pub guests: Option<PathBuf>,
     /// The memory group around this runner, where there is one.
     pub meter: Option<PathBuf>,
     /// Families to run, by name.
@@ -67,13 +70,16 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(landlock::run(&stage, launcher, &attempts).await?);
         }
         if wants("network") {
-            rows.extend(network::run(&stage, launcher, &attempts).await?);
+            rows.extend(network::run(&stage, launcher, &attempts, task.whole_only).await?);
         }
         if wants("host") {
             rows.extend(host::run(&stage, launcher, &attempts, task.command.as_ref()).await?);
         }
         if wants("twins") {
             rows.extend(twins::run(&stage, launcher, task.whole_only).await?);
+        }
+        if wants("wasm") {
+            rows.extend(wasm::run(&stage, launcher, task.guests.as_ref()).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts).await?);

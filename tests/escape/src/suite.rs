@@ -11,7 +11,7 @@ use std::{
 use crate::{
     attacker, command,
     expected::Matrix,
-    families::{host, landlock, network, twins},
+    families::{host, landlock, network, twins, wasm},
     meter::Meter,
     record::{Launcher, Row},
     runner::Task,
@@ -35,6 +35,8 @@ pub enum Family {
     Host,
     /// From Python and Node.
     Twins,
+    /// From inside the WebAssembly wall.
+    Wasm,
     /// The weaker tier.
     Landlock,
     /// Granted paths.
@@ -49,7 +51,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::General,
         Self::Network,
         Self::Host,
@@ -59,6 +61,7 @@ impl Family {
         Self::Channel,
         Self::Survive,
         Self::Limits,
+        Self::Wasm,
     ];
 
     /// The name in a [`Task`].
@@ -69,6 +72,7 @@ impl Family {
             Self::Network => "network",
             Self::Host => "host",
             Self::Twins => "twins",
+            Self::Wasm => "wasm",
             Self::Landlock => "landlock",
             Self::Paths => "paths",
             Self::Channel => "channel",
@@ -80,7 +84,7 @@ impl Family {
     /// Whether nothing else of the suite may run meanwhile: it measures the machine.
     #[must_use]
     pub fn alone(self) -> bool {
-        matches!(self, Self::Limits | Self::Channel | Self::Survive)
+        matches!(self, Self::Limits | Self::Channel | Self::Survive | Self::Wasm)
     }
 
     /// Whether an attempt belongs to it, by number and variant.
@@ -90,6 +94,7 @@ impl Family {
             || (number == 44 && !variant.starts_with("spin"))
             || (number == 49 && matches!(variant, "clear-pdeathsig" | "subreaper"));
         let family = match number {
+            _ if wasm::covers(number) => Self::Wasm,
             _ if variant.ends_with(landlock::WITH) => Self::Landlock,
             _ if twins::made(variant) => Self::Twins,
             _ if host::covers(number, variant) => Self::Host,
@@ -151,6 +156,9 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
     let (runner, attacker) = (copy(runner, "escape")?, copy(&program, "attacker")?);
     let command = families.contains(&Family::Host).then(command::build).transpose()?;
     let command = command.map(|built| copy(&built, "palisade")).transpose()?;
+    let guests = folder.path().join("guests");
+    let guests = families.contains(&Family::Wasm).then(|| wasm::build(&guests).map(|()| guests));
+    let guests = guests.transpose()?;
     let is_root = rustix::process::geteuid().is_root();
     let mut privileged = None;
     if is_root {
@@ -174,6 +182,7 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
         forbidden: vec![FORBIDDEN.into()],
         privileged,
         command,
+        guests,
         meter: meter.as_ref().map(|m| m.path().to_path_buf()),
         families: families.iter().map(|f| f.name().to_owned()).collect(),
         only: Vec::new(),

@@ -32,6 +32,11 @@ fn the_weaker_tier() {
 }
 
 #[test]
+fn from_inside_the_webassembly_wall() {
+    assert_family(Family::Wasm, Launcher::User);
+}
+
+#[test]
 fn granted_paths() {
     assert_family(Family::Paths, Launcher::User);
 }

@@ -197,6 +197,9 @@ fn the_table_in_the_documentation_is_the_plan() {
     const END: &str = "\n<!-- situations: end -->";
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../docs/how-to/test-on-other-kernels.md");
+    // Two tests write this page.
+    let lock = fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (is, after) = rest.split_once(END).unwrap();
@@ -205,4 +208,62 @@ fn the_table_in_the_documentation_is_the_plan() {
         return;
     }
     assert_eq!(is, table(), "UPDATE_SITUATIONS=1 cargo nextest run -p palisade-vm writes it");
+}
+
+/// Rows of the page's table of results: name, and the other cells.
+fn results() -> Vec<(String, Vec<String>)> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/how-to/test-on-other-kernels.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once("<!-- results: begin -->").unwrap();
+    let (table, _) = rest.split_once("<!-- results: end -->").unwrap();
+    let rows = table.lines().filter(|l| l.starts_with("| `"));
+    rows.map(|row| {
+        let mut cells = row.trim_matches('|').split('|').map(|c| c.trim().to_owned());
+        (cells.next().unwrap().trim_matches('`').to_owned(), cells.collect())
+    })
+    .collect()
+}
+
+#[test]
+fn nothing_succeeded_and_what_was_not_run_is_named() {
+    const BEGIN: &str = "<!-- not run: begin -->\n\n";
+    const END: &str = "\n\n<!-- not run: end -->";
+    let results = results();
+    let planned: Vec<String> = MACHINES
+        .iter()
+        .flat_map(|(machine, kernel, _)| {
+            situations(machine, false, *kernel)
+                .into_iter()
+                .map(move |s| format!("{machine}/{}", s.name))
+        })
+        .collect();
+    for (name, cells) in &results {
+        assert!(planned.contains(name), "{name} is not planned any more");
+        // Kernel, Landlock, who started, checks, failed, attempts, stopped, not applicable, succeeded, date.
+        let number = |at: usize| cells[at].parse::<u64>().unwrap();
+        assert!(number(3) > 0, "{name}");
+        assert_eq!((number(4), number(8)), (0, 0), "{name}: failed, succeeded");
+        assert_eq!(number(5), number(6) + number(7), "{name}");
+    }
+    let run = |name: &&String| results.iter().any(|(r, _)| r == *name);
+    let not: Vec<String> =
+        planned.iter().filter(|name| !run(name)).map(|name| format!("`{name}`")).collect();
+    let said = match not.as_slice() {
+        [] => "Every situation of the plan was run.".to_owned(),
+        some => format!("Planned, and not in the table yet: {}.", some.join(", ")),
+    };
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/how-to/test-on-other-kernels.md");
+    // Two tests write this page.
+    let lock = fs::File::open(&path).unwrap();
+    lock.lock().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap();
+    let (is, after) = rest.split_once(END).unwrap();
+    if std::env::var_os("UPDATE_SITUATIONS").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{said}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(is, said, "UPDATE_SITUATIONS=1 cargo nextest run -p palisade-vm writes it");
 }

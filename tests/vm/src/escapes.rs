@@ -19,7 +19,10 @@ use palisade_escape::{
 };
 use serde::Deserialize;
 
-use crate::{FOLDER, Result, report::Finding};
+use crate::{
+    FOLDER, Result,
+    report::{Counts, Finding},
+};
 
 const DIFFERENCES: &str = include_str!("../differences.toml");
 /// In the runner's environment and arguments, and nowhere inside the walls.
@@ -113,6 +116,7 @@ impl Escapes {
             forbidden: vec![FORBIDDEN.into()],
             privileged,
             command: None,
+            guests: None,
             meter: None,
             families: self.families.iter().map(|f| (*f).to_owned()).collect(),
             only: self.only.to_vec(),
@@ -159,8 +163,24 @@ impl Escapes {
         // One that was refused at the launch was not made.
         let made = rows.iter().filter(|r| !r.outcome.starts_with("blocked:PAL-")).count();
         let enough = made * 2 > rows.len() && (!self.harmful || works > 0);
-        found.push(Finding::new(format!("{} attempts", rows.len()), enough, detail));
+        let counts = Some(self.counts(&rows));
+        let name = format!("{} attempts", rows.len());
+        found.push(Finding { counts, ..Finding::new(name, enough, detail) });
         Ok(found)
+    }
+
+    fn counts(&self, rows: &[Row]) -> Counts {
+        let mut counts = Counts { launcher: self.launcher.user().into(), ..Counts::default() };
+        for row in rows {
+            let kind = row.outcome.split(':').next().unwrap_or_default();
+            *match kind {
+                "blocked" | "killed" | "contained" | "ended" => &mut counts.stopped,
+                "absent" | "impossible" | "not-guaranteed" => &mut counts.not_applicable,
+                // Whatever else it is, it is nothing that stopped the attacker.
+                _ => &mut counts.succeeded,
+            } += 1;
+        }
+        counts
     }
 
     /// What the matrix says of a row. A delegated user's limits are cgroups, as root's are.

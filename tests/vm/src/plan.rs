@@ -314,8 +314,18 @@ fn debian(short: bool, kernel: Kernel) -> Vec<Situation> {
         return vec![scope.only(limits), service.only_doctor(), session.only_doctor(), nspawn];
     }
     vec![
-        scope.then([WALLS, LANDLOCK, escapes(Launcher::Delegated, MOST)]),
-        service.then([WALLS, LANDLOCK, escapes(Launcher::Root, MOST)]),
+        scope.then([
+            WALLS,
+            LANDLOCK,
+            escapes(Launcher::Delegated, MOST),
+            escapes(Launcher::Delegated, ALONE),
+        ]),
+        service.then([
+            WALLS,
+            LANDLOCK,
+            escapes(Launcher::Root, MOST),
+            escapes(Launcher::Root, ALONE),
+        ]),
         session,
         nspawn,
     ]

@@ -12,10 +12,17 @@ const PORT: &str = "/dev/ttyS1";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event {
-    /// Everything that will be reported on, in order. First.
-    Plan { situations: Vec<String> },
+    /// Everything that will be reported on, in order, and on which kernel. First.
+    Plan { situations: Vec<String>, kernel: String, landlock: u32 },
     /// One thing that was looked at.
-    Check { situation: String, name: String, ok: bool, detail: String },
+    Check {
+        situation: String,
+        name: String,
+        ok: bool,
+        detail: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counts: Option<Counts>,
+    },
     /// A situation is over.
     End { situation: String, millis: u64 },
     /// Nothing more comes. Last.
@@ -50,17 +57,31 @@ impl Port {
     }
 }
 
+/// What came of the attempts of one run of the escape suite.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Who started the plugins.
+    pub(crate) launcher: String,
+    /// Blocked, killed, contained, or refused at the launch.
+    pub(crate) stopped: u64,
+    /// What is attacked is not there, or cannot be tried here, or is not promised by this backend.
+    pub(crate) not_applicable: u64,
+    pub(crate) succeeded: u64,
+}
+
 /// What one step found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) name: String,
     pub(crate) ok: bool,
     pub(crate) detail: String,
+    #[serde(default)]
+    pub(crate) counts: Option<Counts>,
 }
 
 impl Finding {
     pub(crate) fn new(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Self {
-        Self { name: name.into(), ok, detail: detail.into() }
+        Self { name: name.into(), ok, detail: detail.into(), counts: None }
     }
 
     /// A comparison: what is, and what should be.

@@ -362,7 +362,9 @@ fn report_all() -> Result {
     let mut all = crate::plan::of(&machine)?;
     all.retain(|s| machine.only.as_ref().is_none_or(|only| s.name == only));
     let situations = all.iter().map(|s| s.name.to_owned()).collect();
-    port.send(&Event::Plan { situations });
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let landlock = all.first().map_or(0, |s| s.doctor.kernel.landlock);
+    port.send(&Event::Plan { situations, kernel, landlock });
     for situation in &all {
         let begun = Instant::now();
         let steps = situation.steps.iter().map(Some);
@@ -376,9 +378,9 @@ fn report_all() -> Result {
             let found = found.unwrap_or_else(|e| vec![Finding::new(name.clone(), false, e)]);
             let took = started.elapsed().as_secs_f64();
             eprintln!("{}/{}: {name} in {took:.1} s", machine.name, situation.name);
-            for Finding { name, ok, detail } in found {
+            for Finding { name, ok, detail, counts } in found {
                 let situation = situation.name.to_owned();
-                port.send(&Event::Check { situation, name, ok, detail });
+                port.send(&Event::Check { situation, name, ok, detail, counts });
             }
         }
         let millis = begun.elapsed().as_millis() as u64;

@@ -10,29 +10,57 @@ use crate::Result;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event {
-    Plan { situations: Vec<String> },
-    Check { situation: String, name: String, ok: bool, detail: String },
-    End { situation: String, millis: u64 },
+    Plan {
+        situations: Vec<String>,
+        kernel: String,
+        landlock: u32,
+    },
+    Check {
+        situation: String,
+        name: String,
+        ok: bool,
+        detail: String,
+        #[serde(default)]
+        counts: Option<Counts>,
+    },
+    End {
+        situation: String,
+        millis: u64,
+    },
     Done,
+}
+
+/// What came of the attempts of one run of the escape suite, as `tests/vm` counts them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    pub(super) launcher: String,
+    pub(super) stopped: u64,
+    pub(super) not_applicable: u64,
+    pub(super) succeeded: u64,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Check {
-    situation: String,
+    pub(super) situation: String,
     name: String,
-    ok: bool,
+    pub(super) ok: bool,
     detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) counts: Option<Counts>,
 }
 
 /// One machine's outcome.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Outcome {
-    machine: String,
+    pub(super) machine: String,
+    /// Its release, and the ABI of its Landlock.
+    pub(super) kernel: String,
+    pub(super) landlock: u32,
     seconds: f64,
     /// Situations that were reported on to their end, with their seconds.
-    situations: Vec<(String, f64)>,
-    checks: Vec<Check>,
+    pub(super) situations: Vec<(String, f64)>,
+    pub(super) checks: Vec<Check>,
     /// What went wrong with the machine itself.
     trouble: Vec<String>,
 }
@@ -55,7 +83,7 @@ pub(super) fn progress(machine: &str, text: &str, shown: usize) -> usize {
             continue;
         }
         match event {
-            Ok(Event::Check { situation, name, ok: false, detail }) => {
+            Ok(Event::Check { situation, name, ok: false, detail, .. }) => {
                 eprintln!("  FAILED {machine}/{situation}: {name}: {detail}");
             }
             Ok(Event::End { situation, millis }) => {
@@ -78,6 +106,8 @@ impl Outcome {
     ) -> Self {
         let mut outcome = Self {
             machine: machine.to_owned(),
+            kernel: String::new(),
+            landlock: 0,
             seconds: took.as_secs_f64(),
             situations: Vec::new(),
             checks: Vec::new(),
@@ -86,9 +116,12 @@ impl Outcome {
         let (mut planned, mut done) = (Vec::new(), false);
         for event in events(text) {
             match event {
-                Ok(Event::Plan { situations }) => planned = situations,
-                Ok(Event::Check { situation, name, ok, detail }) => {
-                    outcome.checks.push(Check { situation, name, ok, detail });
+                Ok(Event::Plan { situations, kernel, landlock }) => {
+                    planned = situations;
+                    (outcome.kernel, outcome.landlock) = (kernel, landlock);
+                }
+                Ok(Event::Check { situation, name, ok, detail, counts }) => {
+                    outcome.checks.push(Check { situation, name, ok, detail, counts });
                 }
                 Ok(Event::End { situation, millis }) => {
                     outcome.situations.push((situation, millis as f64 / 1000.0));
@@ -158,7 +191,7 @@ fn table(all: &[Outcome]) -> String {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "{\"event\":\"plan\",\"situations\":[\"a\"]}\n\
+    const GOOD: &str = "{\"event\":\"plan\",\"situations\":[\"a\"],\"kernel\":\"6.1\",\"landlock\":2}\n\
         {\"event\":\"check\",\"situation\":\"a\",\"name\":\"n\",\"ok\":true,\"detail\":\"\"}\n\
         {\"event\":\"end\",\"situation\":\"a\",\"millis\":5}\n{\"event\":\"done\"}\n";
 

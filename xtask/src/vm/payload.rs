@@ -4,16 +4,20 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Instant,
 };
 
 use crate::{Result, step};
 
 /// The folder of all this inside.
 const INSIDE: &str = "/palisade";
-const PROGRAMS: [&str; 3] = ["palisade-vm", "escape", "palisade"];
-/// Test programs of `palisade-process` that run inside too.
+/// Pid 1, and who looks.
+const OWN: &str = "palisade-vm";
+const PROGRAMS: [&str; 3] = [OWN, "escape", "palisade"];
+/// Test programs that run inside too, and where their sources are.
 const TESTS: [&str; 3] = ["walls", "landlock", "no_jit"];
+const TESTED: &str = "/crates/palisade-process/tests/";
 
 /// Files for inside.
 pub(super) struct Payload {
@@ -30,20 +34,21 @@ fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {
 
 /// Builds the programs, and collects them without their debug information.
 pub(super) fn build(folder: &Path, with_tests: bool) -> Result<Payload> {
-    let packages = ["palisade-vm", "palisade-escape", "palisade-cli"];
-    let mut build = step::cargo(["build", "--quiet", "--bins"]);
-    build.args(packages.iter().flat_map(|p| ["--package", p]));
-    step::run(&mut build)?;
-    let built = step::root().join("target/debug");
-    let mut here: Vec<(String, PathBuf)> =
-        PROGRAMS.iter().map(|name| (format!("{INSIDE}/{name}"), built.join(name))).collect();
+    let mut here = Vec::new();
+    let mut own = None;
+    for (program, path) in programs()? {
+        let inside = match program {
+            Program::Command(name) => format!("{INSIDE}/{name}"),
+            Program::Test(_) if !with_tests => continue,
+            Program::Test(name) => format!("{INSIDE}/tests/{name}"),
+        };
+        if inside == format!("{INSIDE}/{OWN}") {
+            own = Some(path.clone());
+        }
+        here.push((inside, path));
+    }
     let attacker = step::root().join("tests/escape/attacker/target/release/attacker");
     here.push((format!("{INSIDE}/attacker"), attacker));
-    if with_tests {
-        for (name, path) in test_programs()? {
-            here.push((format!("{INSIDE}/tests/{name}"), path));
-        }
-    }
     let stripped = folder.join("stripped");
     fs::create_dir_all(&stripped).map_err(trouble(&stripped))?;
     let mut files = Vec::new();
@@ -62,7 +67,8 @@ pub(super) fn build(folder: &Path, with_tests: bool) -> Result<Payload> {
         let name = entry.file_name().to_string_lossy().into_owned();
         files.push((format!("{INSIDE}/expected/{name}"), entry.path()));
     }
-    Ok(Payload { files, program: built.join("palisade-vm") })
+    let program = own.ok_or_else(|| format!("cargo did not build {OWN}"))?;
+    Ok(Payload { files, program })
 }
 
 /// Copies without debug information, unless the copy is newer.
@@ -90,38 +96,52 @@ fn paths(ldd: &str) -> Vec<String> {
         .collect()
 }
 
-/// The test programs, as cargo names them.
-fn test_programs() -> Result<Vec<(String, PathBuf)>> {
-    let mut build = step::cargo([
-        "test",
-        "--quiet",
-        "--no-run",
-        "--message-format=json",
-        "--package",
-        "palisade-process",
-    ]);
-    for name in TESTS {
-        build.args(["--test", name]);
-    }
-    eprintln!("$ cargo test --no-run --package palisade-process");
-    let output = build.output().map_err(|e| format!("cargo cannot be started: {e}"))?;
+/// A program of ours for inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Command(&'static str),
+    Test(&'static str),
+}
+
+/// Builds them, and gives their paths as cargo names them.
+///
+/// The whole workspace is selected, and a test, as for `cargo xtask test`: features are then the same for every
+/// package, and nothing is compiled a second time.
+fn programs() -> Result<Vec<(Program, PathBuf)>> {
+    let mut build =
+        step::cargo(["build", "--workspace", "--message-format=json-render-diagnostics"]);
+    build.args(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
+    build.args(TESTS.iter().flat_map(|name| ["--test", name]));
+    let begun = Instant::now();
+    eprintln!("$ cargo build --workspace --bin … --test …");
+    let output = build.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| format!("cargo cannot be started: {e}"))?;
+    eprintln!("  {:.1} s", begun.elapsed().as_secs_f64());
     if !output.status.success() {
-        return Err(format!("the tests do not build: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err("the programs for inside do not build".into());
     }
     let said = String::from_utf8_lossy(&output.stdout);
-    let programs: Vec<(String, PathBuf)> = said.lines().filter_map(test_program).collect();
-    match programs.len() == TESTS.len() {
+    let programs: Vec<(Program, PathBuf)> = said.lines().filter_map(program).collect();
+    let wanted = PROGRAMS.len() + TESTS.len();
+    match programs.len() == wanted {
         true => Ok(programs),
-        false => Err(format!("cargo named {} test programs, not {}", programs.len(), TESTS.len())),
+        false => Err(format!("cargo named {} programs, not {wanted}", programs.len())),
     }
 }
 
-/// Name and path of the test program that a line of cargo's is about.
-fn test_program(line: &str) -> Option<(String, PathBuf)> {
+/// The program that a line of cargo's is about, and its path.
+fn program(line: &str) -> Option<(Program, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let name = message.get("target")?.get("name")?.as_str()?;
-    let path = message.get("executable")?.as_str()?;
-    TESTS.contains(&name).then(|| (name.to_owned(), PathBuf::from(path)))
+    let target = message.get("target")?;
+    let is_test = message.get("profile")?.get("test")?.as_bool()?;
+    let name = target.get("name")?.as_str()?;
+    let path = PathBuf::from(message.get("executable")?.as_str()?);
+    let one_of = |names: &[&'static str]| names.iter().copied().find(|n| *n == name);
+    let is_ours = target.get("src_path")?.as_str()?.contains(TESTED);
+    match is_test {
+        true => one_of(&TESTS).filter(|_| is_ours).map(|name| (Program::Test(name), path)),
+        false => one_of(&PROGRAMS).map(|name| (Program::Command(name), path)),
+    }
 }
 
 impl Payload {
@@ -145,7 +165,7 @@ impl Payload {
     }
 
     fn init(&self) -> &Path {
-        let own = format!("{INSIDE}/palisade-vm");
+        let own = format!("{INSIDE}/{OWN}");
         let stripped = self.files.iter().find(|(inside, _)| *inside == own);
         stripped.map_or(&self.program, |(_, path)| path)
     }
@@ -170,10 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn only_the_wanted_test_programs_are_taken() {
-        let line = r#"{"target":{"name":"walls"},"executable":"/t/walls-1"}"#;
-        assert_eq!(test_program(line), Some(("walls".into(), "/t/walls-1".into())));
-        assert_eq!(test_program(r#"{"target":{"name":"mcp"},"executable":"/t/mcp-1"}"#), None);
-        assert_eq!(test_program("no json"), None);
+    fn only_the_wanted_programs_are_taken() {
+        let line = |name, test, source| {
+            format!(
+                r#"{{"target":{{"name":"{name}","src_path":"{source}"}},"profile":{{"test":{test}}},"executable":"/t/{name}"}}"#
+            )
+        };
+        let tests = "/w/crates/palisade-process/tests/walls.rs";
+        let of = |name, test, source| program(&line(name, test, source));
+        assert_eq!(of("walls", true, tests), Some((Program::Test("walls"), "/t/walls".into())));
+        assert_eq!(of("walls", true, "/w/crates/other/tests/walls.rs"), None);
+        assert_eq!(of("mcp", true, tests), None);
+        let command = Some((Program::Command("escape"), "/t/escape".into()));
+        assert_eq!(of("escape", false, "/w/tests/escape/src/bin/escape.rs"), command);
+        assert_eq!(of("escape", true, "/w/tests/escape/src/bin/escape.rs"), None, "its unit tests");
+        assert_eq!(program("no json"), None);
     }
 }

@@ -8,11 +8,11 @@ use std::{
 
 use palisade_model::Principal;
 
-use super::{Entry, Reply, Shared, coalesce::Coalescer, file::Log};
+use super::{Entry, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
 use crate::{
     Act, Outcome, Phase, Record, RecordError, RecordKind,
     act::Stamped,
-    clock::boot_id,
+    clock::{boot_id, rfc3339},
     record::{Finish, render},
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Writer {
     seq: u64,
     boot: String,
     coalescer: Coalescer,
+    /// Counters at which something happens.
+    counters: Vec<Arc<Counter>>,
     /// Records that were dropped or could not be written and are not yet accounted for on disk.
     lost: u64,
 }
@@ -43,6 +45,7 @@ impl Writer {
             seq: last_seq,
             boot: boot_id(),
             coalescer: Coalescer::default(),
+            counters: Vec::new(),
             lost: 0,
         }
     }
@@ -82,9 +85,14 @@ impl Writer {
     fn gather(&mut self, may_wait: bool) -> (VecDeque<Entry>, bool) {
         let shared = Arc::clone(&self.shared);
         let mut queue = shared.lock();
-        while may_wait && queue.entries.is_empty() && queue.dropped == 0 && !queue.closing {
+        while may_wait
+            && queue.entries.is_empty()
+            && queue.listed.is_empty()
+            && queue.dropped == 0
+            && !queue.closing
+        {
             queue.idle = true;
-            if self.coalescer.is_empty() && self.lost == 0 {
+            if self.coalescer.is_empty() && self.counters.is_empty() && self.lost == 0 {
                 queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             } else {
                 let window = shared.options.coalesce.max(Duration::from_millis(1));
@@ -107,6 +115,7 @@ impl Writer {
         }
         queue.urgent = false;
         self.lost += std::mem::take(&mut queue.dropped);
+        self.counters.append(&mut queue.listed);
         (std::mem::take(&mut queue.entries), queue.closing)
     }
 
@@ -128,6 +137,9 @@ impl Writer {
             let finish = Finish::plain(Phase::Note, &stamped, None);
             self.line(&mut group, &stamped, &finish, Some(self.lost));
         }
+        // What somebody waits for stands behind all that was counted before it.
+        let firm = |e: &Entry| matches!(e, Entry::FailClosedIntent(..) | Entry::Flush(_));
+        self.write_counts(&mut group, closing || entries.iter().any(firm));
         let now_ns = self.shared.clock.monotonic_ns();
         for entry in entries {
             match entry {
@@ -189,6 +201,38 @@ impl Writer {
             }
         }
         self.answer(waiting, &result)
+    }
+
+    /// Writes what was counted: of every counter, or of those whose window is over.
+    fn write_counts(&mut self, group: &mut Group, all: bool) {
+        if self.counters.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let window = u64::try_from(self.shared.options.coalesce.as_nanos()).unwrap_or(u64::MAX);
+        let mut counters = std::mem::take(&mut self.counters);
+        counters.retain(|counter| {
+            if !all && counter.age_ns(now) < window {
+                return true;
+            }
+            let Some(change) = counter.look(now) else { return false };
+            let since = Some(rfc3339(change.since.unix_ns));
+            for (phase, number) in [(Phase::Outcome, change.done), (Phase::Intent, change.open)] {
+                if number == 0 {
+                    continue;
+                }
+                let stamped = self.shared.stamped(counter.act.clone());
+                let finish = Finish::plain(phase, &stamped, None);
+                self.edited_line(group, &stamped, &finish, |record| Record {
+                    repeats: Some(number),
+                    since: since.clone(),
+                    ..without_payload(record)
+                });
+                group.unattended += number;
+            }
+            true
+        });
+        self.counters = counters;
     }
 
     fn is_due(&mut self, stamped: &Arc<Stamped>, finish: &Finish<'_>, now_ns: u64) -> bool {

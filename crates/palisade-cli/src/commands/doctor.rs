@@ -93,17 +93,17 @@ fn report(probed: &[(&'static str, Arc<Facts>)], paint: Paint) -> String {
     lines.push(paint.bold("What can be enforced"));
     let floor = GuaranteeSet::default_floor();
     let mut head = format!("  {:<18}", "");
+    let width = |name: &str| name.len().max(7) + 3;
     for (name, _) in probed {
-        head.push_str(&format!("{name:<10}"));
+        head.push_str(&format!("{name:<0$}", width(name)));
     }
     lines.push(format!("{head}{:<10}", "demanded"));
     for guarantee in Guarantee::ALL {
         let mut line = format!("  {:<18}", guarantee.as_str());
-        for (_, facts) in probed {
-            line.push_str(&format!(
-                "{}   ",
-                words::level(facts.guarantees.level(guarantee), paint)
-            ));
+        for (name, facts) in probed {
+            // Levels are 7 wide already, colours apart.
+            let level = words::level(facts.guarantees.level(guarantee), paint);
+            line.push_str(&format!("{level}{:<1$}", "", width(name) - 7));
         }
         let demanded = match floor.level(guarantee) {
             Level::None => String::new(),

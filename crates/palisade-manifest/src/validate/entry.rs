@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     error::{Rule, quoted},
-    manifest::{Calls, DEFAULT_INSTANCES, Entry, Init, Jsonl, MAX_INSTANCES, Mode, Runtime},
+    manifest::{
+        Calls, DEFAULT_INSTANCES, Entry, Init, Jsonl, MAX_INSTANCES, Mode, Output, Runtime,
+    },
     path::{Interpreter, Program, RelPath},
 };
 
@@ -76,7 +78,12 @@ pub(super) fn read(field: &Field<'_>, reader: &mut Reader) -> Option<Entry> {
         Tag::Extism => {
             let file = need_file(&mut fields, reader);
             let calls = calls(&mut fields, reader);
-            file.map(|file| Entry::Extism { file, calls })
+            let output = fields.take("output").and_then(|field| {
+                let words =
+                    [("auto", Output::Auto), ("json", Output::Json), ("text", Output::Text)];
+                reader.choice(&field, &words)
+            });
+            file.map(|file| Entry::Extism { file, calls, output: output.unwrap_or_default() })
         }
         Tag::Image => {
             let image = fields.need_text(reader, "image", Text::line(512));

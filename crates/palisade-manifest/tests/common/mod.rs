@@ -109,6 +109,7 @@ pub(crate) fn good() -> Vec<Value> {
         entry(json!({ "kind": "wasm", "file": "plugin.wasm" })),
         entry(json!({ "kind": "wasm", "file": "p.wasm", "calls": "stateless", "instances": 1024 })),
         entry(json!({ "kind": "extism", "file": "p.wasm", "calls": "stateful" })),
+        entry(json!({ "kind": "extism", "file": "p.wasm", "output": "json" })),
         entry(json!({ "kind": "image", "image": "ghcr.io/x/y:1" })),
         entry(json!({ "kind": "library", "file": "libplugin.so" })),
         with(json!({ "requires": "palisade >= 0.1" })),

@@ -5,6 +5,7 @@
 //! describe itself; what lies in the plugin's folder is only read.
 
 mod elf;
+mod engine;
 mod interpreter;
 mod java;
 
@@ -74,6 +75,8 @@ pub(crate) struct Needs {
     pub(crate) profile: Profile,
     /// The program is Java's launcher, and takes [`java_options`] before its other arguments.
     pub(crate) is_java: bool,
+    /// The program is an engine of Palisade's own ([`Runtime::Engine`]).
+    pub(crate) is_engine: bool,
 }
 
 fn artifact_error(what: impl Into<String>, hint: impl Into<String>) -> SandboxError {
@@ -95,6 +98,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         env: BTreeMap::new(),
         profile: Profile::Native,
         is_java: false,
+        is_engine: false,
     };
     match &program.runtime {
         Runtime::Native if let Some(venv) = venv_of(root, &program.file) => {
@@ -133,6 +137,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
             needs.argv.extend([exe.clone(), script]);
             needs.exe = exe;
         }
+        Runtime::Engine => needs.add_engine(Path::new(&program.file))?,
         other => {
             return Err(artifact_error(
                 format!("this backend does not know the runtime {other:?}"),
@@ -141,7 +146,7 @@ pub(crate) fn resolve(artifact: &Artifact) -> Result<Needs, SandboxError> {
         }
     }
     needs.argv.extend(program.args.iter().cloned());
-    if program.file.starts_with('/') {
+    if program.file.starts_with('/') && !needs.is_engine {
         needs.add_common_data()?;
     }
     Ok(needs)
@@ -408,6 +413,7 @@ impl Needs {
             env: BTreeMap::new(),
             profile: Profile::Native,
             is_java: false,
+            is_engine: false,
         }
     }
 

@@ -28,6 +28,8 @@ use crate::{CloseReason, FrameError, Id, Message, frame::Decoder, methods};
 
 /// Reads of one poll, so that a flood leaves the thread to others.
 const READS_PER_POLL: usize = 4;
+/// Frames of one poll, likewise: a single read can bring a thousand. Each may start a task.
+const FRAMES_PER_POLL: usize = 32;
 /// A payload up to this long is copied out of the read buffer: keeping it must not keep 64 KiB.
 const COPY_BYTES: usize = 4 << 10;
 
@@ -59,7 +61,24 @@ impl Driver {
 
     /// Reads and dispatches until nothing is left or the share of this poll is used up.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut frames = 0;
         for _ in 0..READS_PER_POLL {
+            // What was read before comes first.
+            while frames < FRAMES_PER_POLL {
+                match self.decoder.next_frame() {
+                    Ok(Some(frame)) => {
+                        frames += 1;
+                        if let Err(breach) = dispatch(&self.shared, &frame) {
+                            return Poll::Ready(breach.into());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(breach) => return Poll::Ready(breach.into()),
+                }
+            }
+            if frames == FRAMES_PER_POLL {
+                break;
+            }
             let mut guard = match ready!(self.readable.poll_read_ready(cx)) {
                 Ok(guard) => guard,
                 Err(error) => return Poll::Ready(CloseReason::Io(error.kind())),
@@ -90,17 +109,6 @@ impl Driver {
                 guard.clear_ready();
             }
             self.decoder.advance(count);
-            loop {
-                match self.decoder.next_frame() {
-                    Ok(Some(frame)) => {
-                        if let Err(breach) = dispatch(&self.shared, &frame) {
-                            return Poll::Ready(breach.into());
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(breach) => return Poll::Ready(breach.into()),
-                }
-            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending

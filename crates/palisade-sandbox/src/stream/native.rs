@@ -1,6 +1,12 @@
 //! Palisade's own protocol: a [`Peer`] as a lane.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    task::{Context, Waker},
+};
 
 use palisade_model::{Failure, Payload};
 use palisade_protocol::{
@@ -54,11 +60,15 @@ impl Handler for FromPlugin {
             return;
         }
         let Ok(permit) = Arc::clone(&self.notifications).try_acquire_owned() else { return };
-        let served = self.host.request(HostRequest {
+        let mut served = self.host.request(HostRequest {
             method: method.to_owned(),
             payload: Payload::from_json_text(params.to_vec()),
             trace: Trace::default(),
         });
+        // Most lines are taken at once, and then stay before the answer that follows them.
+        if served.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
+        }
         tokio::spawn(async move {
             let _permit = permit;
             // A refused log line has nobody to be told.

@@ -53,6 +53,7 @@ pub fn floor() -> Result<Policy, Error> {
     let builder = terminals_and_devices(builder);
     let builder = process_controls(builder);
     let builder = set_id_bits(builder);
+    let builder = reserved_blocks(builder);
     anonymous_programs(builder).build()
 }
 
@@ -200,6 +201,24 @@ fn set_id_bits(builder: PolicyBuilder) -> PolicyBuilder {
             Action::EPERM,
             &["open", "openat"],
             &[("flags", Op::MaskedAny(O_CREAT_OR_TMPFILE)), ("mode", Op::MaskedAny(SET_ID))],
+        )
+}
+
+/// Reserving blocks without writing them fills a disk in no time, before anybody has measured anything. Giving
+/// blocks back is left (`FALLOC_FL_PUNCH_HOLE`), by `ioctl` too. Libraries handle the answer, which many file
+/// systems give.
+fn reserved_blocks(builder: PolicyBuilder) -> PolicyBuilder {
+    const FALLOC_FL_PUNCH_HOLE: u64 = 2;
+    const FS_IOC_RESVSP: u64 = 0x4030_5828;
+    const FS_IOC_RESVSP64: u64 = 0x4030_582a;
+    const FS_IOC_ZERO_RANGE: u64 = 0x4030_5839;
+    let unsupported = Action::Errno(errno::EOPNOTSUPP);
+    builder
+        .on_when(unsupported, &["fallocate"], &[("mode", Op::MaskedNone(FALLOC_FL_PUNCH_HOLE))])
+        .on_when(
+            unsupported,
+            &["ioctl"],
+            &[("cmd", Op::is_in(&[FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE]))],
         )
 }
 

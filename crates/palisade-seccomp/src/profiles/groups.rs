@@ -62,7 +62,8 @@ pub(super) const MACHINE: &[&str] = &[
 ];
 
 /// Large kernel surfaces that plugins have no use for, and calls whose decisive argument is in
-/// memory where a filter cannot look (`sched_setattr`). Honest callers handle `EPERM`.
+/// memory where a filter cannot look (`sched_setattr`). Which processors a plugin runs on is the host's to
+/// say: it confines who takes all it can get. Honest callers handle `EPERM`.
 pub(super) const REFUSED: &[&str] = &[
     "add_key",
     "fanotify_init",
@@ -74,6 +75,7 @@ pub(super) const REFUSED: &[&str] = &[
     "name_to_handle_at",
     "perf_event_open",
     "request_key",
+    "sched_setaffinity",
     "sched_setattr",
     "setns",
 ];
@@ -409,7 +411,6 @@ pub(super) const PROCESS: &[&str] = &[
     "sched_getparam",
     "sched_getscheduler",
     "sched_rr_get_interval",
-    "sched_setaffinity",
     "sched_setparam",
     "sched_setscheduler",
     "sched_yield",

@@ -97,7 +97,7 @@ fn only_itself(builder: PolicyBuilder) -> PolicyBuilder {
         .on_when(Action::EPERM, &["kill"], &[("pid", Op::Eq(EVERY_PROCESS))])
         .on_when(
             Action::EPERM,
-            &["prlimit64", "sched_setaffinity", "sched_setparam", "sched_setscheduler"],
+            &["prlimit64", "sched_setparam", "sched_setscheduler"],
             &[("pid", Op::Ne(0))],
         )
         .on_when(Action::EPERM, &["setpriority"], &[("which", Op::Ne(PRIO_PROCESS))])

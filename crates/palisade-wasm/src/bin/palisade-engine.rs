@@ -3,24 +3,13 @@
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{
-        collections::BTreeMap,
-        os::{
-            fd::{FromRawFd, OwnedFd},
-            unix::net::UnixStream,
-        },
-        path::Path,
-        process::ExitCode,
-        sync::Arc,
-        time::Duration,
-    };
+    use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-    use palisade_model::{
-        Capability, CapabilitySet, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin,
-        PluginId, PluginRef,
+    use palisade_model::{Capability, CapabilitySet, GuaranteeSet, Limits};
+    use palisade_sandbox::{
+        Artifact, Calls, Content, ExtismOutput, LaunchSpec, Program, Runtime, Wire,
     };
-    use palisade_sandbox::{Artifact, Calls, Content, LaunchSpec, Program, Runtime, Wire};
-    use palisade_wasm::engine_process::{Job, prepare, serve};
+    use palisade_wasm::engine_process::{Job, enter, here, lane, prepare, serve};
 
     const HELP: &str = "\
 Runs a WebAssembly plugin for the host at the other end of the socket on handle 3.
@@ -37,13 +26,15 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
   --data FOLDER           its data folder (default /data)
   --instances N           stateless: so many instances, 1 to 1024 (default: one, stateful)
   --extism                the file is a module for Extism
+  --output MEANING        of what its functions give: auto, json or text (default auto)
   --cache FOLDER          keep compiled code there, for the next start
   --prepare               compile into the cache, and end";
 
-    /// The handle on which a plugin finds its host.
-    const HANDLE: i32 = 3;
-
     pub(crate) fn main() -> ExitCode {
+        // As an engine behind walls, which is told what to do and has no arguments for it.
+        if let Some(status) = enter() {
+            return status;
+        }
         let (job, is_prepared) = match job(std::env::args().skip(1)) {
             Ok(job) => job,
             Err(wrong) => return end(&format!("palisade-engine: {wrong}\n\n{HELP}"), 2),
@@ -60,16 +51,11 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
                 Err(failure) => end(&format!("palisade-engine: {failure}"), 1),
             };
         }
-        // SAFETY: whoever starts this program gives it the handle to own, and nothing before this line makes
-        // a value of its number. Where it is no socket, it is left as it was found, open or not.
-        #[allow(unsafe_code)]
-        let socket = unsafe { UnixStream::from_raw_fd(HANDLE) };
-        if socket.peer_addr().is_err() {
-            std::mem::forget(socket);
+        let Some(socket) = lane() else {
             let words = "this is a part of Palisade: there is no socket on handle 3";
             return end(&format!("palisade-engine: {words}\n\n{HELP}"), 2);
-        }
-        let outcome = runtime.block_on(serve(job, OwnedFd::from(socket)));
+        };
+        let outcome = runtime.block_on(serve(job, socket));
         // A guest that computes is not waited for.
         runtime.shutdown_background();
         match outcome {
@@ -90,6 +76,7 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
         let (mut rights, mut env) = (Vec::new(), BTreeMap::new());
         let (mut data, mut cache, mut calls) = ("/data".to_owned(), None, Calls::Stateful);
         let (mut is_extism, mut is_prepared) = (false, false);
+        let mut output = ExtismOutput::Auto;
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
             match name.as_str() {
@@ -119,6 +106,14 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
                     _ => return Err("--instances takes 1 to 1024".into()),
                 },
                 "--extism" => is_extism = true,
+                "--output" => {
+                    output = match value()?.as_str() {
+                        "auto" => ExtismOutput::Auto,
+                        "json" => ExtismOutput::Json,
+                        "text" => ExtismOutput::Text,
+                        _ => return Err("--output takes auto, json or text".into()),
+                    };
+                }
                 "--prepare" => is_prepared = true,
                 other if other.starts_with('-') || file.is_some() => {
                     return Err(format!("what is {other:?}?"));
@@ -132,7 +127,8 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
         else {
             return Err(format!("{file}: not a file"));
         };
-        let runtime = if is_extism { Runtime::Extism { calls } } else { Runtime::Wasm { calls } };
+        let runtime =
+            if is_extism { Runtime::Extism { calls, output } } else { Runtime::Wasm { calls } };
         let program = Program { runtime, file: name.to_owned(), args: Vec::new() };
         let content = Content { root: root.to_owned(), digest: [0; 32] };
         let spec = LaunchSpec {
@@ -148,15 +144,7 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
             observe: None,
         };
         let artifact = Artifact { content, program, code: Vec::new() };
-        Ok((Job { artifact, spec, cache }, is_prepared))
-    }
-
-    /// Who runs is known to the host, which told it to the plugin; here it is nobody's business.
-    fn here() -> Result<InstanceId, String> {
-        let id = PluginId::parse("engine").map_err(|e| e.to_string())?;
-        let plugin =
-            Arc::new(PluginRef { id, origin: Origin::Folder { path: "/".into(), owner: 0 } });
-        Ok(InstanceId { node: NodeId("here".into()), plugin, generation: Generation(1), serial: 1 })
+        Ok((Job::new(artifact, spec, cache), is_prepared))
     }
 
     fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {

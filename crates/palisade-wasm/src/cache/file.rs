@@ -10,10 +10,11 @@ use std::{
 /// Bytes of the key.
 const KEY: usize = 32;
 
-/// Makes sure that `folder` is there, is the host's own, and nobody else can open it.
-pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "modes of folders are of Unix"))]
+/// Makes sure that `folder` is there, is the host's own, and nobody else can open it. Folders above it that are
+/// missing are made, as private.
+pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(folder) {
@@ -39,7 +40,7 @@ pub(super) fn private_folder(folder: &Path) -> io::Result<()> {
 
 /// The key, made where there is none. One that is not whole, or that others can read, is replaced: what
 /// was written with it is refused then, and made anew.
-pub(super) fn key(path: &Path) -> io::Result<[u8; KEY]> {
+pub(crate) fn key(path: &Path) -> io::Result<[u8; KEY]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
     }
@@ -108,7 +109,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Reads a private file of at most `most` bytes, and notes that it was used.
-pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut file = open(path)?;
     let length = file.metadata()?.len();
     if !is_private(&file)? || length > most {
@@ -122,7 +123,7 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Writes a private file under `path`: whole, or not at all.
-pub(super) fn write(folder: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub(crate) fn write(folder: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let beside = temporary(folder, parts)?;
     fs::rename(&beside, path).inspect_err(|_| drop(fs::remove_file(&beside)))
 }
@@ -149,7 +150,7 @@ fn temporary(folder: &Path, parts: &[&[u8]]) -> io::Result<std::path::PathBuf> {
 
 /// Removes what was not used for longest until `more` bytes fit under `most`, and what was left behind
 /// half written.
-pub(super) fn make_room(folder: &Path, most: u64, more: u64) -> io::Result<()> {
+pub(crate) fn make_room(folder: &Path, most: u64, more: u64) -> io::Result<()> {
     const ABANDONED: std::time::Duration = std::time::Duration::from_secs(3600);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {

@@ -110,6 +110,29 @@ async fn links_and_files_of_others_are_not_followed() {
     assert!(entry().read().is_none(), "signed with a key that is not secret");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn code_is_kept_where_the_folders_above_are_not_there_yet() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("state/of/host/wasm");
+    let engines = engines();
+    assert_eq!(run(&engines, &folder).await, 7);
+    let made = fs::metadata(compiled(&folder)).unwrap();
+    assert_eq!(run(&engines, &folder).await, 7);
+    assert_eq!(fs::metadata(compiled(&folder)).unwrap().ino(), made.ino(), "not made anew");
+    for folder in ["state", "state/of", "state/of/host", "state/of/host/wasm"] {
+        assert_eq!(fs::metadata(tmp.path().join(folder)).unwrap().mode() & 0o777, 0o700);
+    }
+
+    // A link in the folder's place is not followed, wherever it leads.
+    let (link, elsewhere) = (tmp.path().join("link"), tmp.path().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    assert_eq!(run(&engines, &link).await, 7);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0, "nothing is kept there");
+}
+
 #[test]
 fn room_is_made_by_what_was_not_used_for_longest() {
     let tmp = tempfile::tempdir().unwrap();
@@ -122,4 +145,13 @@ fn room_is_made_by_what_was_not_used_for_longest() {
     file::make_room(tmp.path(), 300, 150).unwrap();
     let left: Vec<_> = fs::read_dir(tmp.path()).unwrap().flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["b.cwasm"]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_file_that_was_changed_in_any_way_is_not_believed(
+        input in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+    ) {
+        crate::fuzz::compiled(&input);
+    }
 }

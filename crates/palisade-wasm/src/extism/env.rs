@@ -194,7 +194,10 @@ struct HttpRequest {
 struct Fetch {
     url: String,
     method: String,
-    headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
     timeout_ms: u64,
@@ -224,16 +227,20 @@ async fn http_request(caller: &mut Caller<'_, State>, request: i64, body: i64) -
             escape(&e.to_string(), 200)
         ))
     })?;
-    let body = match body {
-        0 => None,
-        body => Some(BASE64.encode(&take(caller, body, "http_request", MAX_BODY)?)),
+    let (body, body_base64) = match body {
+        0 => (None, None),
+        body => match String::from_utf8(take(caller, body, "http_request", MAX_BODY)?) {
+            Ok(text) => (Some(text), None),
+            Err(bytes) => (None, Some(BASE64.encode(bytes.as_bytes()))),
+        },
     };
     let left = caller.data().deadline.saturating_duration_since(Instant::now()).as_millis();
     let fetch = Fetch {
         url: request.url,
         method: request.method.unwrap_or_else(|| "GET".into()).to_ascii_uppercase(),
-        headers: request.headers,
-        body_base64: body,
+        headers: request.headers.into_iter().collect(),
+        body,
+        body_base64,
         timeout_ms: u64::try_from(left).unwrap_or(u64::MAX).clamp(1, MAX_TIMEOUT_MS),
     };
     let asked = caller.data().request("http.fetch", Payload::json(&fetch)?);

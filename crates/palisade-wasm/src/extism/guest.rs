@@ -8,9 +8,12 @@ use std::{
 use palisade_model::{Access, CapabilitySet, ErrorCode, Failure, Kind, Payload, text::escape};
 use palisade_protocol::{
     VersionRange,
-    methods::{self, CallParams, ConfigureParams, InitializeParams, InitializeResult},
+    methods::{
+        self, CallParams, ConfigureParams, HandleEventParams, HookParams, InitializeParams,
+        InitializeResult, RunCommandParams,
+    },
 };
-use palisade_sandbox::{BoxFuture, Invocation};
+use palisade_sandbox::{BoxFuture, ExtismOutput, Invocation};
 use serde_json::{Value, value::RawValue};
 use wasmtime::{
     Engine, ExternType, FuncType, Instance, InstancePre, Linker, Memory, Module, ModuleExport,
@@ -54,6 +57,9 @@ pub(crate) struct ExtismCode {
     data: ModuleExport,
     state: ModuleExport,
     uses_wasi: bool,
+    memories: u32,
+    /// What the functions' output means.
+    output: ExtismOutput,
 }
 
 fn is_function(ty: &FuncType, params: usize) -> bool {
@@ -72,7 +78,7 @@ impl ExtismCode {
     ///
     /// # Errors
     /// It imports what nobody provides.
-    pub(crate) fn new(module: &Module) -> Result<Self, WasmError> {
+    pub(crate) fn new(module: &Module, output: ExtismOutput) -> Result<Self, WasmError> {
         let engine = module.engine().clone();
         let mut linker = Linker::new(&engine);
         let broken = |error: wasmtime::Error| WasmError::Code {
@@ -131,13 +137,19 @@ impl ExtismCode {
                 None => broken(error),
             }
         })?;
-        Ok(Self { engine, pre, imports, functions: Arc::new(functions), data, state, uses_wasi })
+        let functions = Arc::new(functions);
+        let memories = module.resources_required().num_memories;
+        Ok(Self { engine, pre, imports, functions, data, state, uses_wasi, memories, output })
     }
 }
 
 impl Code for ExtismCode {
     fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    fn memories(&self) -> u32 {
+        self.memories
     }
 
     fn check(&self, rights: &CapabilitySet) -> Result<(), WasmError> {
@@ -189,9 +201,9 @@ impl Code for ExtismCode {
                 extism.kernel = Some(kernel);
             }
             let functions = Arc::clone(&self.functions);
-            let guest: Box<dyn Guest> =
-                Box::new(ExtismGuest { store, instance, kernel, functions, known: None });
-            Ok(guest)
+            let (output, known) = (self.output, None);
+            let guest = ExtismGuest { store, instance, kernel, functions, output, known };
+            Ok(Box::new(guest) as Box<dyn Guest>)
         })
     }
 }
@@ -218,6 +230,7 @@ struct ExtismGuest {
     instance: Instance,
     kernel: Kernel,
     functions: Arc<HashMap<String, Export>>,
+    output: ExtismOutput,
     /// The function that was called last, since it is often the next.
     known: Option<(Arc<str>, Function)>,
 }
@@ -264,7 +277,7 @@ impl ExtismGuest {
         };
         let error = self.kernel.error(&self.store);
         match (ended, error) {
-            (Ok(0), None) => Ok(mapping::output(self.kernel.output(&self.store))?),
+            (Ok(0), None) => Ok(mapping::output(self.kernel.output(&self.store), self.output)?),
             (Ok(status), error) => Err(mapping::failure(error, status).into()),
             (Err(trap), None) => Err(trapped(&trap, &self.store)),
             (Err(trap), Some(error)) => {
@@ -338,6 +351,35 @@ impl ExtismGuest {
     }
 }
 
+/// Why a method is not answered: the interface of Extism has functions and nothing beside them.
+fn without(method: &str, payload: &Payload) -> Failure {
+    fn named<T: serde::de::DeserializeOwned>(
+        payload: &Payload,
+        what: impl Fn(T) -> String,
+    ) -> Result<String, serde_json::Error> {
+        payload.parse().map(what)
+    }
+    let what = match method {
+        methods::HANDLE_EVENT => {
+            named(payload, |event: HandleEventParams| format!("no events ({})", event.subject))
+        }
+        methods::HOOK => named(payload, |hook: HookParams| format!("no hooks ({})", hook.hook)),
+        methods::RUN_COMMAND => {
+            named(payload, |asked: RunCommandParams| format!("no commands ({})", asked.command))
+        }
+        methods::SAVE_STATE | methods::RESTORE_STATE => Ok("no state to hand over".into()),
+        other => Ok(format!("nothing for {other}")),
+    };
+    match what {
+        Ok(what) => {
+            let message = format!("an Extism module has {}", escape(&what, 300));
+            Failure::new(ErrorCode::NotFound, message)
+                .hint("its functions are tools; for all else a plugin is a component or a program")
+        }
+        Err(error) => Failure::new(ErrorCode::InvalidParams, error.to_string()),
+    }
+}
+
 impl Guest for ExtismGuest {
     fn call<'a>(
         &'a mut self,
@@ -361,10 +403,7 @@ impl Guest for ExtismGuest {
                     Ok(Payload::from_json_text("{}"))
                 }
                 methods::PING | methods::SHUTDOWN => Ok(Payload::from_json_text("{}")),
-                other => {
-                    let message = format!("an Extism module has nothing for {other}");
-                    Err(Failure::new(ErrorCode::NotFound, message).into())
-                }
+                other => Err(without(other, &invocation.payload).into()),
             }
         })
     }

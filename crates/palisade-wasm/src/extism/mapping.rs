@@ -8,11 +8,14 @@ use std::borrow::Cow;
 
 use data_encoding::BASE64;
 use palisade_model::{ErrorCode, Failure, Payload, text::escape};
+use palisade_protocol::{bounds, scan};
+use palisade_sandbox::ExtismOutput;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-/// Most bytes of a result as JSON text.
-const MAX_RESULT: usize = 4 << 20;
+use crate::world::json;
+
+/// Levels of JSON that an answer can have.
+const LEVELS: u32 = bounds::DEPTH_LEVELS - 1;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,26 +66,34 @@ pub(crate) fn input(args: &[u8]) -> Result<Cow<'_, [u8]>, Failure> {
 /// The tool's answer for a function's output.
 ///
 /// # Errors
-/// The answer would be longer than 4 MiB of JSON text.
-pub(crate) fn output(bytes: &[u8]) -> Result<Payload, Failure> {
+/// The answer would be longer than 4 MiB of JSON text, or was to be JSON and is not.
+pub(crate) fn output(bytes: &[u8], means: ExtismOutput) -> Result<Payload, Failure> {
+    let theirs =
+        |what: String| Failure::new(ErrorCode::PluginError, format!("the plugin's answer: {what}"));
+    if means == ExtismOutput::Json {
+        if bytes.is_empty() {
+            return Ok(Payload::null());
+        }
+        json::check(bytes, LEVELS).map_err(theirs)?;
+        return Ok(Payload::from_json_text(bytes.to_vec()));
+    }
     let answer = match std::str::from_utf8(bytes) {
+        Ok(text) if means == ExtismOutput::Text => quoted(text),
         Ok(text) => as_json(text).map_or_else(|| quoted(text), |json| json.as_bytes().to_vec()),
         Err(_) => in_base64(bytes),
     };
-    if answer.len() > MAX_RESULT {
-        let message = format!("the result has more than {} MiB of JSON text", MAX_RESULT >> 20);
-        return Err(Failure::new(ErrorCode::LimitExceeded, message));
+    if answer.len() > bounds::FRAME_BYTES {
+        return Err(theirs(format!("it is longer than {} bytes", bounds::FRAME_BYTES)));
     }
     Ok(Payload::from_json_text(answer))
 }
 
-/// The text without what stands around it, where it is one JSON object or array.
+/// The text without what stands around it, where it is one JSON object or array that can be passed on.
 fn as_json(text: &str) -> Option<&str> {
-    let begins = trim(text.as_bytes()).first();
-    if !matches!(begins, Some(b'{' | b'[')) {
-        return None;
-    }
-    serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
+    let text = text.trim_matches([' ', '\t', '\n', '\r']);
+    let fits = matches!(text.as_bytes().first(), Some(b'{' | b'['))
+        && scan::validate(text.as_bytes(), LEVELS).is_ok();
+    fits.then_some(text)
 }
 
 /// The text as a JSON string.
@@ -163,7 +174,11 @@ mod tests {
     }
 
     fn answered(bytes: &[u8]) -> String {
-        let payload = output(bytes).expect("a result");
+        meant(bytes, ExtismOutput::Auto)
+    }
+
+    fn meant(bytes: &[u8], means: ExtismOutput) -> String {
+        let payload = output(bytes, means).expect("a result");
         String::from_utf8(payload.bytes().to_vec()).expect("text")
     }
 
@@ -205,6 +220,38 @@ mod tests {
         assert_eq!(answered(b""), r#""""#);
         assert_eq!(answered(&[0, 255]), r#"{"base64":"AP8="}"#);
         assert_eq!(answered(b"{\"a\":\"\xff\"}"), r#"{"base64":"eyJhIjoi/yJ9"}"#);
+        let deep = "[".repeat(64) + &"]".repeat(64);
+        assert_eq!(answered(deep.as_bytes()), format!("\"{deep}\""), "deeper than a message goes");
+        assert_eq!(answered(br#"["\ud83d"]"#), r#""[\"\\ud83d\"]""#, "no character");
+    }
+
+    #[test]
+    fn output_that_is_said_to_be_json_is_that_or_a_mistake_of_the_plugin() {
+        let json = |bytes| meant(bytes, ExtismOutput::Json);
+        for text in ["12", "null", "true", "\"x\"", "[1]", "{\"a\": 1}"] {
+            assert_eq!(json(text.as_bytes()), text);
+        }
+        assert_eq!(json(b""), "null");
+        let deep = "[".repeat(64) + &"]".repeat(64);
+        for (bytes, says) in [
+            (&b"twelve"[..], "not JSON"),
+            (b"1 2", "not JSON"),
+            (&[0, 255], "not JSON"),
+            (br#""\ud83d""#, "surrogate"),
+            (deep.as_bytes(), "deep"),
+        ] {
+            let refused = output(bytes, ExtismOutput::Json).expect_err("a refusal");
+            assert_eq!(refused.code, ErrorCode::PluginError);
+            assert!(refused.message.contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn output_that_is_said_to_be_text_is_a_string() {
+        let text = |bytes| meant(bytes, ExtismOutput::Text);
+        assert_eq!(text(b"[1]"), r#""[1]""#);
+        assert_eq!(text(b"{}"), r#""{}""#);
+        assert_eq!(text(&[0, 255]), r#"{"base64":"AP8="}"#);
     }
 
     #[test]
@@ -219,8 +266,12 @@ mod tests {
 
     #[test]
     fn a_result_over_the_limit_is_refused() {
-        let refused = output(&vec![b'x'; MAX_RESULT]).expect_err("a refusal");
-        assert_eq!(refused.code, ErrorCode::LimitExceeded);
+        for means in [ExtismOutput::Auto, ExtismOutput::Text, ExtismOutput::Json] {
+            let refused =
+                output(&vec![b'x'; bounds::FRAME_BYTES + 1], means).expect_err("a refusal");
+            assert_eq!(refused.code, ErrorCode::PluginError);
+            assert!(refused.message.contains("longer than 4194304 bytes"), "{refused}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use palisade_model::{Capability, Kind, text::escape};
 use serde::Serialize;
 
-use super::{Form, Inspection, Need};
+use super::{Form, Inspection, Need, Sort};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -100,6 +100,20 @@ pub fn compare(inspection: &Inspection, requested: &[Capability], tools: &[&str]
                     "the manifest has {right}, and the component does not export palisade:plugin/{interface}"
                 ),
                 "export the interface, or take it out of the manifest",
+            ));
+        }
+    }
+    if matches!(inspection.form, Form::Extism | Form::Module | Form::WasiModule) {
+        let is_function = |name: &str| {
+            inspection.exports.iter().any(|e| e.sort == Sort::Function && e.name == name)
+        };
+        for name in tools.iter().filter(|name| !is_function(name)) {
+            let shown = escape(name, 128);
+            findings.push(Finding::error(
+                format!(
+                    "the manifest offers the tool {shown}, and no exported function is called so"
+                ),
+                "see the exports that `palisade check FILE.wasm` lists",
             ));
         }
     }

@@ -15,7 +15,7 @@ use wasmtime_wasi::I32Exit;
 use super::{Signature, read, shape::Shape, write};
 use crate::{
     WasmError,
-    guest::{Code, Guest, Trouble},
+    guest::{self, Code, Guest, Trouble},
     inspect::{Form, Inspection},
     state::{self, Shared, State},
     wasi,
@@ -39,6 +39,7 @@ pub(crate) struct Reflected {
 /// What the instances of one component share.
 struct Compiled {
     engine: Engine,
+    memories: u32,
     pre: InstancePre<State>,
     functions: HashMap<String, Function>,
     introduction: Vec<methods::Tool>,
@@ -99,6 +100,7 @@ impl Reflected {
         }
         let shared = Arc::new(Compiled {
             engine: component.engine().clone(),
+            memories: guest::memories(component),
             pre,
             functions,
             introduction,
@@ -112,6 +114,10 @@ impl Reflected {
 impl Code for Reflected {
     fn engine(&self) -> &Engine {
         &self.shared.engine
+    }
+
+    fn memories(&self) -> u32 {
+        self.shared.memories
     }
 
     fn check(&self, rights: &CapabilitySet) -> Result<(), WasmError> {

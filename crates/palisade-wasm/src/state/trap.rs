@@ -1,13 +1,17 @@
 //! A trap in words: which limit, or which mistake of the guest.
 
 use palisade_model::{ErrorCode, Failure, text::escape};
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, component::ResourceTableError};
 
 use super::{Interrupt, State, limiter::Refused};
 use crate::guest::Trouble;
 
 /// What the engine says where a guest hands over too much in one call.
 const FUEL: &str = "fuel allocated for hostcalls has been exhausted";
+/// And where it makes too many handles.
+const HANDLES: &str = "store handle limit exceeded";
+/// How the engine begins to tell where a guest was.
+const WHERE: &str = "error while executing at wasm backtrace";
 
 /// What a failed call of a guest means. The instance is lost.
 pub(crate) fn trouble(error: &wasmtime::Error, store: &Store<State>) -> Trouble {
@@ -42,17 +46,28 @@ fn of(error: &wasmtime::Error, state: &State) -> Failure {
             "stop others",
         );
     }
+    if let Some(ResourceTableError::Full) = error.root_cause().downcast_ref() {
+        let what = "the plugin held too many resources at once (files, streams, requests, waits)";
+        return limit(what.into(), "close what is done").rule("resources");
+    }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         if let Some(refused) = state.limiter.refused() {
             return memory(refused);
         }
         // What wasmtime says without being a trap: a value that is none of its type, a full table.
-        let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let text = error.chain().map(ToString::to_string);
+        // Where it was says nothing without the names of functions.
+        let text = text.filter(|part| !part.starts_with(WHERE)).collect::<Vec<_>>().join(": ");
         // The engine's error for this has no public type; `tests/limits.rs` holds its words.
         if text.contains(FUEL) {
             let most = super::MAX_HOSTCALL_BYTES >> 20;
             let what = format!("the plugin handed over more than {most} MiB in one call");
             return limit(what, "pass large data in parts").rule("host-call-bytes");
+        }
+        if text.contains(HANDLES) {
+            let most = super::MAX_HANDLES;
+            let what = format!("the plugin held more than {most} handles at once");
+            return limit(what, "drop resources that are done").rule("resources");
         }
         return Failure::new(
             ErrorCode::Crashed,

@@ -41,6 +41,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// Whom to trust; made once. An error is one of the TLS library with its own settings.
 static TLS: LazyLock<Result<Tls, String>> = LazyLock::new(|| Tls::new().map_err(|e| e.to_string()));
 
+/// Most bytes of a request's body that are taken at once.
+const CHUNK: usize = 64 << 10;
+
 /// Fields that a guest cannot set, beside [`DEFAULT_FORBIDDEN_HEADERS`].
 const FORBIDDEN: [HeaderName; 3] = [header::TE, header::TRAILER, header::EXPECT];
 
@@ -65,6 +68,15 @@ impl WasiHttpHooks for Hooks {
 
     fn set_host_header(&mut self) -> bool {
         false
+    }
+
+    // A request that waits for its turn keeps a piece of its body here.
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
     }
 
     fn send_request(

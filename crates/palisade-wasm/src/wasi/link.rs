@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpView as _, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
+use super::open;
 use crate::{
     inspect::{Inspection, Need, rights::Interface},
     state::State,
@@ -44,10 +45,17 @@ pub(crate) fn link(linker: &mut Linker<State>, inspection: &Inspection) -> wasmt
         let newer = name.is_wasi_p3();
         // Versions of one interface that differ in their last number are one interface to the linker.
         if linked.insert((name.package, name.interface, newer)) {
+            let files = (name.package, name.interface) == ("wasi:filesystem", "types");
             if newer {
                 link_p3(linker, name.package, name.interface)?;
+                if files {
+                    open::guard_p3(linker)?;
+                }
             } else {
                 link_p2(linker, name.package, name.interface)?;
+                if files {
+                    open::guard_p2(linker)?;
+                }
             }
         }
     }

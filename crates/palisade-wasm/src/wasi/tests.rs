@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     guest::Trouble,
-    testing::{Launch, reflect, wasi_guest},
+    testing::{Launch, reflect, wasi_guest, wasi3_guest},
 };
 
 #[path = "../../../palisade-egress/tests/common/mod.rs"]
@@ -370,4 +370,107 @@ async fn wasi_0_3_runs_on_the_engine_for_it() {
     let one = launched.call("roll", json!({})).await.unwrap();
     let two = launched.call("roll", json!({})).await.unwrap();
     assert!(one.is_u64() && one != two, "{one} {two}");
+}
+
+/// What the guest of WASI 0.3 writes when it does one thing, behind a guard.
+async fn third(task: &str, what: &str, granted: &[&str], guard: Guard) -> (Vec<String>, usize) {
+    let decide = rights(granted);
+    let way_out = Some((guard, Arc::clone(&decide) as Arc<dyn Decide>));
+    let env = [("TASK", task), ("WHAT", what)];
+    let launch = Launch { rights: granted, env: &env, way_out, ..Launch::default() };
+    let mut launched = launch.of(wasi3_guest()).await.unwrap();
+    let answer = launched.call("run", json!({})).await;
+    assert!(answer.is_ok(), "{answer:?} {:?}", launched.lines());
+    (launched.lines(), decide.recorded("deny"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_wasi_0_3_goes_through_the_guard() {
+    let (secret, secrets) = web_server(|_| ok("secret")).await;
+    let (port, heads) = web_server(move |head| {
+        if !head.starts_with("GET /leads ") {
+            return ok("hello");
+        }
+        format!("HTTP/1.1 302 Found\r\nLocation: http://inner.example:{secret}/\r\nContent-Length: 0\r\n\r\n")
+            .into_bytes()
+    })
+    .await;
+    let shop = format!("net.http:shop.example:{port}");
+    let url = |path: &str| format!("http://shop.example:{port}{path}");
+    let guard = guard_for(&["shop.example", "inner.example", "other.example"]);
+
+    let (lines, denied) = third("get", &url("/a?b=c"), &[&shop], guard.clone()).await;
+    assert_eq!((lines, denied), (vec!["status 200 \"hello\"".to_owned()], 0));
+    let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
+    assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: shop.example:{port}\r\n")), "{head}");
+
+    // Another name, and one that a redirect leads to.
+    let other = format!("http://other.example:{port}/");
+    let (lines, denied) = third("get", &other, &[&shop], guard.clone()).await;
+    assert!(lines[0].contains("HttpRequestDenied") && denied == 1, "{lines:?} {denied}");
+    let (lines, denied) = third("follow", &url("/leads"), &[&shop], guard.clone()).await;
+    assert!(lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"), "{lines:?}");
+    assert_eq!((denied, secrets.lock().unwrap().len()), (1, 0));
+    let inner = format!("net.http:inner.example:{secret}");
+    let (lines, _) = third("follow", &url("/leads"), &[&shop, &inner], guard).await;
+    assert!(lines[1].contains("secret"), "{lines:?}");
+
+    // An address that the operator has not allowed.
+    let names = Names::default().with("shop.example", &[&["127.0.0.1"]]);
+    let closed = Guard::with_resolver(AddressPolicy::new(), Arc::new(names));
+    let (lines, denied) = third("get", &url("/"), &[&shop], closed).await;
+    assert!(lines[0].starts_with("error ") && denied == 1, "{lines:?} {denied}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_wasi_0_3_ends_with_the_calls_deadline() {
+    let env = [("TASK", "sleep"), ("WHAT", "60000")];
+    let granted = ["net.http:nowhere.example:80"];
+    let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
+    let mut launched = launch.of(wasi3_guest()).await.unwrap();
+    let begun = std::time::Instant::now();
+    let answer = launched.call_within("run", json!({}), Duration::from_millis(300)).await;
+    let Err(Trouble::Trapped(failure)) = answer else { panic!("{answer:?}") };
+    assert_eq!(failure.code, ErrorCode::Deadline);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_and_not_given_back_is_bounded() {
+    let granted = ["net.http:nowhere.example:80"];
+    let streams = async |what| {
+        let env = [("TASK", "streams"), ("WHAT", what)];
+        let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
+        launch.of(wasi3_guest()).await.unwrap().call("run", json!({})).await
+    };
+    assert!(streams("500").await.is_ok());
+    let failure = streams("50000").await.unwrap_err().into_failure();
+    assert_eq!(failure.code, ErrorCode::LimitExceeded, "{failure}");
+
+    // Files: a launch has a part of what the process may have open, and gives it back.
+    let (_ground, root) = ground();
+    let texts = format!("fs.read:{root}/texts/**");
+    let one = |most: u32| format!("{root}/texts/one\n{most}");
+    for _ in 0..3 {
+        assert_eq!(does("many-files", &one(20), &[&texts]).await, ["reached 20 files"]);
+        let lines = does("many-files", &one(400), &[&texts]).await;
+        assert_eq!(lines.last().unwrap(), "blocked EDQUOT", "{lines:?}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_pipe_keeps_no_thread_of_the_host() {
+    let (_ground, root) = ground();
+    let pipe = format!("{root}/texts/pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let texts = format!("fs.read:{root}/texts/**");
+    let begun = std::time::Instant::now();
+    assert_eq!(does("open", &pipe, &[&texts]).await, ["blocked EPERM"]);
+    let granted = ["net.http:nowhere.example:80", &texts];
+    let (lines, _) = third("open", &pipe, &granted, guard_for(&[])).await;
+    assert!(lines[0].contains("NotPermitted"), "{lines:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }

@@ -2,7 +2,7 @@
 //! what a guest wrote as JSON is checked once and copied once.
 
 use palisade_model::{ErrorCode, Failure, Payload, text::escape};
-use palisade_protocol::{bounds, scan};
+use palisade_protocol::{FrameError, bounds, scan};
 use serde::de::DeserializeOwned;
 
 /// Levels that stand around a guest's JSON in a request.
@@ -67,7 +67,7 @@ impl Object {
 
     /// JSON that the guest wrote, and that was not looked at yet.
     pub(crate) fn json(self, key: &str, json: &str) -> Result<Self, Failure> {
-        check(json.as_bytes(), bounds::DEPTH_LEVELS - AROUND)
+        check_text(json, bounds::DEPTH_LEVELS - AROUND)
             .map_err(|what| Failure::new(ErrorCode::InvalidParams, format!("{key}: {what}")))?;
         Ok(self.checked(key, json.as_bytes()))
     }
@@ -111,16 +111,30 @@ pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
 /// Checks what a guest gave out as JSON: one value, at most 4 MiB, at most `levels` deep. The error is a
 /// sentence about it.
 pub(crate) fn check(json: &[u8], levels: u32) -> Result<(), String> {
+    check_length(json)?;
+    scan::validate(json, levels).map_err(|e| not_json(&e))
+}
+
+/// [`check`] of what is known to be text.
+pub(crate) fn check_text(json: &str, levels: u32) -> Result<(), String> {
+    check_length(json.as_bytes())?;
+    scan::validate_text(json, levels).map_err(|e| not_json(&e))
+}
+
+fn check_length(json: &[u8]) -> Result<(), String> {
     if json.len() > bounds::FRAME_BYTES {
         return Err(format!("it is longer than {} bytes", bounds::FRAME_BYTES));
     }
-    scan::validate(json, levels)
-        .map_err(|e| format!("it is not JSON: {}", escape(&e.to_string(), 200)))
+    Ok(())
+}
+
+fn not_json(why: &FrameError) -> String {
+    format!("it is not JSON: {}", escape(&why.to_string(), 200))
 }
 
 /// The JSON that a guest answered with, as a payload.
 pub(crate) fn answer(json: String) -> Result<Payload, Failure> {
-    check(json.as_bytes(), bounds::DEPTH_LEVELS - 1).map_err(|what| {
+    check_text(&json, bounds::DEPTH_LEVELS - 1).map_err(|what| {
         Failure::new(ErrorCode::PluginError, format!("the plugin's answer: {what}"))
     })?;
     Ok(Payload::from_json_text(json))

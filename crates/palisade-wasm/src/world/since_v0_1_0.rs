@@ -6,7 +6,7 @@ mod http;
 mod imports;
 mod storage;
 
-pub(crate) use guest::PluginCode;
+pub(crate) use guest::{PluginCode, Running};
 use palisade_model::{ErrorCode, Failure};
 use palisade_protocol::{Side, WireError, WireErrorData};
 use wasmtime::component::{HasSelf, Linker};

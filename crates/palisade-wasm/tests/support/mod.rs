@@ -74,6 +74,32 @@ pub(crate) fn guest() -> Vec<u8> {
     component(GUEST, &["clock", "storage", "random"])
 }
 
+/// The plugin in `guests/plugin`, which uses all of `palisade:plugin`.
+pub(crate) fn rust_guest() -> Vec<u8> {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (place, target) = (here.join("tests/guests/plugin"), here.join("../../target/guests"));
+    let unknown = "wasm32-unknown-unknown";
+    let run = |command: &mut std::process::Command| {
+        let out = command.current_dir(&place).env_remove("RUSTFLAGS").output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    run(std::process::Command::new("rustup").args(["target", "add", unknown]));
+    run(std::process::Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--target", unknown, "--target-dir"])
+        .arg(&target));
+    std::fs::read(target.join(unknown).join("release/palisade_guest.wasm")).unwrap()
+}
+
+/// One right of each kind that it imports something for.
+pub(crate) const ALL_RIGHTS: [&str; 6] = [
+    "storage.kv:a",
+    "net.http:nowhere.example:80",
+    "host.call:nothing",
+    "plugin.call:nothing",
+    "secret:nothing",
+    "event.publish:nothing",
+];
+
 /// A plugin's folders in a place that the test made.
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,

@@ -17,6 +17,7 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(45, "inodes", "fill `dir` with empty files", Control::Run, &["dir", "count"], inodes),
     Attempt::new(45, "sparse", "one sparse file of `bytes`", Control::Run, &["dir", "bytes"], |x| one_file(x, |fd, n| sys!(libc::SYS_ftruncate, fd, n))),
     Attempt::new(45, "fallocate", "one file of `bytes` by fallocate", Control::Run, &["dir", "bytes"], |x| one_file(x, |fd, n| sys!(libc::SYS_fallocate, fd, 0, 0, n))),
+    Attempt::new(45, "fallocate-many", "fill `dir` by fallocate with files of the largest size", Control::Run, &["dir", "bytes"], fallocate_many),
     Attempt::new(45, "unlinked", "fill with a file that has no name", Control::Run, &["dir", "bytes"], unlinked),
     Attempt::new(45, "unlinked-many", "fill with many files that have no name", Control::Run, &["dir", "bytes"], unlinked_many),
     Attempt::new(45, "in-flight", "fill with nameless files that wait in a socket", Control::Run, &["dir", "bytes"], in_flight),
@@ -249,6 +250,28 @@ fn one_file(ctx: &Ctx, grow: fn(i32, u64) -> Sys) -> Attempted {
     close(file);
     grown.at("grow")?;
     Ok(succeeded(format!("one file of {goal} bytes")))
+}
+
+/// Blocks that are reserved take no time to write, so no measurement comes in between.
+fn fallocate_many(ctx: &Ctx) -> Attempted {
+    let goal = bytes_goal(ctx);
+    let place = place(ctx)?;
+    let mut limit = [0u64; 2];
+    sys!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, 0, limit.as_mut_ptr()).setup("prlimit")?;
+    let (mut total, mut last) = (0, None);
+    for index in 0..4096 {
+        let path = format!("{}/{index}", place.path);
+        let file = open(&path, libc::O_WRONLY | libc::O_CREAT, 0o600).at("create")?;
+        let size = limit[0].min(goal - total);
+        last = sys!(libc::SYS_fallocate, file, 0, 0, size).err();
+        close(file);
+        total += if last.is_none() { size } else { 0 };
+        if last.is_some() || total >= goal {
+            break;
+        }
+    }
+    linger(ctx);
+    judge(total, goal, last, "bytes reserved")
 }
 
 /// Makes descriptors until the goal, an error, or 20 s; closes them all.

@@ -94,9 +94,7 @@ fn ssh(ctx: &Ctx) -> Attempted {
         dirs.push("/root/.ssh".into());
         dirs.extend(std::env::var("HOME").ok().map(|home| format!("{home}/.ssh")));
     }
-    if !own
-        && let Ok(homes) = std::fs::read_dir("/home")
-    {
+    if !own && let Ok(homes) = std::fs::read_dir("/home") {
         dirs.extend(homes.flatten().map(|h| format!("{}/.ssh", h.path().display())));
     }
     let mut tally = Tally::default();

@@ -38,6 +38,7 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(43, "raise-as", "lift RLIMIT_AS", Control::None("needs CAP_SYS_RESOURCE, which this machine withholds from root too"), &[], |_| raise(libc::RLIMIT_AS as i32)),
     Attempt::new(44, "spin", "processor time with `threads` threads", Control::Run, &["threads", "seconds", "max_cpus"], spin),
     Attempt::new(44, "spin-children", "processor time with `threads` children", Control::Run, &["threads", "seconds", "max_cpus"], spin_children),
+    Attempt::new(44, "spin-unwaited", "processor time with children whose time is added to nobody's", Control::Run, &["threads", "seconds", "max_cpus"], crate::bombs::spin_unwaited),
     Attempt::new(44, "fifo", "SCHED_FIFO", Control::Root, &[], |_| sched_fifo(0)),
     Attempt::new(44, "deadline", "SCHED_DEADLINE by sched_setattr", Control::Root, &[], |_| sched_attr(6)),
     Attempt::new(44, "rr-attr", "SCHED_RR by sched_setattr", Control::Root, &[], |_| sched_attr(2)),
@@ -172,10 +173,10 @@ fn thread_bomb(ctx: &Ctx) -> Attempted {
 }
 
 /// A page that a child shares with us: bytes held so far, and the errno that ended it.
-struct Shared(*mut AtomicU64);
+pub struct Shared(*mut AtomicU64);
 
 impl Shared {
-    fn new() -> Sys<Self> {
+    pub fn new() -> Sys<Self> {
         let (prot, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         let page = sys!(libc::SYS_mmap, 0, 4096, prot, flags, -1, 0).or_else(|_| {
@@ -191,7 +192,7 @@ impl Shared {
         Ok(Self(page as *mut AtomicU64))
     }
 
-    fn cell(&self, index: usize) -> &AtomicU64 {
+    pub fn cell(&self, index: usize) -> &AtomicU64 {
         // SAFETY: the page is mapped for as long as the process lives and holds 512 cells.
         unsafe { &*self.0.add(index) }
     }
@@ -475,7 +476,7 @@ fn spin_until(end: Instant) {
 }
 
 /// Success: more processors than `max_cpus`, or nearly all that could be had where none is said.
-fn judge_cpu(ctx: &Ctx, share: f64, threads: u64) -> Attempted {
+pub fn judge_cpu(ctx: &Ctx, share: f64, threads: u64) -> Attempted {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
     let named = ctx.params.get("max_cpus").and_then(serde_json::Value::as_f64);
     // Outside it is enough to show that the time is taken at all: the machine may be busy.
@@ -485,7 +486,7 @@ fn judge_cpu(ctx: &Ctx, share: f64, threads: u64) -> Attempted {
     if share > limit { Ok(succeeded(detail)) } else { Ok(blocked(None, detail)) }
 }
 
-fn spin_amounts(ctx: &Ctx) -> (u64, Duration) {
+pub fn spin_amounts(ctx: &Ctx) -> (u64, Duration) {
     let seconds = ctx.params.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or(1.0);
     let most = if ctx.outside() { 2.0 } else { 30.0 };
     (ctx.amount("threads", 4, 8).clamp(1, 256), Duration::from_secs_f64(seconds.clamp(0.1, most)))

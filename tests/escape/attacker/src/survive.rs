@@ -198,6 +198,12 @@ fn spawn_daemon(ctx: &Ctx, exec: bool) -> Result<(), Outcome> {
     let first = sys::fork().at("fork")?;
     if first != 0 {
         let _ = sys::wait_child(first, Duration::from_secs(2), 0);
+        // Until it beats, on a slow machine too.
+        let end = Instant::now() + Duration::from_secs(5);
+        let still = || std::fs::read_to_string(&path).is_ok_and(|beats| beats.trim() == "0");
+        while still() && Instant::now() < end {
+            sys::sleep(Duration::from_millis(10));
+        }
         sys::sleep(Duration::from_millis(120));
         return Ok(());
     }

@@ -341,8 +341,9 @@ impl Tally {
 /// Every attempt, family by family.
 pub fn all() -> impl Iterator<Item = &'static Attempt> {
     use crate::{
-        bombs, channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts, namespaces,
-        net, parser, proc, process, races, residue, resources, shared, sockets, survive, tls, tty,
+        bombs, channel, devices, disk, egress, env, exec, fds, files, filter, misc, mounts,
+        namespaces, net, parser, proc, process, races, residue, resources, shared, sockets,
+        survive, tls, tty,
     };
     [
         files::TABLE,

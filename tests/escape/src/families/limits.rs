@@ -35,11 +35,14 @@ pub const DISK: u64 = 16 * MIB;
 pub const CPU: u64 = 500;
 /// How much more than its share a spinning plugin may get over 2 s, in percent.
 const CPU_SLACK: u64 = 150;
+/// The same where pid 1 only samples: it is late itself where the machine is busy.
+const POLICED_CPU_SLACK: u64 = 200;
 /// What memory groups may hold beyond the limit for a moment: the kernel charges in batches.
 const CGROUP_SLACK: u64 = 4 * MIB;
-/// Most bytes that a plugin may get onto the disk between two measurements of its data folder, here with a
-/// limit of 16 MiB. Page cache takes about 1 GiB in that time; the attempts ask for no more.
-pub const DISK_OVERSHOOT: u64 = 1024 * MIB;
+/// Most bytes that a plugin may get onto the disk before its data folder is measured, here with a limit of
+/// 16 MiB: some 15 MiB were seen on a quiet machine; on a busy one the host's looks come late. The attempts
+/// ask for 1 GiB.
+pub const DISK_OVERSHOOT: u64 = 256 * MIB;
 
 /// One resource attack.
 struct Case {
@@ -72,6 +75,7 @@ const CASES: &[Case] = &[
     case(43, "tcp", None, GIB), case(43, "udp", None, GIB),
     case(43, "many-tcp", None, GIB), case(43, "many-udp", None, GIB),
     case(44, "spin", None, 0), case(44, "spin-children", None, 0),
+    case(44, "spin-unwaited", None, 0), case(45, "fallocate-many", Some("/data"), GIB),
     case(45, "fill", Some("/tmp"), GIB), case(45, "fill", Some("/dev/shm"), GIB),
     case(45, "fill", Some("/data"), GIB), case(45, "sparse", Some("/data"), GIB),
     case(45, "fallocate", Some("/data"), GIB), case(45, "unlinked", Some("/tmp"), GIB),
@@ -108,7 +112,7 @@ impl Case {
             params.extend([
                 ("threads", json!(4)),
                 ("seconds", json!(2)),
-                ("max_cpus", json!((CPU * CPU_SLACK / 100) as f64 / 1000.0)),
+                ("max_cpus", json!((CPU * POLICED_CPU_SLACK / 100) as f64 / 1000.0)),
             ]);
         }
         params
@@ -159,7 +163,8 @@ async fn one(
     terms.limits.pids = PIDS as u32;
     terms.limits.disk = DISK;
     terms.limits.cpu = if case.number == 44 { CPU as f64 / 1000.0 } else { 2.0 };
-    terms.deadline = Duration::from_secs(30);
+    // Who fills a disk stops by itself after 30 s, and has to tell how far it came.
+    terms.deadline = Duration::from_secs(if case.number == 45 { 45 } else { 30 });
     if has_network(case) {
         // Only who has a way out has a network of its own that is up.
         terms.grants.push("net.http:granted.example:80".to_owned());
@@ -247,10 +252,11 @@ fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (Stri
             let share = detail.split(' ').next().and_then(|s| s.parse::<f64>().ok());
             let Some(share) = share else { return (seen.outcome(), detail) };
             row.measured.insert("cpu_share_millis".into(), (share * 1000.0) as u64);
-            return if share * 1000.0 <= (CPU * CPU_SLACK / 100) as f64 {
+            let slack = if launcher.cgroups() { CPU_SLACK } else { POLICED_CPU_SLACK };
+            return if share * 1000.0 <= (CPU * slack / 100) as f64 {
                 ("contained".into(), detail)
             } else {
-                over("more processor time than 1.5 of its share")
+                over(&format!("more processor time than {slack} % of its share"))
             };
         }
         45 if case.dir == Some("/data") && measured("disk_overshoot_bytes") > DISK_OVERSHOOT => {

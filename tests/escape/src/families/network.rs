@@ -84,17 +84,24 @@ fn params(stage: &Stage, attempt: &Attempt, ground: &Ground) -> Map<String, Valu
     params
 }
 
-/// Runs the family.
+/// Runs the family; with `whole_only`, no layer is taken away.
 ///
 /// # Errors
 /// When the walls cannot be built at all, or the way out is shut to what was granted.
-pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempts: &[Attempt],
+    whole_only: bool,
+) -> Result<Vec<Row>> {
     let options = |without| Options { cgroups: launcher.cgroups(), without, ..Options::default() };
     let walls = Arc::new(Walls::new(options(None), stage).await?);
-    let thinner = [
-        ("seccomp", Arc::new(Walls::new(options(Some(Layer::Seccomp)), stage).await?)),
-        ("landlock", Arc::new(Walls::new(options(Some(Layer::Landlock)), stage).await?)),
-    ];
+    let mut thinner = Vec::new();
+    if !whole_only {
+        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
+            thinner.push((name, Arc::new(Walls::new(options(Some(layer)), stage).await?)));
+        }
+    }
     let attempts: Vec<&Attempt> = attempts.iter().filter(|a| takes(a)).collect();
     is_open(stage, &attempts, &walls).await?;
     let controls = Controls::start(stage, attempts.iter().copied());

@@ -11,7 +11,9 @@ use std::{
 };
 
 use palisade_model::{ErrorCode, Failure, Payload};
-use palisade_protocol::methods::{CONFIGURE, HANDLE_EVENT};
+use palisade_protocol::methods::{
+    CONFIGURE, HANDLE_EVENT, HOOK, RESTORE_STATE, RUN_COMMAND, SAVE_STATE,
+};
 use serde_json::{Value, json};
 
 use super::room::{Room, Setup};
@@ -395,8 +397,26 @@ async fn memory_is_bounded_and_used_again() {
 #[tokio::test]
 async fn what_an_extism_module_has_no_words_for_is_refused() {
     let mut room = room(unknown_unknown()).await;
-    let event = room.invoke(HANDLE_EVENT, Payload::null(), None, Duration::from_secs(5)).await;
-    assert_eq!(event.expect_err("a refusal").into_failure().code, ErrorCode::NotFound);
+    for (method, params, says) in [
+        (
+            HANDLE_EVENT,
+            json!({ "delivery": "d", "subject": "a.b", "data": 1, "hops": 0 }),
+            "events (a.b)",
+        ),
+        (HOOK, json!({ "hook": "message.received", "data": {} }), "hooks (message.received)"),
+        (RUN_COMMAND, json!({ "command": "stats", "args": [] }), "commands (stats)"),
+        (SAVE_STATE, Value::Null, "state"),
+        (RESTORE_STATE, json!({ "schema": 1, "state": 1 }), "state"),
+    ] {
+        let params = Payload::json(&params).expect("JSON");
+        let refused = room.invoke(method, params, None, Duration::from_secs(5)).await;
+        let refused = refused.expect_err("a refusal").into_failure();
+        assert_eq!(refused.code, ErrorCode::NotFound, "{refused}");
+        assert!(refused.message.contains(&format!("an Extism module has no {says}")), "{refused}");
+    }
+    let wrong = Payload::json(&json!({ "subject": 7 })).expect("JSON");
+    let wrong = room.invoke(HANDLE_EVENT, wrong, None, Duration::from_secs(5)).await;
+    assert_eq!(wrong.expect_err("a refusal").into_failure().code, ErrorCode::InvalidParams);
 }
 
 #[tokio::test]

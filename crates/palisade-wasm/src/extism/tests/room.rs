@@ -21,7 +21,8 @@ use palisade_protocol::{
     methods::{CALL, INITIALIZE, InitializeParams, Party, PluginName, call_params},
 };
 use palisade_sandbox::{
-    BoxFuture, HostCalls, HostRequest, Invocation, LaunchSpec, OutputStream, ToolCall, Trace, Wire,
+    BoxFuture, ExtismOutput, HostCalls, HostRequest, Invocation, LaunchSpec, OutputStream,
+    ToolCall, Trace, Wire,
 };
 use palisade_services::{
     http::{self, Fetcher},
@@ -101,7 +102,7 @@ impl Room {
         let engines = Engines::new(4).expect("an engine");
         let linked = link(module)?;
         let compiled = wasmtime::Module::new(engines.plain(), linked).expect("compiled");
-        let code = ExtismCode::new(&compiled)?;
+        let code = ExtismCode::new(&compiled, ExtismOutput::Auto)?;
 
         let rights: CapabilitySet = setup
             .rights

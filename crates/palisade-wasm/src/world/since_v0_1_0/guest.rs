@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use palisade_model::{CapabilitySet, ErrorCode, Failure, Payload, text::escape};
-use palisade_protocol::methods::{
-    self, CallParams, ConfigureParams, HandleEventParams, HookParams, InitializeParams,
-    InitializeResult, Party, RunCommandParams, ShutdownParams, Tool,
+use palisade_protocol::{
+    methods::{
+        self, CallParams, ConfigureParams, HandleEventParams, HookParams, InitializeParams,
+        InitializeResult, Party, RunCommandParams, ShutdownParams, Tool,
+    },
+    scan,
 };
 use palisade_sandbox::{BoxFuture, Invocation};
 use serde::de::DeserializeOwned;
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     WasmError,
-    guest::{Code, Guest, Trouble},
+    guest::{self, Code, Guest, Trouble},
     inspect::{Inspection, Need},
     state::{State, trouble},
     wasi,
@@ -84,6 +87,7 @@ pub(crate) struct PluginCode {
     plugin: Arc<Plugin>,
     engine: Engine,
     inspection: Arc<Inspection>,
+    memories: u32,
     wasi: bool,
 }
 
@@ -112,13 +116,18 @@ impl PluginCode {
         let wasi = wasi::link(&mut linker, &inspection).map_err(failed)?;
         let pre = linker.instantiate_pre(component).map_err(failed)?;
         let plugin = Arc::new(Plugin::new(pre).map_err(failed)?);
-        Ok(Self { plugin, engine: component.engine().clone(), inspection, wasi })
+        let (engine, memories) = (component.engine().clone(), guest::memories(component));
+        Ok(Self { plugin, engine, inspection, memories, wasi })
     }
 }
 
 impl Code for PluginCode {
     fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    fn memories(&self) -> u32 {
+        self.memories
     }
 
     fn check(&self, rights: &CapabilitySet) -> Result<(), WasmError> {
@@ -161,6 +170,10 @@ impl Guest for Running {
     fn store(&mut self) -> &mut Store<State> {
         &mut self.store
     }
+
+    fn plugin(&mut self) -> Option<&mut Running> {
+        Some(self)
+    }
 }
 
 /// Calls an export: loads it, calls it, and tells a trap from an answer.
@@ -181,13 +194,10 @@ impl Running {
         let payload = &invocation.payload;
         match invocation.method {
             methods::CALL => match &invocation.tool {
-                Some(tool) => {
-                    let args = std::str::from_utf8(&tool.args).map_err(|_| not_utf8())?;
-                    self.call_tool(&tool.name, args).await
-                }
+                Some(tool) => self.call_tool(&tool.name, &tool.args).await,
                 None => {
                     let CallParams { tool, args } = params(payload)?;
-                    self.call_tool(&tool, args.get()).await
+                    self.call_tool(&tool, args.get().as_bytes()).await
                 }
             },
             methods::PING => Ok(empty()),
@@ -255,7 +265,9 @@ impl Running {
         }
     }
 
-    async fn call_tool(&mut self, tool: &str, args: &str) -> Result<Payload, Trouble> {
+    /// Calls a tool with `args`, which are JSON.
+    pub(crate) async fn call_tool(&mut self, tool: &str, args: &[u8]) -> Result<Payload, Trouble> {
+        let args = scan::utf8(args).map_err(|_| not_utf8())?;
         match self.call.call_async(&mut self.store, (tool, args)).await {
             Ok((Ok(answer),)) => Ok(json::answer(answer)?),
             Ok((Err(failure),)) => Err(told(failure).into()),

@@ -1,5 +1,7 @@
 //! Does what `TASK` says and prints what came of it; `WHAT` says with what.
 
+mod attacks;
+
 use std::{env, fs, io::Read as _};
 
 use wasip2::http::{
@@ -93,7 +95,7 @@ fn main() {
             }
             println!("{}", request(&what, Method::Get, &[("x-fine", "1")], None));
         }
-        other => println!("no task {other:?}"),
+        other => attacks::run(other, &what),
     }
 }
 

@@ -1,0 +1,235 @@
+//! The cap on the data folder of one running plugin: has it measured when that is due, and ends the plugin
+//! where it holds too much or hides what it holds.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use palisade_sandbox::KillReason;
+use tokio::time::Instant;
+
+use crate::{
+    disk::{self, Held},
+    instance::Shared,
+    looks::{IDLE, LONGEST, Looks},
+    processes,
+};
+
+/// One plugin's.
+pub(crate) struct Quota {
+    folder: PathBuf,
+    looks: Looks,
+    /// Bytes left to the plugin when everything could be seen.
+    left: u64,
+    clock: Clock,
+    /// This process estimated at the last look.
+    estimates: bool,
+    /// The first of the measurements in a row at which something could not be seen.
+    unseen: Option<Unseen>,
+}
+
+/// Who tells how much processor time the plugin has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    /// Its group, or, where it has none that counts, this process from what it sees of the plugin's.
+    Seen(Estimate),
+    /// Pid 1, which samples more often.
+    Told,
+}
+
+/// An estimate that errs upwards: processes that are busy at a look count as busy since the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Estimate {
+    at: Instant,
+    ticks: u64,
+    ran: Duration,
+}
+
+impl Estimate {
+    /// What is used by now, of `ticks` that the living have used; `busy`: one of them is at work.
+    fn turn(&mut self, now: Instant, ticks: u64, busy: bool) -> Duration {
+        /// USER_HZ.
+        const TICK: Duration = Duration::from_millis(10);
+        let used = TICK * u32::try_from(ticks.saturating_sub(self.ticks)).unwrap_or(u32::MAX);
+        let since = if busy { now - self.at } else { Duration::ZERO };
+        *self = Self { at: now, ticks, ran: self.ran + used.max(since) };
+        self.ran
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unseen {
+    since: Instant,
+    /// Bytes free on the file system then.
+    free: Option<u64>,
+}
+
+/// What is wrong.
+#[derive(Debug, PartialEq, Eq)]
+enum Breach {
+    Hidden,
+    KeptUnseen,
+    /// Unseen, while this much of the file system's free space went.
+    GrewUnseen(u64),
+    TooMuch,
+}
+
+/// Judges a measurement. `unseen`: whether something has been unseen for too long; `None` where that is new.
+/// `gone`: the free space that went since. `left`: what was left to the plugin before.
+fn judge(held: &Held, limit: u64, unseen: Option<bool>, gone: u64, left: u64) -> Option<Breach> {
+    match (held.hidden, unseen) {
+        (true, _) => Some(Breach::Hidden),
+        (_, Some(true)) => Some(Breach::KeptUnseen),
+        _ if held.bytes > limit || held.entries > disk::MAX_ENTRIES => Some(Breach::TooMuch),
+        // Somebody else may have written too, and the plugin before it was noticed.
+        (_, Some(false)) if gone > left / 2 => Some(Breach::GrewUnseen(gone)),
+        _ => None,
+    }
+}
+
+impl Quota {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        let now = Instant::now();
+        let clock = Clock::Seen(Estimate { at: now, ticks: 0, ran: Duration::ZERO });
+        Self {
+            folder,
+            looks: Looks::new(now.into_std()),
+            left: u64::MAX,
+            clock,
+            estimates: false,
+            unseen: None,
+        }
+    }
+
+    /// Looks, and measures where that is due; when to look again.
+    pub(crate) async fn look(&mut self, shared: &Arc<Shared>) -> Instant {
+        let (begun, used) = (Instant::now(), self.used(shared).await);
+        if self.looks.is_due(begun.into_std(), used) {
+            let (left, again) = self.measure(shared).await;
+            let now = Instant::now().into_std();
+            self.looks.measured(begun.into_std(), now, used, left, again);
+        }
+        let rest = self.looks.sleep(used);
+        // Looking through /proc costs more than reading what somebody else counts.
+        let dear = self.estimates && rest == IDLE;
+        Instant::now() + if dear { 2 * rest } else { rest }
+    }
+
+    /// Processor time that the plugin has used.
+    async fn used(&mut self, shared: &Arc<Shared>) -> Option<Duration> {
+        self.estimates = false;
+        if let Some(counted) = shared.cpu_time() {
+            return Some(counted);
+        }
+        if let Some(told) = shared.ran() {
+            if self.clock != Clock::Told {
+                self.clock = Clock::Told;
+                self.looks.rebase();
+            }
+            return Some(told);
+        }
+        self.estimates = true;
+        let instance = Arc::clone(shared);
+        let activity = tokio::task::spawn_blocking(move || {
+            processes::pid_of(instance.pidfd.get_ref()).map(processes::activity)
+        });
+        let (ticks, busy) = activity.await.ok()??;
+        match &mut self.clock {
+            Clock::Seen(estimate) => Some(estimate.turn(Instant::now(), ticks, busy)),
+            Clock::Told => None,
+        }
+    }
+
+    /// How many bytes are left to the plugin, and whether it has to be looked at once more.
+    async fn measure(&mut self, shared: &Arc<Shared>) -> (u64, bool) {
+        let (folder, instance) = (self.folder.clone(), Arc::clone(shared));
+        let limit = shared.disk_limit.load(Ordering::Relaxed);
+        let measured = tokio::task::spawn_blocking(move || {
+            let free = disk::free(&folder);
+            let mut held = disk::measure(&folder);
+            disk::add_nameless(&mut held, &folder, instance.pidfd.get_ref(), limit);
+            (free, held)
+        });
+        let Ok((free, held)) = measured.await else { return (0, true) };
+        let before = self.unseen.filter(|_| held.unseen);
+        let long = before.map(|before| before.since.elapsed() >= LONGEST);
+        let gone = match (before.and_then(|before| before.free), free) {
+            (Some(before), Some(now)) => before.saturating_sub(now),
+            _ => 0,
+        };
+        if let Some(breach) = judge(&held, limit, long, gone, self.left) {
+            shared.kill(KillReason::Limit(words(&breach, &held, limit)));
+        }
+        if held.unseen {
+            self.unseen.get_or_insert(Unseen { since: Instant::now(), free });
+            // Looked at again as soon as it runs.
+            return (0, true);
+        }
+        (self.unseen, self.left) = (None, limit.saturating_sub(held.bytes));
+        (self.left, false)
+    }
+}
+
+fn words(breach: &Breach, held: &Held, limit: u64) -> String {
+    match breach {
+        Breach::Hidden => {
+            "disk: the data folder holds folders that cannot be measured (closed to the host, or too deep)"
+                .into()
+        }
+        Breach::KeptUnseen => {
+            "disk: the plugin keeps handles in a socket, where their files cannot be measured".into()
+        }
+        Breach::GrewUnseen(gone) => format!(
+            "disk: {gone} bytes went while the plugin kept handles in a socket, where their files cannot be measured"
+        ),
+        Breach::TooMuch => format!(
+            "disk: the data folder holds {} bytes in {} entries, allowed are {limit} bytes and {} entries",
+            held.bytes,
+            held.entries,
+            disk::MAX_ENTRIES
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 1000;
+
+    #[test]
+    fn what_is_kept_unseen_or_grows_unseen_ends_it() {
+        let held = Held { bytes: 900, unseen: true, ..Held::default() };
+        let of = |unseen, gone| judge(&held, LIMIT, unseen, gone, 100);
+        assert_eq!(of(None, 5000), None, "it may be a moment's");
+        assert_eq!(of(Some(false), 50), None, "somebody else may have written");
+        assert_eq!(of(Some(false), 51), Some(Breach::GrewUnseen(51)));
+        assert_eq!(of(Some(true), 0), Some(Breach::KeptUnseen));
+    }
+
+    #[test]
+    fn who_is_busy_at_a_look_was_busy_since_the_last_one() {
+        let at = Instant::now();
+        let after = |millis| at + Duration::from_millis(millis);
+        let mut estimate = Estimate { at, ticks: 0, ran: Duration::ZERO };
+        let mut turn = |millis, ticks, busy| estimate.turn(after(millis), ticks, busy).as_millis();
+        assert_eq!(turn(25, 0, false), 0);
+        assert_eq!(turn(50, 0, true), 25);
+        assert_eq!(turn(75, 4, true), 65, "on two processors");
+        // One has ended and taken its time along.
+        assert_eq!(turn(100, 1, false), 65);
+        assert_eq!(turn(125, 2, false), 75);
+    }
+
+    #[test]
+    fn too_much_and_what_cannot_be_measured_ends_it() {
+        let of = |held: Held| judge(&held, LIMIT, None, 0, LIMIT);
+        let full = Held { bytes: LIMIT, entries: disk::MAX_ENTRIES, ..Held::default() };
+        assert_eq!(of(full), None);
+        assert_eq!(of(Held { bytes: LIMIT + 1, ..full }), Some(Breach::TooMuch));
+        assert_eq!(of(Held { entries: disk::MAX_ENTRIES + 1, ..full }), Some(Breach::TooMuch));
+        assert_eq!(of(Held { hidden: true, ..Held::default() }), Some(Breach::Hidden));
+    }
+}

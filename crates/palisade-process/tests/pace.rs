@@ -1,0 +1,71 @@
+//! Who takes all the processor time that it may runs on fewer processors, for as long as it does so.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use palisade_model::{Guarantee, Level};
+use palisade_process::{Options, ProcessBackend};
+use palisade_sandbox::{Backend, Instance, KillReason, Runtime};
+use serde_json::{Value, json};
+use support::{Bench, EVAL, bench, eval};
+
+const PROCESSORS: &str = "len(os.sched_getaffinity(0))";
+
+fn python() -> Bench {
+    bench(Runtime::Python { interpreter: None, version: None }, "main.py", EVAL.as_bytes())
+}
+
+async fn processors_become(instance: &Arc<dyn Instance>, wanted: &Value) -> bool {
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        if eval(instance, PROCESSORS).await.unwrap() == *wanted {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn who_is_stopped_by_the_quota_is_confined_until_it_rests() {
+    let mut bench = python();
+    // Half a processor: enough for the quota to stop even a single thread, and to answer meanwhile.
+    bench.spec.limits.cpu = 0.5;
+    let backend = ProcessBackend::new(Options::default());
+    let instance = bench.launch(&backend).await.unwrap();
+    let all = eval(&instance, PROCESSORS).await.unwrap();
+    let spin = "
+import subprocess
+spinners = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(4)]
+result = True";
+    eval(&instance, spin).await.unwrap();
+    let assessed = backend.assess(&bench.spec).await;
+    let by_kernel = assessed.guarantees.level(Guarantee::CpuCapped) == Level::Kernel;
+    let host = rustix::thread::sched_getaffinity(None).unwrap().count();
+    if by_kernel && host > 1 {
+        assert_eq!(all, json!(host), "it begins wherever the host may run");
+        assert!(processors_become(&instance, &json!(1)).await, "it was not confined");
+        let children = "[len(os.sched_getaffinity(s.pid)) for s in spinners]";
+        assert_eq!(eval(&instance, children).await.unwrap(), json!([1, 1, 1, 1]));
+        let rest = "[s.kill() or s.wait() for s in spinners]";
+        eval(&instance, rest).await.unwrap();
+        assert!(processors_become(&instance, &all).await, "it was not released");
+    }
+    instance.kill(KillReason::Asked).await;
+}
+
+#[tokio::test]
+async fn a_plugin_does_not_choose_its_processors() {
+    let bench = python();
+    let instance = bench.launch(&ProcessBackend::new(Options::default())).await.unwrap();
+    let choose = "os.sched_setaffinity(0, os.sched_getaffinity(0))";
+    let failure = eval(&instance, choose).await.expect_err("it could choose");
+    assert!(failure.message.contains("not permitted"), "{failure}");
+    instance.kill(KillReason::Asked).await;
+}

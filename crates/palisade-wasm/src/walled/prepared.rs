@@ -1,0 +1,214 @@
+//! A module whose machine code is there, and its launch.
+
+use std::{sync::Arc, time::Instant};
+
+use palisade_model::{ErrorCode, Failure, Payload};
+use palisade_sandbox::{
+    Artifact, BoxFuture, Calls, HostCalls, Instance, Invocation, KillReason, LaunchSpec, Prepared,
+    Program, Runtime, SandboxError, Trace,
+};
+use tokio::sync::Mutex;
+
+use super::{
+    Inner, behind_walls,
+    code::{Kept, Name, Nothing},
+    compile::compile,
+    digest,
+    instance::WalledInstance,
+    ours,
+};
+use crate::{
+    backend::read,
+    engine_process::{ARGUMENT, Bounds, Output, START, Start, decoded},
+};
+
+/// See the module.
+pub(crate) struct Walled {
+    inner: Arc<Inner>,
+    artifact: Artifact,
+    calls: Calls,
+    extism: Option<Output>,
+    /// One at a time: two starts must not compile the same thing twice.
+    ready: Mutex<Option<Arc<Ready>>>,
+}
+
+/// What the wall launches.
+pub(crate) struct Ready {
+    code: Arc<Kept>,
+    digest: String,
+    /// What the engine is run from, as it was.
+    stamp: String,
+    /// Bytes of the module and of its code.
+    bytes: u64,
+    engine: Arc<dyn Prepared>,
+    nothing: Nothing,
+}
+
+impl Walled {
+    pub(crate) fn new(inner: Arc<Inner>, artifact: Artifact) -> Result<Self, SandboxError> {
+        let (calls, extism) = match &artifact.program.runtime {
+            Runtime::Wasm { calls } => (*calls, None),
+            Runtime::Extism { calls, output } => (*calls, Some(Output::from(*output))),
+            other => {
+                return Err(SandboxError::Artifact {
+                    what: format!("this backend does not run {} entries", other.word()),
+                    hint: "use another backend".into(),
+                });
+            }
+        };
+        Ok(Self { inner, artifact, calls, extism, ready: Mutex::default() })
+    }
+
+    fn instances(&self) -> u32 {
+        match self.calls {
+            Calls::Stateful => 1,
+            Calls::Stateless { instances } => instances,
+        }
+    }
+
+    /// The code, compiled where it is not there (any more).
+    pub(crate) async fn ready(&self) -> Result<Arc<Ready>, SandboxError> {
+        let unavailable = |reason| SandboxError::Unavailable {
+            backend: super::NAME,
+            reason,
+            remedy: "give the engine's program by an absolute path".into(),
+        };
+        let (program, stamp) = self.inner.engine.found().map_err(unavailable)?;
+        let mut slot = self.ready.lock().await;
+        if let Some(ready) = slot.as_ref().filter(|r| r.stamp == stamp && r.code.path.is_file()) {
+            return Ok(Arc::clone(ready));
+        }
+        let wasm = read(&self.artifact).await?;
+        let (digest, module) = (digest(&wasm), wasm.len() as u64);
+        let name = Arc::new(Name::new(&digest, self.extism.is_some(), &stamp));
+        let (inner, wanted) = (Arc::clone(&self.inner), Arc::clone(&name));
+        let code = match blocking(move || inner.store.find(&wanted)).await? {
+            Some(code) => code,
+            None => {
+                let is_extism = self.extism.is_some();
+                let inner = Arc::clone(&self.inner);
+                let code = compile(&*inner.wall, &inner.store, &program, wasm, is_extism).await?;
+                let put = blocking(move || inner.store.put(&name, &code)).await?;
+                put.map_err(|e| SandboxError::step("keeping the compiled code", e))?
+            }
+        };
+        let artifact = Artifact {
+            content: self.artifact.content.clone(),
+            program: Program {
+                runtime: Runtime::Engine,
+                file: program.to_str().unwrap_or_default().to_owned(),
+                args: vec![ARGUMENT.to_owned()],
+            },
+            code: vec![code.path.clone()],
+        };
+        let engine = self.inner.wall.prepare(&artifact).await?;
+        let bytes = module.saturating_add(code.bytes);
+        let inner = Arc::clone(&self.inner);
+        let nothing = blocking(move || inner.store.nothing()).await?;
+        let nothing = nothing.map_err(|e| SandboxError::step("making an empty folder", e))?;
+        let ready = Arc::new(Ready { code, digest, stamp, bytes, engine, nothing });
+        *slot = Some(Arc::clone(&ready));
+        Ok(ready)
+    }
+
+    async fn launch(
+        &self,
+        spec: LaunchSpec,
+        host: Arc<dyn HostCalls>,
+    ) -> Result<Arc<dyn Instance>, SandboxError> {
+        let assessed = self.inner.assess(&spec).await;
+        if let Some((capability, why)) = assessed.unsupported.first() {
+            let (capability, why) = (capability.to_string(), why.clone());
+            return Err(SandboxError::Unsupported { capability, why });
+        }
+        let ready = self.ready().await?;
+        let deadline = Instant::now() + spec.limits.start_timeout;
+        let data = ready.nothing.path.clone();
+        let inside = LaunchSpec { data, ..behind_walls(&spec, ready.bytes, self.instances()) };
+        let engine = ready.engine.launch(inside, host).await?;
+        let mut achieved = engine.achieved().clone();
+        ours(&mut achieved, Some(&spec));
+        let missing = achieved.guarantees.missing(&spec.demand);
+        if let Some((guarantee, want, have)) = missing.first() {
+            engine.kill(KillReason::WallTooWeak).await;
+            let what = format!("{guarantee} is {have}, demanded {want}");
+            return Err(SandboxError::WallTooWeak(what));
+        }
+        if let Err(failure) = self.start(&*engine, &ready, &spec, deadline).await {
+            let exit = engine.kill(KillReason::Asked).await;
+            return Err(SandboxError::Start(match decoded(&failure) {
+                Some(said) => believed(said),
+                // It ended before it could answer: its end says more than the closed lane.
+                None if failure.code == ErrorCode::Crashed => exit.to_failure(),
+                None => failure,
+            }));
+        }
+        let extra = (ready.bytes, self.instances());
+        Ok(Arc::new(WalledInstance::new(engine, achieved, spec, extra)))
+    }
+
+    /// Tells the engine what to run, and waits until it is there.
+    async fn start(
+        &self,
+        engine: &dyn Instance,
+        ready: &Ready,
+        spec: &LaunchSpec,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let internal = |e: serde_json::Error| Failure::new(ErrorCode::Internal, e.to_string());
+        let start = Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            file: self.artifact.program.file.clone(),
+            digest: ready.digest.clone(),
+            code: ready.code.path.clone(),
+            extism: self.extism,
+            instances: match self.calls {
+                Calls::Stateful => None,
+                Calls::Stateless { instances } => Some(instances),
+            },
+            rights: spec.rights.iter().map(ToString::to_string).collect(),
+            env: spec.env.clone(),
+            limits: Bounds { memory: spec.limits.memory, cpu: spec.limits.cpu },
+            files: spec.limits.files,
+            start_ms: u64::try_from(spec.limits.start_timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let payload = Payload::json(&start).map_err(internal)?;
+        let trace = Trace::default();
+        let told = Invocation { method: START, payload, tool: None, deadline, trace };
+        engine.lane().call(told).await.map(drop)
+    }
+}
+
+/// What the engine says of a start that came to nothing. That a right is missing is its to say: it reads the
+/// imports. It cannot say that something was decided.
+fn believed(said: Failure) -> Failure {
+    use ErrorCode as C;
+    match said.code {
+        C::Denied
+        | C::ManifestInvalid
+        | C::NotFound
+        | C::LimitExceeded
+        | C::Deadline
+        | C::Crashed
+        | C::Unavailable => said,
+        _ => Failure { code: C::PluginError, ..said },
+    }
+}
+
+impl Prepared for Walled {
+    fn launch(
+        &self,
+        spec: LaunchSpec,
+        host: Arc<dyn HostCalls>,
+    ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
+        Box::pin(self.launch(spec, host))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SandboxError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| SandboxError::Helper(format!("gave up a file: {e}")))
+}

@@ -1,0 +1,149 @@
+//! Attempts from inside the WebAssembly wall (numbers from 101): a guest has no system calls, so what it can
+//! try is to import what it may not, to use up what others need, and to be led astray by what it is granted.
+//!
+//! The engine runs in the host's process, so who launched makes no difference to a guest; the attempts are
+//! made by every launcher all the same, because files, the folder of compiled code and the host's limits are
+//! that user's. The positive control is the same attack with its limit lifted or its right granted; where a
+//! layer can be taken away (feature `ablation` of `palisade-wasm`), the attack is made once more without it.
+
+mod compiled;
+mod folders;
+mod guests;
+mod imports;
+mod leaks;
+mod limits;
+mod net;
+mod room;
+mod siblings;
+mod values;
+mod web;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use palisade_sandbox::BoxFuture;
+use palisade_wasm::ablation::{Layer, without};
+
+use crate::{
+    control::WORKS,
+    record::{Launcher, Row},
+    scene::Stage,
+    trouble::{Result, Trouble, While},
+};
+
+pub use guests::{Guests, build};
+use room::Room;
+
+/// Longest time of one attempt, its control or its ablation.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Numbers that only this family has rows of.
+#[must_use]
+pub fn covers(number: u16) -> bool {
+    (101..=113).contains(&number)
+}
+
+/// What one attempt came to: the outcome, and in words.
+type Verdict = (String, String);
+type Made = BoxFuture<'static, Result<Verdict>>;
+
+/// One attempt.
+struct Case {
+    number: u16,
+    variant: &'static str,
+    name: &'static str,
+    /// Makes it. In a room where limits are lifted it is expected to succeed.
+    attack: fn(Room) -> Made,
+    control: Control,
+    /// Layers that are taken away.
+    without: &'static [Layer],
+}
+
+/// A positive control.
+enum Control {
+    /// The attack itself, with its limit lifted or its right granted.
+    Lifted,
+    /// What a host that takes no care does.
+    Careless(fn(Room) -> BoxFuture<'static, Result<bool>>),
+    /// There is none.
+    None(&'static str),
+}
+
+fn cases() -> impl Iterator<Item = &'static Case> {
+    [
+        imports::CASES,
+        limits::CASES,
+        values::CASES,
+        leaks::CASES,
+        web::CASES,
+        compiled::CASES,
+        folders::CASES,
+        siblings::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The name of a layer in the matrix.
+fn layer(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Imports => "import check",
+        Layer::Memory => "memory count",
+        Layer::Handles => "resource count",
+        Layer::HostCallBytes => "host call bytes",
+        Layer::Mac => "mac",
+    }
+}
+
+/// Runs the family, one attempt after the other: some measure time, and a layer that is taken away is away
+/// from the whole process. `guests` has what [`build`] built.
+///
+/// # Errors
+/// When the engine cannot be made, or the scene.
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    guests: Option<&PathBuf>,
+) -> Result<Vec<Row>> {
+    let folder = guests.ok_or_else(|| Trouble("the runner was given no guests".into()))?;
+    let scene = room::Scene::new(stage, Guests::read(folder)?)?;
+    let mut rows = Vec::new();
+    for case in cases() {
+        let place = format!("{} {}", case.number, case.variant);
+        let (outcome, detail) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
+        let mut row = Row::new(case.number, case.variant, case.name, launcher);
+        row = row.seen(outcome, detail);
+        row.backend = "wasm".into();
+        row.control = match case.control {
+            Control::None(why) => format!("impossible: {why}"),
+            Control::Lifted => {
+                let (outcome, detail) = bounded(&place, (case.attack)(scene.room(true)?)).await?;
+                control(outcome == "SUCCEEDED", format!("{outcome} {detail}"))
+            }
+            Control::Careless(careless) => {
+                let made = bounded(&place, careless(scene.room(true)?)).await?;
+                control(made, "without care".into())
+            }
+        };
+        for thin in case.without {
+            let away = without(*thin);
+            let (outcome, _) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
+            drop(away);
+            row.without.insert(layer(*thin).into(), outcome);
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn control(works: bool, seen: String) -> String {
+    if works { WORKS.into() } else { format!("impossible: it does not work there either: {seen}") }
+}
+
+async fn bounded<T>(place: &str, made: BoxFuture<'static, Result<T>>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, made).await.doing(place)?.doing(place)
+}
+
+/// The attacker reached its goal.
+fn succeeded(detail: impl Into<String>) -> Verdict {
+    ("SUCCEEDED".into(), detail.into())
+}

@@ -1,0 +1,210 @@
+//! 111: compiled code that this host did not compile. The folder is the host's own; what is tried is what
+//! somebody does who can write into it, but cannot read its key.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use palisade_wasm::ablation::Layer;
+use serde_json::json;
+
+use super::{
+    Case,
+    Control::Careless,
+    Made, Verdict,
+    guests::text,
+    room::{Room, Terms, odd, outcome},
+    succeeded,
+};
+use crate::trouble::{Result, While};
+
+const TIME: Duration = Duration::from_secs(10);
+/// What was put there was not run: the right code was compiled anew, and ran.
+const RIGHT: &str = "blocked:refused";
+/// Bytes before the code: what the file is, and its MAC.
+const HEAD: usize = 48;
+
+const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
+    // The control is the same as the ablation: the file is run where its MAC does not count.
+    let control = Careless(|room| {
+        Box::pin(async move {
+            let away = palisade_wasm::ablation::without(Layer::Mac);
+            let seen = forged(room, |good, other| Ok(joined(good, other))).await?;
+            drop(away);
+            Ok(seen.0 == "SUCCEEDED")
+        })
+    });
+    Case { number: 111, variant, name, attack, control, without: &[] }
+}
+
+const fn believed(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
+    Case { without: &[Layer::Mac], ..case(variant, name, attack) }
+}
+
+pub(super) const CASES: &[Case] = &[
+    believed("forged", "other code behind the MAC of the right code", |room| {
+        Box::pin(forged(room, |good, other| Ok(joined(good, other))))
+    }),
+    believed("zeros", "other code behind a MAC of zeros", |room| {
+        Box::pin(forged(room, |good, other| {
+            let mut file = good.get(..16).unwrap_or_default().to_vec();
+            file.extend_from_slice(&[0; 32]);
+            file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
+            Ok(file)
+        }))
+    }),
+    believed("another-host", "other code as another host signed it", |room| {
+        Box::pin(forged(room, |_, other| Ok(other.to_vec())))
+    }),
+    case("bare", "other code as the engine writes it", |room| {
+        Box::pin(forged(room, |_, other| Ok(other.get(HEAD..).unwrap_or_default().to_vec())))
+    }),
+    case("swapped", "code of another plugin of this host under this one's name", |room| {
+        Box::pin(swapped(room))
+    }),
+    case("link", "a link to other code", |room| Box::pin(replaced(room, How::Link))),
+    case("writable", "a file that everybody may write", |room| {
+        Box::pin(replaced(room, How::Writable))
+    }),
+    case("pipe", "a named pipe in the place of a file", |room| Box::pin(replaced(room, How::Pipe))),
+    case("key", "a key that the attacker knows, which everybody may read", |room| {
+        Box::pin(known_key(room))
+    }),
+];
+
+/// A component that answers with a number.
+fn answering(number: u32) -> Result<Vec<u8>> {
+    text(&format!(
+        r#"(component
+            (core module $m (func (export "f") (result i32) (i32.const {number})))
+            (core instance $i (instantiate $m))
+            (func (export "f") (result u32) (canon lift (core func $i "f"))))"#
+    ))
+}
+
+fn joined(good: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut file = good.get(..HEAD).unwrap_or_default().to_vec();
+    file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
+    file
+}
+
+/// The one compiled file of a host's folder.
+fn compiled(folder: &Path) -> Result<PathBuf> {
+    let files = fs::read_dir(folder.join("wasm")).doing("the folder of compiled code")?.flatten();
+    let mut found = files
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
+    match found.next() {
+        Some(path) => Ok(path),
+        None => odd("nothing was compiled"),
+    }
+}
+
+/// Runs the right code (7) with a host whose folder this is.
+async fn run(room: &Room, folder: &Path, number: u32) -> Result<Verdict> {
+    let backend = Room::backend(folder);
+    let wasm = answering(number)?;
+    let running = match room.start_behind(&backend, &wasm, Terms::new(&[])).await? {
+        Ok(running) => running,
+        Err(refused) => return Ok(outcome(&refused)),
+    };
+    Ok(match running.call("f", &json!({}), TIME).await {
+        Ok(answer) if answer == number => (RIGHT.into(), "what runs is the right code".into()),
+        Ok(answer) => succeeded(format!("it answered {answer}")),
+        Err(failure) => outcome(&failure),
+    })
+}
+
+/// Two hosts, each with its folder: the one that is attacked (7), and the attacker's own (666).
+async fn both(room: &Room) -> Result<(PathBuf, PathBuf)> {
+    let (ours, theirs) = (room.folder.join("ours"), room.folder.join("theirs"));
+    for (folder, number) in [(&ours, 7), (&theirs, 666)] {
+        fs::create_dir(folder)?;
+        let seen = run(room, folder, number).await?;
+        if seen.0 != RIGHT {
+            return odd(format!("the right code does not run: {seen:?}"));
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Puts a file in the place of the right one, and runs that once more.
+async fn forged(room: Room, forge: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>>) -> Result<Verdict> {
+    let (ours, theirs) = both(&room).await?;
+    let path = compiled(&ours)?;
+    let forged = forge(&fs::read(&path)?, &fs::read(compiled(&theirs)?)?)?;
+    fs::write(&path, &forged)?;
+    let seen = run(&room, &ours, 7).await?;
+    if seen.0 == RIGHT && fs::read(&path)? == forged {
+        return Ok(succeeded("the forged file is still there"));
+    }
+    Ok(seen)
+}
+
+async fn swapped(room: Room) -> Result<Verdict> {
+    let ours = room.folder.join("ours");
+    fs::create_dir(&ours)?;
+    let _ = run(&room, &ours, 7).await?;
+    let path = compiled(&ours)?;
+    let aside = room.folder.join("aside");
+    fs::rename(&path, &aside)?;
+    let _ = run(&room, &ours, 666).await?;
+    let other = compiled(&ours)?;
+    fs::rename(&other, &path)?;
+    run(&room, &ours, 7).await
+}
+
+enum How {
+    Link,
+    Writable,
+    Pipe,
+}
+
+async fn replaced(room: Room, how: How) -> Result<Verdict> {
+    let (ours, theirs) = both(&room).await?;
+    let (path, other) = (compiled(&ours)?, compiled(&theirs)?);
+    fs::remove_file(&path)?;
+    match how {
+        How::Link => symlink(&other, &path)?,
+        How::Writable => {
+            fs::copy(&other, &path)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        }
+        How::Pipe => rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )?,
+    }
+    run(&room, &ours, 7).await
+}
+
+/// The attacker's key and what it signed with it, where the host left its key open to everybody.
+async fn known_key(room: Room) -> Result<Verdict> {
+    let ours = room.folder.join("ours");
+    fs::create_dir(&ours)?;
+    let _ = run(&room, &ours, 7).await?;
+    let path = compiled(&ours)?;
+    let name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
+    // The attacker compiles the same component with a key of its own and changes what it then signs; here the
+    // signature of the right code under that key stands for it.
+    let theirs = room.folder.join("theirs");
+    fs::create_dir(&theirs)?;
+    let _ = run(&room, &theirs, 7).await?;
+    let signed = fs::read(theirs.join("wasm").join(&name))?;
+    let key = ours.join("wasm/key");
+    fs::write(&key, fs::read(theirs.join("wasm/key"))?)?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644))?;
+    fs::write(&path, &signed)?;
+    let seen = run(&room, &ours, 7).await?;
+    let is_private = fs::metadata(&key)?.permissions().mode() & 0o077 == 0;
+    if fs::read(&path)? == signed || !is_private {
+        return Ok(succeeded("what the known key signed is still there"));
+    }
+    Ok(seen)
+}

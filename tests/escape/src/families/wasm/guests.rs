@@ -1,0 +1,134 @@
+//! The hostile guests: three written in Rust, and modules as text where one import or one instruction is the
+//! whole attack.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::trouble::{Result, Trouble, While};
+
+/// What was built, as bytes.
+pub struct Guests {
+    /// Uses all of `palisade:plugin`.
+    pub(super) plugin: Vec<u8>,
+    /// A WASI 0.2 command.
+    pub(super) wasi: Vec<u8>,
+    /// A WASI 0.3 command.
+    pub(super) wasi3: Vec<u8>,
+}
+
+/// Folder, target, file.
+const CRATES: [(&str, &str, &str); 3] = [
+    ("plugin", "wasm32-unknown-unknown", "palisade_guest.wasm"),
+    ("wasi", "wasm32-wasip2", "wasi-guest.wasm"),
+    ("wasi3", "wasm32-wasip2", "wasi3_guest.wasm"),
+];
+
+/// Builds them, and puts them into `folder`.
+///
+/// # Errors
+/// When the toolchain or a target is missing, or one does not build.
+pub fn build(folder: &Path) -> Result<()> {
+    fs::create_dir(folder)?;
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target_folder = here.join("target/guests");
+    for (name, target, file) in CRATES {
+        let place = here.join("crates/palisade-wasm/tests/guests").join(name);
+        run(Command::new("rustup").args(["target", "add", target]).current_dir(&place))?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        run(Command::new(cargo)
+            .args(["build", "--release", "--locked", "--target", target, "--target-dir"])
+            .arg(&target_folder)
+            .current_dir(&place)
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
+        let built = target_folder.join(target).join("release").join(file);
+        fs::copy(&built, folder.join(file)).doing(built.display())?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let out = command.output().doing("building a guest")?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(Trouble(format!("a guest does not build:\n{}", String::from_utf8_lossy(&out.stderr))))
+}
+
+impl Guests {
+    /// Reads what [`build`] built.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let read = |(_, _, file): (&str, &str, &str)| {
+            let path: PathBuf = folder.join(file);
+            fs::read(&path).doing(path.display())
+        };
+        let [plugin, wasi, wasi3] = CRATES;
+        Ok(Self { plugin: read(plugin)?, wasi: read(wasi)?, wasi3: read(wasi3)? })
+    }
+}
+
+/// A component or a module as text.
+pub(super) fn text(text: &str) -> Result<Vec<u8>> {
+    wat::parse_str(text).doing("a guest")
+}
+
+/// A component of `palisade:plugin` around a core module. `imports` are its interfaces.
+pub(super) fn plugin(module: &str, imports: &[&str]) -> Result<Vec<u8>> {
+    let mut wasm = wat::parse_str(module).doing("a guest")?;
+    let mut resolve = Resolve::default();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/palisade-wasm/wit/0.1.0");
+    resolve.push_dir(wit).doing("the WIT")?;
+    let imports: String =
+        imports.iter().map(|name| format!("import palisade:plugin/{name}@0.1.0;\n")).collect();
+    let world = format!(
+        "package test:plugin;\nworld plugin {{ {imports} export palisade:plugin/guest@0.1.0; }}"
+    );
+    let package = resolve.push_str("test.wit", &world).doing("the WIT")?;
+    let world = resolve.select_world(&[package], Some("plugin")).doing("the world")?;
+    embed_component_metadata(&mut wasm, &resolve, world, StringEncoding::UTF8)
+        .doing("a component")?;
+    Ok(palisade_wasm::componentize(&wasm).doing("a component")?.into_owned())
+}
+
+/// A plugin whose `call` is `body`, with `$tool`, `$tool-length`, `$args` and `$args-length` at hand; what it
+/// leaves is dropped, and it answers with its arguments. `more` stands in the module.
+pub(super) fn small(more: &str, body: &str, imports: &[&str]) -> Result<Vec<u8>> {
+    let module = format!(
+        r#"(module
+        {more}
+        (global $next (mut i32) (i32.const 4096))
+        (func $realloc (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+            (global.set $next (i32.add (local.get $at) (local.get 3)))
+            (local.get $at))
+        (func (export "palisade:plugin/guest@0.1.0#initialize")
+            (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            (memory.fill (i32.const 64) (i32.const 0) (i32.const 128))
+            (i32.const 64))
+        (func (export "palisade:plugin/guest@0.1.0#call")
+            (param $tool i32) (param $tool-length i32) (param $args i32) (param $args-length i32)
+            (result i32)
+            (local $count i32)
+            {body}
+            (memory.fill (i32.const 64) (i32.const 0) (i32.const 128))
+            (i32.store (i32.const 72) (local.get $args))
+            (i32.store (i32.const 76) (local.get $args-length))
+            (i32.const 64))
+        (func (export "cabi_post_palisade:plugin/guest@0.1.0#call") (param i32)
+            (global.set $next (i32.const 4096))))"#
+    );
+    plugin(&module, imports)
+}
+
+/// The memory of a [`small`] plugin: 128 KiB.
+pub(super) const MEMORY: &str = r#"(memory (export "memory") 2)"#;

@@ -1,0 +1,463 @@
+//! What a guest runs in here: the real backend, the real gate with its services, and the real guard; only
+//! names and servers are the suite's own.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use palisade_audit::{MemoryRecorder, SystemClock};
+use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, Service, ServiceRegistry};
+use palisade_egress::{AddressPolicy, Authority, Guard, http::Tls};
+use palisade_model::{
+    Capability, CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Kind,
+    Limits, NodeId, Origin, Payload, PluginId, PluginRef, Rates,
+};
+use palisade_policy::Rules;
+use palisade_sandbox::{
+    Artifact, Backend, BoxFuture, Calls, Content, ExtismOutput, HostCalls, HostRequest, Instance,
+    Invocation, LaunchSpec, OutputStream, Program, Runtime, SandboxError, ToolCall, Trace, Wire,
+};
+use palisade_services::{
+    egress::Rights,
+    events,
+    http::{self, Fetcher},
+    log::{self, LogSink, Tail},
+    plugins::{self, Plugins},
+    secret::{self, SecretValue, Secrets},
+    storage::{self, Storage},
+};
+use palisade_wasm::{Options, WasmBackend};
+use serde_json::{Value, json};
+
+use super::{Verdict, guests::Guests, net::Names, succeeded};
+use crate::{
+    scene::Stage,
+    trouble::{Result, Trouble, While},
+};
+
+/// Most instances of all plugins here.
+pub(super) const INSTANCES: u32 = 64;
+/// Most records that are kept of one launch.
+const RECORDS: usize = 1000;
+
+/// What all attempts of a runner share: compiled code, and the folder below which each has its own.
+pub(super) struct Scene {
+    stage: Arc<Stage>,
+    guests: Guests,
+    /// One for all, as a host has it: how many instances there may be counts over all of them.
+    backend: WasmBackend,
+    serial: AtomicU64,
+}
+
+impl Scene {
+    pub(super) fn new(stage: &Arc<Stage>, guests: Guests) -> Result<Arc<Self>> {
+        let folder = stage.base.path().join("wasm");
+        std::fs::create_dir(&folder)?;
+        let backend = Room::backend(&folder);
+        Ok(Arc::new(Self { stage: Arc::clone(stage), guests, backend, serial: AtomicU64::new(1) }))
+    }
+
+    /// A room for one attempt.
+    pub(super) fn room(self: &Arc<Self>, lifted: bool) -> Result<Room> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let folder = self.stage.base.path().join("wasm").join(serial.to_string());
+        std::fs::create_dir(&folder)?;
+        Ok(Room { scene: Arc::clone(self), folder, lifted })
+    }
+}
+
+/// Where one attempt is made.
+#[derive(Clone)]
+pub(super) struct Room {
+    scene: Arc<Scene>,
+    /// Its own folder.
+    pub(super) folder: PathBuf,
+    /// Whether the limit that the attempt is about is lifted, or its right granted.
+    pub(super) lifted: bool,
+}
+
+/// How a guest is launched.
+pub(super) struct Terms {
+    pub(super) runtime: Runtime,
+    pub(super) rights: Vec<String>,
+    pub(super) limits: Limits,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) config: Value,
+    /// How long it may take to be initialised.
+    pub(super) first: Duration,
+    pub(super) names: Names,
+    /// Where names may lead.
+    pub(super) policy: AddressPolicy,
+}
+
+impl Terms {
+    /// A component with these rights, 16 MiB of memory and one processor.
+    pub(super) fn new(rights: &[&str]) -> Self {
+        let rates = Rates { requests_per_second: 1_000_000, ..Rates::default() };
+        Self {
+            runtime: Runtime::Wasm { calls: Calls::Stateful },
+            rights: rights.iter().map(|right| (*right).to_owned()).collect(),
+            limits: Limits {
+                memory: 16 << 20,
+                start_timeout: Duration::from_secs(30),
+                rates,
+                ..Limits::default()
+            },
+            env: Vec::new(),
+            config: json!({}),
+            first: Duration::from_secs(10),
+            names: Names::default(),
+            policy: AddressPolicy::new(),
+        }
+    }
+
+    /// The same for a module of Extism's.
+    pub(super) fn extism(rights: &[&str]) -> Self {
+        Self {
+            runtime: Runtime::Extism { calls: Calls::Stateful, output: ExtismOutput::Auto },
+            ..Self::new(rights)
+        }
+    }
+
+    /// A WASI command that does one task.
+    pub(super) fn task(task: &str, what: &str, rights: &[&str]) -> Self {
+        let mut terms = Self::new(rights);
+        // It imports wasi:http, which takes some right; this one leads nowhere.
+        terms.rights.push("net.http:nowhere.example:80".into());
+        terms.env = vec![("TASK".into(), task.into()), ("WHAT".into(), what.into())];
+        terms
+    }
+
+    pub(super) fn memory(mut self, bytes: u64) -> Self {
+        self.limits.memory = bytes;
+        self
+    }
+
+    pub(super) fn pool(mut self, instances: u32) -> Self {
+        self.runtime = Runtime::Wasm { calls: Calls::Stateless { instances } };
+        self
+    }
+
+    pub(super) fn names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// Names may lead to this network of the machine's own.
+    pub(super) fn reachable(mut self, network: &str) -> Result<Self> {
+        self.policy = self.policy.allow(network.parse().doing(network)?);
+        Ok(self)
+    }
+}
+
+/// What the host does for a guest: everything through the gate.
+pub(super) struct Host {
+    broker: Broker,
+    caller: Arc<Caller>,
+    guard: Guard,
+    /// Lines of the standard streams.
+    lines: Mutex<Vec<String>>,
+    /// Lines of the log.
+    pub(super) tail: Arc<Tail>,
+    pub(super) dropped: AtomicU64,
+}
+
+impl HostCalls for Host {
+    fn request(
+        &self,
+        request: HostRequest,
+    ) -> BoxFuture<'static, std::result::Result<Payload, Failure>> {
+        self.broker.request(&self.caller, &request.method, &request.payload, request.trace.0)
+    }
+
+    fn output(&self, _: OutputStream, line: &str) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.push(line.to_owned());
+    }
+
+    fn output_dropped(&self, bytes: u64) {
+        self.dropped.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn connect(
+        &self,
+        authority: &str,
+    ) -> BoxFuture<'static, std::result::Result<tokio::net::TcpStream, Failure>> {
+        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+        let (guard, authority) = (self.guard.clone(), Authority::parse(authority));
+        Box::pin(async move {
+            let authority = authority.map_err(Failure::from)?;
+            Ok(guard.connect(&rights, Kind::NetHttp, &authority).await?.stream)
+        })
+    }
+}
+
+/// A guest that was launched.
+pub(super) struct Running {
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) host: Arc<Host>,
+}
+
+impl Room {
+    /// The limit, or the one that is as good as none.
+    pub(super) fn limit<T>(&self, held: T, lifted: T) -> T {
+        if self.lifted { lifted } else { held }
+    }
+
+    /// The right that the attempt lacks, where it is granted.
+    pub(super) fn granted<'a>(&self, right: &'a str) -> Vec<&'a str> {
+        if self.lifted { vec![right] } else { Vec::new() }
+    }
+
+    pub(super) fn guests(&self) -> &Guests {
+        &self.scene.guests
+    }
+
+    /// A backend that keeps compiled code in `folder`.
+    pub(super) fn backend(folder: &Path) -> WasmBackend {
+        let backend = WasmBackend::new(Options::default().instances(INSTANCES));
+        backend.keep_in(folder);
+        backend
+    }
+
+    /// Launches `wasm` and initialises it. The refusal of a launch is an outcome; that of the scene is not.
+    pub(super) async fn start(
+        &self,
+        wasm: &[u8],
+        terms: Terms,
+    ) -> Result<std::result::Result<Running, Failure>> {
+        self.start_behind(&self.scene.backend, wasm, terms).await
+    }
+
+    pub(super) async fn start_behind(
+        &self,
+        backend: &WasmBackend,
+        wasm: &[u8],
+        terms: Terms,
+    ) -> Result<std::result::Result<Running, Failure>> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let root = self.folder.join(format!("plugin-{serial}"));
+        let data = self.folder.join(format!("data-{serial}"));
+        std::fs::create_dir(&root)?;
+        std::fs::create_dir(&data)?;
+        std::fs::write(root.join("plugin.wasm"), wasm)?;
+        let parse = |text: &String| text.parse::<Capability>().doing(text);
+        let rights: CapabilitySet = terms.rights.iter().map(parse).collect::<Result<_>>()?;
+        let origin = Origin::Folder { path: root.display().to_string(), owner: 0 };
+        let plugin = PluginRef { id: PluginId::parse("guest").doing("an id")?, origin };
+        let instance = InstanceId {
+            node: NodeId::local(),
+            plugin: Arc::new(plugin),
+            generation: Generation(1),
+            serial,
+        };
+        let host = Arc::new(host(&instance, &rights, &terms, &data)?);
+        let spec = LaunchSpec {
+            instance,
+            rights: Arc::new(rights),
+            limits: terms.limits,
+            demand: GuaranteeSet::default_floor(),
+            wire: Wire::Native,
+            data,
+            slot: u32::try_from(serial).unwrap_or(0),
+            env: terms.env.into_iter().collect::<BTreeMap<_, _>>(),
+            workdir: None,
+            observe: None,
+        };
+        let artifact = Artifact {
+            content: Content { root, digest: [0; 32] },
+            program: Program {
+                runtime: terms.runtime,
+                file: "plugin.wasm".into(),
+                args: Vec::new(),
+            },
+            code: Vec::new(),
+        };
+        let calls: Arc<dyn HostCalls> = Arc::clone(&host) as _;
+        let launched: std::result::Result<_, SandboxError> =
+            async { backend.prepare(&artifact).await?.launch(spec, calls).await }.await;
+        let running = match launched {
+            Ok(instance) => Running { instance, host },
+            Err(refused) => return Ok(Err(Failure::from(refused))),
+        };
+        let rights: Vec<&String> = terms.rights.iter().collect();
+        let params = json!({
+            "protocol": {"min": 1, "max": 1}, "features": [], "rights": rights,
+            "host": {"name": "palisade", "version": "0"}, "plugin": {"id": "guest"},
+            "config": terms.config,
+        });
+        let asked = running.ask("initialize", &params, terms.first).await;
+        Ok(asked.map(|_| running))
+    }
+
+    /// Launches, and gives what the one call came to.
+    pub(super) async fn once(
+        &self,
+        wasm: &[u8],
+        terms: Terms,
+        tool: &str,
+        args: Value,
+        time: Duration,
+    ) -> Result<std::result::Result<Value, Failure>> {
+        Ok(match self.start(wasm, terms).await? {
+            Ok(running) => running.call(tool, &args, time).await,
+            Err(refused) => Err(refused),
+        })
+    }
+
+    /// Runs the WASI command of `terms`; the last line that it wrote.
+    pub(super) async fn command(&self, terms: Terms, time: Duration) -> Result<Verdict> {
+        let wasm = self.guests().wasi.clone();
+        let running = match self.start(&wasm, terms).await? {
+            Ok(running) => running,
+            Err(refused) => return Ok(outcome(&refused)),
+        };
+        Ok(running.task(time).await)
+    }
+}
+
+/// The one secret, and the one other plugin.
+struct Known;
+
+impl Secrets for Known {
+    fn read<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> BoxFuture<'a, std::result::Result<Option<SecretValue>, Failure>> {
+        Box::pin(std::future::ready(SecretValue::new("the secret").map(Some)))
+    }
+}
+
+impl Plugins for Known {
+    fn call(
+        &self,
+        _: Context,
+        _: plugins::CallParams,
+    ) -> BoxFuture<'static, std::result::Result<Payload, Failure>> {
+        Box::pin(std::future::ready(Ok(Payload::from_json_text("\"told\""))))
+    }
+}
+
+fn host(instance: &InstanceId, rights: &CapabilitySet, terms: &Terms, data: &Path) -> Result<Host> {
+    let gate = Gate::new(Arc::new(MemoryRecorder::new(RECORDS)));
+    let guard = Guard::with_resolver(terms.policy.clone(), Arc::new(terms.names.clone()));
+    let services = Arc::new(ServiceRegistry::new());
+    let tail = Arc::new(Tail::new(100_000, 64 << 20));
+    let sink: Arc<dyn LogSink> = Arc::clone(&tail) as Arc<dyn LogSink>;
+    let tls = Tls::new().doing("TLS")?;
+    let fetcher = Fetcher::new(gate.clone(), guard.clone(), tls);
+    services.register(log::service(sink)).doing("log")?;
+    services.register(http::service(fetcher)).doing("http")?;
+    let kept = Storage::open(data.join("storage"), Arc::new(SystemClock)).doing("storage")?;
+    storage::register(&services, &kept).doing("storage")?;
+    for name in ["lookup", "other"] {
+        let service = Service::new(name, |_: Context, params: Value| async move {
+            Ok::<Value, Failure>(json!({ "asked": params }))
+        });
+        services.register(service).doing(name)?;
+    }
+    services.register(secret::get(Arc::new(Known))).doing("secrets")?;
+    services.register(plugins::call(Arc::new(Known))).doing("plugins")?;
+    services.register(events::publish(LocalBus::new())).doing("events")?;
+    let rules = Arc::new(Rules::new(rights.clone(), []));
+    let caller = Caller::plugin(instance.clone(), rules, &terms.limits, Arc::new(SystemClock));
+    Ok(Host {
+        broker: Broker::new(gate, services),
+        caller,
+        guard,
+        lines: Mutex::default(),
+        tail,
+        dropped: AtomicU64::new(0),
+    })
+}
+
+impl Running {
+    async fn ask(
+        &self,
+        method: &'static str,
+        params: &Value,
+        time: Duration,
+    ) -> std::result::Result<Payload, Failure> {
+        let payload =
+            Payload::json(params).map_err(|e| Failure::new(ErrorCode::Internal, e.to_string()))?;
+        let (deadline, trace) = (Instant::now() + time, Trace::default());
+        self.instance.lane().call(Invocation { method, payload, tool: None, deadline, trace }).await
+    }
+
+    pub(super) async fn call(
+        &self,
+        tool: &str,
+        args: &Value,
+        time: Duration,
+    ) -> std::result::Result<Value, Failure> {
+        let internal =
+            |e: serde_json::Error| Failure::new(ErrorCode::Internal, format!("an answer: {e}"));
+        let text = serde_json::to_vec(args).map_err(internal)?;
+        let payload = Payload::json(&json!({"tool": tool, "args": args})).map_err(internal)?;
+        let tool = Some(ToolCall { name: tool.into(), args: text.into() });
+        let (deadline, trace) = (Instant::now() + time, Trace::default());
+        let invocation = Invocation { method: "call", payload, tool, deadline, trace };
+        self.instance.lane().call(invocation).await?.parse().map_err(internal)
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.host.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs a WASI command; what its last line says.
+    pub(super) async fn task(&self, time: Duration) -> Verdict {
+        let ended = self.call("run", &json!({}), time).await;
+        let line = self.lines().pop().unwrap_or_default();
+        match (line.split_once(' '), ended) {
+            (Some(("reached", what)), Ok(_)) => succeeded(what),
+            (Some(("blocked", why)), Ok(_)) => blocked(why),
+            (_, Err(failure)) => outcome(&failure),
+            (_, Ok(_)) => (format!("ended:{line}"), "it said nothing of what came of it".into()),
+        }
+    }
+}
+
+/// What a guest says stopped it: the first word is the outcome.
+pub(super) fn blocked(why: &str) -> Verdict {
+    let word = why.split([' ', '(', '{']).next().unwrap_or_default();
+    if word == "absent" {
+        return ("absent".into(), why.into());
+    }
+    (format!("blocked:{word}"), why.into())
+}
+
+/// A failure as an outcome: the limit that ended the guest, its own trap, or the code of a refusal.
+pub(super) fn outcome(failure: &Failure) -> Verdict {
+    let word = match (failure.code, failure.rule.as_deref()) {
+        (ErrorCode::LimitExceeded, Some(rule)) => format!("killed:{rule}"),
+        (ErrorCode::Deadline, _) => "killed:deadline".into(),
+        (ErrorCode::Crashed, _) => "killed:trap".into(),
+        (code, _) => format!("blocked:{}", code.as_str()),
+    };
+    (word, failure.to_string())
+}
+
+/// What a call came to: an answer is what the attacker wanted.
+pub(super) fn of_call(answer: std::result::Result<Value, Failure>) -> Verdict {
+    match answer {
+        // What the host refused while the guest goes on.
+        Ok(value) if value["refused"].is_string() => {
+            let code = value["refused"].as_str().unwrap_or_default();
+            (format!("blocked:{code}"), value["message"].to_string())
+        }
+        Ok(value) => succeeded(value.to_string().chars().take(200).collect::<String>()),
+        Err(failure) => outcome(&failure),
+    }
+}
+
+/// What is not an outcome.
+pub(super) fn odd<T>(what: impl Into<String>) -> Result<T> {
+    Err(Trouble(what.into()))
+}
