@@ -1,9 +1,8 @@
 //! Time for records and rates: wall clock and monotonic clock, injected so that tests can set them.
 
-use std::{
-    sync::OnceLock,
-    time::{Instant, SystemTime},
-};
+#[cfg(any(target_os = "linux", not(unix)))]
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime};
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +48,10 @@ impl Clock for SystemClock {
         monotonic_ns()
     }
 
+    // Elsewhere an `Instant` may be of a clock that stops while the machine sleeps.
+    #[cfg(target_os = "linux")]
     fn monotonic_ns_at(&self, moment: Instant) -> u64 {
-        // Both clocks go alike: one pair of readings tells how far they are apart.
+        // Both are CLOCK_MONOTONIC: one pair of readings tells how far they are apart.
         static PAIR: OnceLock<(Instant, u64)> = OnceLock::new();
         let (then, then_ns) = *PAIR.get_or_init(|| (Instant::now(), monotonic_ns()));
         let ns = |d: std::time::Duration| {
@@ -141,6 +142,7 @@ mod tests {
         assert!(first.unix_ns > 1_500_000_000_000_000_000, "the wall clock is set");
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_moment_that_was_read_is_the_same_on_the_monotonic_clock() {
         let clock = SystemClock;

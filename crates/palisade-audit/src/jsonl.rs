@@ -7,8 +7,8 @@
 //! again.
 //!
 //! Acts that are alike and come in great number are counted ([`crate::Tally`]). The count is written once
-//! a window, before every record that somebody waits for, and at the end; so a host that is killed takes
-//! at most one window of it along.
+//! a window, before every record that somebody waits for, before the outcome of a fail-closed act, an exit
+//! or a breach, and at the end; so a host that is killed takes at most one window of it along.
 
 mod coalesce;
 mod counter;
@@ -141,12 +141,12 @@ impl Shared {
     }
 
     /// Has the writer look at a counter until nothing happens at it any more.
-    fn list(&self, counter: Arc<counter::Counter>) {
+    fn list(&self, counter: &Arc<counter::Counter>) {
         let mut queue = self.lock();
-        if queue.closing {
+        if queue.closing || !counter.enlist(self.clock.now()) {
             return;
         }
-        queue.listed.push(counter);
+        queue.listed.push(Arc::clone(counter));
         let wake = std::mem::take(&mut queue.idle);
         drop(queue);
         if wake {

@@ -260,7 +260,7 @@ impl Gate {
     /// of the fail-closed class could not be recorded.
     pub async fn admit(&self, caller: &Caller, action: Action<'_>) -> Result<Pass, Failure> {
         // Before the decision: rules that are replaced meanwhile make it void.
-        let version = action.towards.map(Caller::version);
+        let target = action.towards.map(|target| (target, target.version()));
         let decided = decide(caller, &action);
         let rated = rate(caller, &action);
         let rule = match (rated, decided) {
@@ -268,12 +268,12 @@ impl Gate {
             (Ok(()), Err(failure)) => return Err(self.refused(action.act(caller), failure)),
             (Ok(()), Ok(rule)) => rule,
         };
-        if let (Some((routine, _)), Some(version)) = (action.routine, version) {
+        if let (Some((routine, _)), Some((target, version))) = (action.routine, target) {
             let like = || {
                 let bare = Action { payload: None, trace: None, ..action.clone() };
                 bare.act(caller).decision(Decision::Allow, Some(rule.clone()))
             };
-            routine.keep(caller, version, &rule, &*self.recorder, like);
+            routine.keep(caller, target, version, &rule, &*self.recorder, like);
         }
         let act = action.act(caller).decision(Decision::Allow, Some(rule));
         let intent = self.recorder.intent(act).await?;

@@ -25,6 +25,7 @@ pub struct Routine {
 
 struct Kept {
     caller: Arc<Principal>,
+    target: Arc<Principal>,
     rule: String,
     /// Of the target's rules, when they were last found to allow it by this rule.
     version: AtomicU64,
@@ -58,6 +59,7 @@ impl Routine {
     ) -> Option<Counted<'_>> {
         let kept = self.kept.get()?.as_ref()?;
         let known = Arc::ptr_eq(&kept.caller, caller.principal())
+            && Arc::ptr_eq(&kept.target, target.principal())
             && kept.version.load(Ordering::Acquire) == target.version();
         if !known || !kept.tally.begin(now) {
             return None;
@@ -70,6 +72,7 @@ impl Routine {
     pub(crate) fn keep(
         &self,
         caller: &Caller,
+        target: &Caller,
         version: u64,
         rule: &str,
         recorder: &dyn Recorder,
@@ -82,11 +85,14 @@ impl Routine {
             let tally = recorder.tally(&act())?;
             let version = AtomicU64::new(version);
             let caller = Arc::clone(caller.principal());
-            Some(Kept { caller, rule: rule.to_owned(), version, tally })
+            let target = Arc::clone(target.principal());
+            Some(Kept { caller, target, rule: rule.to_owned(), version, tally })
         });
-        // Another rule would need another count; such calls are recorded one by one.
+        // Another rule would need another count; such calls are recorded one by one. A version says
+        // something about this target's rules only.
         if let Some(kept) = kept
             && kept.rule == rule
+            && Arc::ptr_eq(&kept.target, target.principal())
         {
             kept.version.fetch_max(version, Ordering::AcqRel);
         }

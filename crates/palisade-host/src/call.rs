@@ -89,7 +89,6 @@ impl Plugin {
         let running = self.cell().require_running()?;
         let caller = self.control().caller();
         let offered = running.offer.tools.get(tool);
-        let now = Instant::now();
         let target = Access::new(Kind::Tool, tool);
         let mut action = Action::new(RecordKind::Call)
             .towards(&running.caller)
@@ -99,9 +98,6 @@ impl Plugin {
         if !caller.is_owner() {
             let id = running.loaded.manifest.id.as_str();
             action = action.access(Access::new(Kind::PluginCall, id));
-        }
-        if let Some(found) = offered {
-            action = action.routine(&found.calls, now);
         }
         let found = match offered {
             Some(found) => params(&found.tool, args).and_then(|params| {
@@ -115,6 +111,14 @@ impl Plugin {
             Ok(entered) => entered,
             Err(failure) => return Err(host.gate().refuse(caller, &action, failure)),
         };
+        // Read here, so that the moment at which a rate is taken is none before the arguments were written.
+        let now = Instant::now();
+        // Where each call has an instance of its own there are no calls that are alike.
+        if let Some(found) = offered
+            && !running.loaded.is_per_call()
+        {
+            action = action.routine(&found.calls, now);
+        }
         count(&running.counters.calls);
         let timeout = options.timeout.unwrap_or(running.loaded.limits.call_timeout);
         let invocation = Invocation {

@@ -21,8 +21,9 @@ use crate::error::{HostError, StoreError};
 
 /// How long a locked database is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Plugin numbers: 0..65536, since user ids are derived from them.
-const SLOTS: i64 = 1 << 16;
+/// Plugin numbers: 0..65534, since user ids are derived from them. The two above are kept: 65534 is the user
+/// of compiling runs, 65535 the last of the range.
+const SLOTS: i64 = 65_534;
 
 /// What the host knows about a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]

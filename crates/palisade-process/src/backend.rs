@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, sync::Arc};
 
 use palisade_sandbox::{
-    Artifact, Assessment, Backend, BoxFuture, Facts, LaunchSpec, Prepared, SandboxError,
+    Artifact, Assessment, Backend, BoxFuture, Facts, LaunchSpec, Prepared, Runtime, SandboxError,
     Unavailable,
 };
 use tokio::sync::OnceCell;
@@ -127,10 +127,13 @@ impl LandlockBackend {
 }
 
 macro_rules! delegate {
-    ($backend:ty) => {
+    ($backend:ty, $engines:literal) => {
         impl Backend for $backend {
             fn name(&self) -> &'static str {
                 self.0.name
+            }
+            fn runs(&self, runtime: &Runtime) -> bool {
+                runtime.is_process() && ($engines || *runtime != Runtime::Engine)
             }
             fn probe(&self) -> BoxFuture<'_, Arc<Facts>> {
                 Box::pin(self.0.facts())
@@ -157,8 +160,9 @@ macro_rules! delegate {
         }
     };
 }
-delegate!(ProcessBackend);
-delegate!(LandlockBackend);
+delegate!(ProcessBackend, true);
+// Its walls are no second wall around an engine: the host's network, IPC and processes stay in sight.
+delegate!(LandlockBackend, false);
 
 impl Core {
     fn new(name: &'static str, options: Options, namespaces: bool) -> Self {

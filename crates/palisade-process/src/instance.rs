@@ -42,6 +42,8 @@ const SIGKILL: i32 = 9;
 const ANSWER: Duration = Duration::from_millis(500);
 /// Between the plugin's last report and the disappearance of pid 1.
 const REAP: Duration = Duration::from_secs(10);
+/// Between two looks at an instance of which nothing has to be looked at.
+const NOTHING_TO_SEE: Duration = Duration::from_secs(24 * 3600);
 
 /// What handles and the watcher share.
 pub(crate) struct Shared {
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     /// The instance has a pid namespace.
     pub(crate) namespaced: bool,
     pub(crate) disk_limit: AtomicU64,
+    /// The data folder is the plugin's, and its size is watched. An engine has none.
+    pub(crate) measured: bool,
     /// Microseconds that processes have run, as pid 1 reports them where no group counts.
     ran: AtomicU64,
     pace: Pace,
@@ -83,6 +87,7 @@ impl Shared {
             data,
             namespaced,
             disk_limit: AtomicU64::new(disk_limit),
+            measured: true,
             ran: AtomicU64::new(0),
             pace: Pace::default(),
             exit: watch::Sender::new(None),
@@ -217,7 +222,11 @@ pub(crate) async fn watch(
                 if let (Some(group), true) = (&shared.group, now >= pace_at) {
                     pace_at = now + shared.pace.look(group);
                 }
-                look_at = quota.look(&shared).await;
+                look_at = match &shared.group {
+                    _ if shared.measured => quota.look(&shared).await,
+                    Some(_) => pace_at,
+                    None => now + NOTHING_TO_SEE,
+                };
             }
         }
     }

@@ -208,7 +208,7 @@ impl Inner {
         };
         let Walls { plan, pidfd, status, way_out, stdout, stderr, ours, group, spawner } = walls;
         // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
-        let shared = Arc::new(Shared::new(
+        let mut shared = Shared::new(
             status,
             pidfd,
             group,
@@ -216,7 +216,9 @@ impl Inner {
             spec.data.clone(),
             spec.limits.disk,
             spawner,
-        ));
+        );
+        shared.measured = !self.needs.is_engine;
+        let shared = Arc::new(shared);
         let observing = observe::of(&inputs, core.namespaces)?
             .map(|o| Observing { policy_kill: Arc::clone(&shared.policy_kill), ..o });
         let timeout = spec.limits.start_timeout;

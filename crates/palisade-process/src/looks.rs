@@ -15,6 +15,10 @@ pub(crate) const IDLE: Duration = Duration::from_millis(50);
 const NEAR: Duration = Duration::from_millis(5);
 /// Longest time until one that has run is measured.
 pub(crate) const LONGEST: Duration = Duration::from_millis(250);
+/// The same where measuring takes long: this many times as long as it takes, and at most [`SLOWEST`].
+const REST: u32 = 3;
+/// See [`REST`].
+const SLOWEST: Duration = Duration::from_secs(5);
 /// Bytes that can be written in a second of processor time, into the page cache: twice what was seen on the
 /// machines that this was measured on. (Blocks without data, `fallocate`, would be quicker: the filter
 /// refuses them.)
@@ -71,7 +75,7 @@ impl Looks {
     /// Whether to measure now, the plugin having used `used` processor time.
     pub(crate) fn is_due(&self, now: Instant, used: Option<Duration>) -> bool {
         let since = now.saturating_duration_since(self.measured);
-        if since >= LONGEST {
+        if since >= LONGEST.max(self.took.saturating_mul(REST)).min(SLOWEST) {
             return self.again || self.could(used) != Some(0);
         }
         let rest = (self.took * SHARE).clamp(NEAR, LONGEST);
@@ -154,5 +158,16 @@ mod tests {
         assert!(looks.is_due(now + ms(200), Some(ms(1200))));
         looks.measured(now, now + ms(5000), Some(ms(1000)), 0, false);
         assert!(looks.is_due(now + ms(5000) + LONGEST, Some(ms(1001))), "but it is repeated");
+        // Far from the limit it takes a quarter of the time.
+        looks.measured(now, now + ms(1000), Some(ms(1000)), u64::MAX, false);
+        let now = now + ms(1000);
+        assert!(
+            !looks.is_due(now + ms(2999), Some(ms(1999))) && !looks.is_due(now + LONGEST, None)
+        );
+        assert!(looks.is_due(now + ms(3000), Some(ms(1999))));
+        looks.measured(now, now + ms(60_000), Some(ms(1000)), u64::MAX, false);
+        let now = now + ms(60_000);
+        assert!(!looks.is_due(now + ms(4999), None));
+        assert!(looks.is_due(now + SLOWEST, None), "and never later");
     }
 }

@@ -5,7 +5,10 @@
 //! long as no other plugin is confined to the same ones. See sched_setaffinity(2); the filter keeps plugins
 //! from choosing for themselves.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
@@ -14,6 +17,8 @@ static TAKEN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 /// How often a group is gone through until nothing new is found in it: what forks meanwhile may have missed
 /// one turn.
 const TURNS: usize = 3;
+/// Most threads of a group that one look confines.
+const MOST_THREADS: usize = 4096;
 
 /// Processors that a plugin is confined to. They count as taken until this is dropped.
 #[derive(Debug)]
@@ -23,7 +28,7 @@ impl Confined {
     /// As many processors as `cpu` is worth, the least taken ones. `None` where that would be all that this
     /// process may use itself.
     pub(crate) fn to(cpu: f64) -> Option<Self> {
-        Self::among(&own(), cpu)
+        Self::among(own(), cpu)
     }
 
     fn among(allowed: &[usize], cpu: f64) -> Option<Self> {
@@ -55,7 +60,7 @@ impl Confined {
 
     /// Lets these threads run wherever this process may.
     pub(crate) fn release(self, threads: impl Fn() -> Vec<i32>) {
-        set(&own(), threads);
+        set(own(), threads);
     }
 }
 
@@ -70,10 +75,15 @@ impl Drop for Confined {
     }
 }
 
-/// The processors that this process may use.
-fn own() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|&c| set.is_set(c)).collect()
+/// The processors that this process may use: those of its first thread, since others may have been bound to
+/// some of them.
+fn own() -> &'static [usize] {
+    static OWN: OnceLock<Vec<usize>> = OnceLock::new();
+    OWN.get_or_init(|| {
+        let first = i32::try_from(std::process::id()).ok().and_then(Pid::from_raw);
+        let Ok(set) = sched_getaffinity(first) else { return Vec::new() };
+        (0..CpuSet::MAX_CPU).filter(|&c| set.is_set(c)).collect()
+    })
 }
 
 fn set(processors: &[usize], threads: impl Fn() -> Vec<i32>) {
@@ -81,10 +91,11 @@ fn set(processors: &[usize], threads: impl Fn() -> Vec<i32>) {
     for &processor in processors {
         wanted.set(processor);
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for _ in 0..TURNS {
         let mut new: Vec<i32> = threads();
         new.retain(|t| !seen.contains(t));
+        new.truncate(MOST_THREADS.saturating_sub(seen.len()));
         if new.is_empty() {
             break;
         }
@@ -94,7 +105,7 @@ fn set(processors: &[usize], threads: impl Fn() -> Vec<i32>) {
                 let _ = sched_setaffinity(Some(pid), &wanted);
             }
         }
-        seen.append(&mut new);
+        seen.extend(new);
     }
 }
 

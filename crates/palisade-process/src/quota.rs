@@ -106,7 +106,10 @@ impl Quota {
     /// Looks, and measures where that is due; when to look again.
     pub(crate) async fn look(&mut self, shared: &Arc<Shared>) -> Instant {
         let (begun, used) = (Instant::now(), self.used(shared).await);
-        if self.looks.is_due(begun.into_std(), used) {
+        let now = begun.into_std();
+        // An estimate that stands still proves nothing: what runs may not have been seen.
+        let is_due = self.looks.is_due(now, used);
+        if is_due || (self.estimates && self.looks.is_due(now, None)) {
             let (left, again) = self.measure(shared).await;
             let now = Instant::now().into_std();
             self.looks.measured(begun.into_std(), now, used, left, again);

@@ -15,7 +15,7 @@ use std::{
 };
 
 use palisade_model::{Guarantee, GuaranteeSet, Level};
-use palisade_process::{Options, ProcessBackend};
+use palisade_process::{LandlockBackend, Options, ProcessBackend};
 use palisade_sandbox::{
     Backend, Exit, ExitCause, HostCalls, Runtime, SandboxError, Wire, stream::ByteWire,
 };
@@ -134,6 +134,9 @@ async fn who_takes_the_engine_over_reaches_nothing_beyond_the_walls() {
         // Other ways.
         "connect to the host",
         "listen",
+        "unix socket",
+        "datagram socket",
+        "netlink",
         "netlink of another kind",
         "packet socket",
         "mount",
@@ -188,9 +191,32 @@ async fn granted_folders_are_there_for_an_engine_with_just_their_rights() {
 }
 
 #[tokio::test]
+async fn a_file_that_the_host_shows_and_removes_is_not_counted_as_the_engines() {
+    let mut bench = engine();
+    let code = bench.spec.data.canonicalize().unwrap().join("code.cwasm");
+    std::fs::write(&code, vec![1; 2 << 20]).unwrap();
+    bench.artifact.code = vec![code.clone()];
+    bench.spec.limits.disk = 1 << 20;
+    let (wire, arriving) = ByteWire::new();
+    bench.spec.wire = Wire::Bytes(wire);
+    bench.artifact.program.args = vec!["hold".into(), code.display().to_string()];
+    let instance = bench.launch(&ProcessBackend::new(Options::default())).await.unwrap();
+    let mut ends = arriving.await.unwrap();
+    assert_eq!(ends.from.read_u8().await.unwrap(), b'h', "it has opened the file");
+    std::fs::remove_file(code).unwrap();
+    let exit = tokio::time::timeout(Duration::from_secs(20), instance.wait()).await.unwrap();
+    assert_eq!(exit.cause, ExitCause::Exited(0));
+    let mut said = String::new();
+    ends.from.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "eld: 2097152\nlinks: 0\n", "it was removed while it was open");
+}
+
+#[tokio::test]
 async fn an_engine_is_a_program_of_this_machine_and_cannot_be_held_to_no_jit() {
     let backend = ProcessBackend::new(Options::default());
-    assert!(backend.runs(&Runtime::Engine));
+    assert!(backend.runs(&Runtime::Engine) && backend.runs(&Runtime::Native));
+    let landlock = LandlockBackend::new(Options::default());
+    assert!(!landlock.runs(&Runtime::Engine) && landlock.runs(&Runtime::Native));
     for file in ["module.wasm", "/no/such/engine", "engine"] {
         let mut bench = engine();
         bench.artifact.program.file = file.into();

@@ -34,9 +34,8 @@ mod way_out;
 
 pub(crate) use enter::{ARGUMENT, COMPILE, COMPILED, NOT_COMPILED};
 pub use enter::{enter, lane};
-use start::SAID;
 pub use start::here;
-pub(crate) use start::{Bounds, LIMITS, Output, START, Start, decoded};
+pub(crate) use start::{Bounds, LIMITS, Output, SAID, START, Start, decoded};
 
 /// Of the grace of `shutdown`, the share that running calls have, in tenths.
 const GRACE_TENTHS: u32 = 8;

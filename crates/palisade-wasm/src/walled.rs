@@ -33,7 +33,7 @@ use palisade_sandbox::{
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::wasi;
+use crate::{engine_process::SAID, wasi};
 
 mod code;
 mod compile;
@@ -41,6 +41,7 @@ mod instance;
 mod prepared;
 
 use code::Store;
+use compile::Refused;
 use prepared::Walled;
 
 /// The backend's name.
@@ -56,6 +57,10 @@ const MODULE_TIMES: u64 = 4;
 const ENGINE_THREADS: u32 = 64;
 /// Handles of the engine itself.
 const ENGINE_FILES: u32 = 64;
+
+/// The walls without which nothing stands around an engine.
+const WALLS: [G; 5] =
+    [G::FsIsolated, G::NetIsolated, G::IpcIsolated, G::PeersIsolated, G::SyscallsFiltered];
 
 /// The program that is run as the engine.
 #[derive(Clone, Debug)]
@@ -97,6 +102,7 @@ pub(crate) struct Inner {
     pub(crate) wall: Arc<dyn Backend>,
     pub(crate) engine: EngineProgram,
     pub(crate) store: Store,
+    pub(crate) refused: Refused,
     facts: OnceCell<Arc<Facts>>,
 }
 
@@ -104,7 +110,13 @@ impl WalledBackend {
     /// The engine `program` behind `wall`: backend `process`, or one that guarantees as much.
     #[must_use]
     pub fn new(wall: Arc<dyn Backend>, engine: EngineProgram) -> Self {
-        Self(Arc::new(Inner { wall, engine, store: Store::default(), facts: OnceCell::new() }))
+        Self(Arc::new(Inner {
+            wall,
+            engine,
+            store: Store::default(),
+            refused: Refused::default(),
+            facts: OnceCell::new(),
+        }))
     }
 }
 
@@ -194,14 +206,17 @@ impl Inner {
 pub(crate) fn ours(found: &mut Assessment, spec: Option<&LaunchSpec>) {
     let engine = "it is compiled and run by a process of its own behind these walls, which is shown \
                   the module and what is granted, and has a system call filter of its own";
-    found.hold(G::EngineWalled, Level::Kernel, engine);
+    // As much as the weakest of the walls that keep an engine from the host.
+    let level = WALLS.map(|wall| found.guarantees.level(wall)).into_iter().min();
+    let level = level.unwrap_or(Level::None);
+    found.hold(G::EngineWalled, level, engine);
     found.weaken(G::NoJit, Level::None, "the engine makes machine code of what it is given");
     if spec.is_some_and(|spec| spec.rights.of_kind(Kind::FsWrite).next().is_some()) {
         let why = "what is written into granted folders is not counted";
         found.weaken(G::DiskCapped, Level::None, why);
     } else {
         let how = "the engine is shown no folder that it could write to";
-        found.hold(G::DiskCapped, Level::Kernel, how);
+        found.hold(G::DiskCapped, level, how);
     }
 }
 
@@ -243,6 +258,11 @@ pub(crate) fn engine_limits(limits: &Limits, module: u64, instances: u32) -> Lim
         files: limits.files.saturating_add(ENGINE_FILES),
         ..limits.clone()
     }
+}
+
+/// An engine's hint, shown as the engine's: it may look like one of the host's. One that is a plugin's says so.
+pub(crate) fn engines(hint: String) -> String {
+    if hint.starts_with(SAID) { hint } else { format!("the engine says: {hint}") }
 }
 
 /// What a piece of WebAssembly is known by here.

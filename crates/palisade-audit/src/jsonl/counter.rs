@@ -77,6 +77,7 @@ impl Counter {
     }
 
     /// Takes what has happened since the last look; `None`: nothing, and nobody lists it any more.
+    /// Never takes the lock of the queue, under which others wait for that of `written`.
     pub(super) fn look(&self, now: Stamp) -> Option<Change> {
         let mut written = self.written();
         // In this order, so that there are never more that have ended than that have begun.
@@ -108,11 +109,17 @@ impl Counter {
     /// Has the writer look at it.
     #[cold]
     fn list(self: &Arc<Self>) {
+        self.shared.list(self);
+    }
+
+    /// Whether it was on no list; it is now. Under the lock of the queue, so that whoever finds it listed
+    /// finds it in the queue: what is queued after that has the act among the counts before it.
+    pub(super) fn enlist(&self, now: Stamp) -> bool {
         if self.listed.swap(true, Ordering::SeqCst) {
-            return;
+            return false;
         }
-        self.written().at = self.shared.clock.now();
-        self.shared.list(Arc::clone(self));
+        self.written().at = now;
+        true
     }
 
     /// A window is over: the next acts are recorded one by one again.

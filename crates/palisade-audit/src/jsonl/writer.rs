@@ -10,7 +10,7 @@ use palisade_model::Principal;
 
 use super::{Entry, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
 use crate::{
-    Act, Outcome, Phase, Record, RecordError, RecordKind,
+    Act, Class, Outcome, Phase, Record, RecordError, RecordKind,
     act::Stamped,
     clock::{boot_id, rfc3339},
     record::{Finish, render},
@@ -95,9 +95,9 @@ impl Writer {
             if self.coalescer.is_empty() && self.counters.is_empty() && self.lost == 0 {
                 queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
             } else {
-                let window = shared.options.coalesce.max(Duration::from_millis(1));
+                let wait = self.until_due().max(Duration::from_millis(1));
                 let (back, timeout) =
-                    shared.wake.wait_timeout(queue, window).unwrap_or_else(PoisonError::into_inner);
+                    shared.wake.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
                 queue = back;
                 if timeout.timed_out() {
                     break;
@@ -119,6 +119,17 @@ impl Writer {
         (std::mem::take(&mut queue.entries), queue.closing)
     }
 
+    /// How long until the first counter is to be looked at; a window where there is none.
+    fn until_due(&self) -> Duration {
+        let (now, window_ns) = (self.shared.clock.now(), self.window_ns());
+        let due = self.counters.iter().map(|c| window_ns.saturating_sub(c.age_ns(now))).min();
+        due.map_or(self.shared.options.coalesce, Duration::from_nanos)
+    }
+
+    fn window_ns(&self) -> u64 {
+        u64::try_from(self.shared.options.coalesce.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Writes one group and answers those who wait. Gives back what must be written next: outcomes of
     /// acts whose askers had gone before they could be answered.
     pub(super) fn commit(&mut self, entries: VecDeque<Entry>, closing: bool) -> VecDeque<Entry> {
@@ -137,9 +148,7 @@ impl Writer {
             let finish = Finish::plain(Phase::Note, &stamped, None);
             self.line(&mut group, &stamped, &finish, Some(self.lost));
         }
-        // What somebody waits for stands behind all that was counted before it.
-        let firm = |e: &Entry| matches!(e, Entry::FailClosedIntent(..) | Entry::Flush(_));
-        self.write_counts(&mut group, closing || entries.iter().any(firm));
+        self.write_counts(&mut group, closing || entries.iter().any(follows_counts));
         let now_ns = self.shared.clock.monotonic_ns();
         for entry in entries {
             match entry {
@@ -208,8 +217,7 @@ impl Writer {
         if self.counters.is_empty() {
             return;
         }
-        let now = self.shared.clock.now();
-        let window = u64::try_from(self.shared.options.coalesce.as_nanos()).unwrap_or(u64::MAX);
+        let (now, window) = (self.shared.clock.now(), self.window_ns());
         let mut counters = std::mem::take(&mut self.counters);
         counters.retain(|counter| {
             if !all && counter.age_ns(now) < window {
@@ -297,6 +305,19 @@ impl Writer {
             // Cannot happen for a record (string keys, finite numbers); half a line must not stay.
             Err(_) => group.lines.truncate(start),
         }
+    }
+}
+
+/// Whether it stands behind all that was counted before it: what somebody waits for, and what changes what
+/// may happen from then on.
+fn follows_counts(entry: &Entry) -> bool {
+    match entry {
+        Entry::FailClosedIntent(..) | Entry::Flush(_) => true,
+        Entry::Outcome(stamped, ..) => stamped.act.kind.class() == Class::FailClosed,
+        Entry::Note(stamped, _) => {
+            matches!(stamped.act.kind, RecordKind::Exit | RecordKind::Breach)
+        }
+        Entry::Intent(_) => false,
     }
 }
 

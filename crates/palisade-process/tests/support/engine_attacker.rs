@@ -56,6 +56,7 @@ fn main() {
         "look" => look(),
         "attack" => attack(word(1).parse().unwrap()),
         "folders" => folders(word(1), word(2)),
+        "hold" => hold(word(1)),
         // LINUX_REBOOT_MAGIC1, MAGIC2, and a command that does nothing where it is let through.
         "reboot" => unsafe {
             syscall(nr(169, 142), 0xfee1_deadu64, 672274793u64, 0u64, 0u64);
@@ -108,6 +109,17 @@ fn folders(read: &str, write: &str) {
     let program = format!("{write}/program");
     let _ = fs::copy(std::env::current_exe().unwrap(), &program);
     say("run 2", exec(&program));
+}
+
+/// Works for a while with the file open.
+fn hold(path: &str) {
+    let file = fs::File::open(path).unwrap();
+    println!("held: {}", file.metadata().unwrap().len());
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        std::hint::black_box(&file);
+    }
+    println!("links: {}", std::os::unix::fs::MetadataExt::nlink(&file.metadata().unwrap()));
 }
 
 /// In this process, since there can be no other.
@@ -174,7 +186,10 @@ fn attack(port: u16) {
     say("listen", TcpListener::bind("127.0.0.1:0").map(drop));
     let mut pair = [0; 2];
     say("a socket pair", done(unsafe { socketpair(1, 1, 0, pair.as_mut_ptr()) }.into()));
-    // NETLINK_NETFILTER, AF_PACKET.
+    // AF_UNIX, AF_INET with SOCK_DGRAM, NETLINK_ROUTE, NETLINK_NETFILTER, AF_PACKET.
+    say("unix socket", done(unsafe { socket(1, 1, 0) }.into()));
+    say("datagram socket", done(unsafe { socket(2, 2, 0) }.into()));
+    say("netlink", done(unsafe { socket(16, 3, 0) }.into()));
     say("netlink of another kind", done(unsafe { socket(16, 3, 12) }.into()));
     say("packet socket", done(unsafe { socket(17, 3, 0) }.into()));
     let none = text("none");

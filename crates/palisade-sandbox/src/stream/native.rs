@@ -1,7 +1,6 @@
 //! Palisade's own protocol: a [`Peer`] as a lane.
 
 use std::{
-    future::Future,
     io,
     os::fd::OwnedFd,
     sync::Arc,

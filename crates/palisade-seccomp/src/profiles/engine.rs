@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use super::floor::{AF_INET, AF_INET6, SOCK_TYPE_MASK};
 use super::groups::*;
 use crate::action::Action;
 use crate::condition::Op;
@@ -133,7 +134,6 @@ const ALLOWED: &[&str] = &[
     "sendto",
     "setsockopt",
     "shutdown",
-    "socket",
     "socketpair",
 ];
 
@@ -141,6 +141,7 @@ const ALLOWED: &[&str] = &[
 pub(super) fn engine() -> Result<Policy, Error> {
     const CLONE_THREAD: u64 = 0x1_0000;
     const WRITE_AND_EXEC: u64 = 0x6;
+    const SOCK_STREAM: u64 = 1;
     let allowed: BTreeSet<&str> = ALLOWED.iter().copied().collect();
     let rest = |groups: &[&[&'static str]]| -> Vec<&'static str> {
         groups.concat().into_iter().filter(|name| !allowed.contains(name)).collect()
@@ -160,6 +161,16 @@ pub(super) fn engine() -> Result<Policy, Error> {
             Action::EACCES,
             &["mmap", "mprotect"],
             &[("prot", Op::MaskedEq { mask: WRITE_AND_EXEC, value: WRITE_AND_EXEC })],
+        )
+        // Connections to the way out; any other socket is refused with the rest of its group. The lane is
+        // inherited, and pairs are another call.
+        .on_when(
+            Action::Allow,
+            &["socket"],
+            &[
+                ("domain", Op::is_in(&[AF_INET, AF_INET6])),
+                ("type", Op::MaskedEq { mask: SOCK_TYPE_MASK, value: SOCK_STREAM }),
+            ],
         )
         .on(Action::Allow, ALLOWED)
         .on(Action::EPERM, &rest(&[MEMORY, FILES, EVENTS, PROCESS, SOCKETS]))

@@ -27,8 +27,8 @@ const S_IFREG: u64 = 0o100_000;
 const S_IFIFO: u64 = 0o010_000;
 
 pub(super) const AF_UNIX: u64 = 1;
-const AF_INET: u64 = 2;
-const AF_INET6: u64 = 10;
+pub(super) const AF_INET: u64 = 2;
+pub(super) const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
 const NETLINK_ROUTE: u64 = 0;
 /// Low bits of a socket type; above them are `SOCK_NONBLOCK` and `SOCK_CLOEXEC`.
@@ -209,6 +209,8 @@ fn set_id_bits(builder: PolicyBuilder) -> PolicyBuilder {
 /// systems give.
 fn reserved_blocks(builder: PolicyBuilder) -> PolicyBuilder {
     const FALLOC_FL_PUNCH_HOLE: u64 = 2;
+    const XFS_IOC_ALLOCSP: u64 = 0x4030_580a;
+    const XFS_IOC_ALLOCSP64: u64 = 0x4030_5824;
     const FS_IOC_RESVSP: u64 = 0x4030_5828;
     const FS_IOC_RESVSP64: u64 = 0x4030_582a;
     const FS_IOC_ZERO_RANGE: u64 = 0x4030_5839;
@@ -218,7 +220,16 @@ fn reserved_blocks(builder: PolicyBuilder) -> PolicyBuilder {
         .on_when(
             unsupported,
             &["ioctl"],
-            &[("cmd", Op::is_in(&[FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE]))],
+            &[(
+                "cmd",
+                Op::is_in(&[
+                    XFS_IOC_ALLOCSP,
+                    XFS_IOC_ALLOCSP64,
+                    FS_IOC_RESVSP,
+                    FS_IOC_RESVSP64,
+                    FS_IOC_ZERO_RANGE,
+                ]),
+            )],
         )
 }
 

@@ -160,7 +160,7 @@ pub fn here() -> Result<InstanceId, String> {
 /// say. Which of them are believed is the host's decision.
 const CODED: &str = "engine:";
 /// What the protocol puts before a plugin's own hint (`palisade_protocol::WireError`).
-pub(super) const SAID: &str = "the plugin says: ";
+pub(crate) const SAID: &str = "the plugin says: ";
 
 /// An error on its way to the host.
 pub(super) fn coded(mut failure: Failure) -> Failure {

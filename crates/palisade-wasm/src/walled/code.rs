@@ -17,14 +17,14 @@ use std::{
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 use sha2::{Digest as _, Sha256};
 
 use super::hex;
 use crate::cache::file;
 
 /// Largest file of machine code, in bytes.
-pub(super) const MAX_CODE: u64 = 1 << 30;
+pub(super) const MAX_CODE: u64 = 256 << 20;
 /// Most bytes of all of them; the ones that were not used for longest go first.
 const MAX_FOLDER: u64 = 2 << 30;
 /// What all names are made of.
@@ -70,6 +70,7 @@ impl Drop for Own {
 }
 
 /// What code is found by.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Name([u8; 32]);
 
 impl Name {
@@ -102,7 +103,8 @@ impl Store {
         Ok(Nothing { path: own.0.clone(), _own: Some(own) })
     }
 
-    /// The code with this name, if it is there and this host's. What is not is removed.
+    /// The code with this name, if it is there and this host's. What is not is removed;
+    /// what cannot be read now is left.
     pub(crate) fn find(&self, name: &Name) -> Option<Arc<Kept>> {
         let folder = self.0.get()?;
         let (folder, key) = opened(folder).ok()?;
@@ -114,11 +116,12 @@ impl Store {
             };
             let path = entry.path();
             match read(&path) {
-                Ok(code) if rest == format!("{}.cwasm", tag(&key, name, &code)) => {
+                Ok(Some(code)) if rest == format!("{}.cwasm", tag(&key, name, &code)) => {
                     let bytes = code.len() as u64;
                     return Some(Arc::new(Kept { path, bytes, _own: None }));
                 }
-                _ => drop(fs::remove_file(path)),
+                Ok(_) => drop(fs::remove_file(path)),
+                Err(_) => {}
             }
         }
         None
@@ -163,21 +166,24 @@ fn shown(folder: &Path, path: &Path, code: &[u8]) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
-/// Reads a file of the host's user; not through a link.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of the host's user; not through a link. `None` where it is not ours.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file: File =
-        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let mut file: File = match opened {
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Ok(None),
+        other => other?,
+    };
     let meta = file.metadata()?;
     let own = meta.uid() == rustix::process::geteuid().as_raw();
     if !meta.is_file() || !own || meta.mode() & 0o022 != 0 || meta.len() > MAX_CODE {
-        return Err(io::Error::other("is not ours"));
+        return Ok(None);
     }
     let mut code = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
     (&mut file).take(MAX_CODE).read_to_end(&mut code)?;
     // Only decides what goes first when there is no room.
     let _ = file.set_modified(std::time::SystemTime::now());
-    Ok(code)
+    Ok(Some(code))
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! are shown as what they are: somebody else's.
 
 use std::{
+    collections::VecDeque,
+    io::ErrorKind,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use palisade_model::{
@@ -20,10 +22,14 @@ use palisade_sandbox::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Semaphore,
     time::timeout,
 };
 
-use super::code::{MAX_CODE, Store};
+use super::{
+    code::{MAX_CODE, Name, Store},
+    engines,
+};
 use crate::engine_process::{ARGUMENT, COMPILE, COMPILED, NOT_COMPILED, here};
 
 /// Longest run.
@@ -32,7 +38,17 @@ const TIME: Duration = Duration::from_secs(300);
 const END: Duration = Duration::from_secs(5);
 /// Memory of a run, in bytes, and how often the WebAssembly is counted besides.
 const MEMORY: u64 = 1 << 30;
-const MODULE_TIMES: u64 = 64;
+const MODULE_TIMES: u64 = 16;
+/// The same at the most.
+const MOST_MEMORY: u64 = 4 << 30;
+/// Most machine code that is taken for a module, in bytes, and bytes of it for each byte of the module.
+const CODE: u64 = 16 << 20;
+const CODE_TIMES: u64 = 64;
+/// Runs of this process at a time, over all plugins: each may take much of the machine.
+static TURNS: Semaphore = Semaphore::const_new(1);
+/// How long what could not be compiled is not tried again, and of how many that is remembered.
+const REFUSED: Duration = Duration::from_secs(60);
+const MOST_REFUSED: usize = 64;
 /// The user that compiling runs have where plugins have users of their own; a plugin's is its slot's, and
 /// those are counted from 0.
 const SLOT: u32 = 65_534;
@@ -48,6 +64,7 @@ pub(super) async fn compile(
     is_extism: bool,
 ) -> Result<Vec<u8>, SandboxError> {
     let step = |e| SandboxError::step("compiling behind the walls", e);
+    let _turn = TURNS.acquire().await.map_err(|_| SandboxError::Ended)?;
     // Something has to be shown as the content, and it is nothing.
     let nothing = store.nothing().map_err(step)?;
     let [component, module] = COMPILE;
@@ -73,23 +90,33 @@ pub(super) async fn compile(
     };
     let answer =
         answer.map_err(|_| exit.clone()).and_then(|answer| answer.map_err(|_| exit.clone()));
-    read(answer.ok().filter(|_| exit.cause == ExitCause::Exited(0)), &exit, &words)
+    read(answer.ok().flatten().filter(|_| exit.cause == ExitCause::Exited(0)), &exit, &words)
 }
 
-/// Says the WebAssembly and takes what comes back.
-async fn converse(ends: ByteEnds, wasm: &[u8]) -> std::io::Result<Vec<u8>> {
-    let ByteEnds { mut to, from, finished } = ends;
+/// Most bytes that are taken for a module of so many.
+fn most(module: u64) -> u64 {
+    MAX_CODE.min(module.saturating_mul(CODE_TIMES).saturating_add(CODE))
+}
+
+/// Says the WebAssembly and takes what comes back: what it is, and the rest. `None` where that is nothing.
+async fn converse(ends: ByteEnds, wasm: &[u8]) -> std::io::Result<Option<(u8, Vec<u8>)>> {
+    let most = most(wasm.len() as u64);
+    let ByteEnds { mut to, mut from, finished } = ends;
     let saying = async move {
         // One that does not read to the end has its reasons, which it says.
         let _ = to.write_all(wasm).await;
     };
     let hearing = async {
         let mut heard = Vec::new();
-        from.take(MAX_CODE + 1).read_to_end(&mut heard).await?;
-        if heard.len() as u64 > MAX_CODE {
+        let what = match from.read_u8().await {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            what => what?,
+        };
+        from.take(most + 1).read_to_end(&mut heard).await?;
+        if heard.len() as u64 > most {
             return Err(std::io::Error::other("more than can be kept"));
         }
-        Ok(heard)
+        Ok(Some((what, heard)))
     };
     let ((), heard) = tokio::join!(saying, hearing);
     drop(finished);
@@ -97,7 +124,11 @@ async fn converse(ends: ByteEnds, wasm: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 /// What it answered.
-fn read(answer: Option<Vec<u8>>, exit: &Exit, words: &Words) -> Result<Vec<u8>, SandboxError> {
+fn read(
+    answer: Option<(u8, Vec<u8>)>,
+    exit: &Exit,
+    words: &Words,
+) -> Result<Vec<u8>, SandboxError> {
     let wrong = || SandboxError::Artifact {
         what: match words.last() {
             last if last.is_empty() => format!("compiling it came to nothing: {exit}"),
@@ -105,14 +136,13 @@ fn read(answer: Option<Vec<u8>>, exit: &Exit, words: &Words) -> Result<Vec<u8>, 
         },
         hint: "`palisade check FILE.wasm` says what it is".into(),
     };
-    let Some(mut answer) = answer else { return Err(wrong()) };
-    match answer.first() {
-        Some(&COMPILED) => Ok(answer.split_off(1)),
-        Some(&NOT_COMPILED) => {
-            let rest = answer.get(1..).unwrap_or_default();
-            let failure: Failure = serde_json::from_slice(rest).map_err(|_| wrong())?;
+    match answer {
+        Some((COMPILED, code)) => Ok(code),
+        Some((NOT_COMPILED, rest)) => {
+            let failure: Failure = serde_json::from_slice(&rest).map_err(|_| wrong())?;
             let (what, hint) = (escape(&failure.message, 2 * WORDS), failure.hint);
-            let hint = escape(&hint.unwrap_or_default(), WORDS);
+            let hint = hint.filter(|hint| !hint.is_empty());
+            let hint = hint.map(|hint| engines(escape(&hint, WORDS))).unwrap_or_default();
             Err(SandboxError::Artifact { what, hint })
         }
         _ => Err(wrong()),
@@ -129,9 +159,11 @@ async fn ended(instance: &Arc<dyn Instance>) -> Exit {
 fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = u32::try_from(cores).unwrap_or(1).min(64);
+    // The other half stays for what runs.
+    let cores = (cores / 2).max(1);
     let limits = Limits {
         cpu: cores.into(),
-        memory: MEMORY.saturating_add(module.saturating_mul(MODULE_TIMES)),
+        memory: MEMORY.saturating_add(module.saturating_mul(MODULE_TIMES)).min(MOST_MEMORY),
         pids: 32 + 2 * cores,
         files: 64,
         start_timeout: Duration::from_secs(30),
@@ -150,6 +182,36 @@ fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxErr
         workdir: None,
         observe: None,
     })
+}
+
+/// What could not be compiled a moment ago, and why.
+#[derive(Default)]
+pub(crate) struct Refused(Mutex<VecDeque<(Instant, Name, String, String)>>);
+
+impl Refused {
+    /// The error that there was, if it is not long ago.
+    pub(super) fn find(&self, name: &Name) -> Result<(), SandboxError> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |(when, of, ..): &&(Instant, Name, String, String)| {
+            of == name && when.elapsed() < REFUSED
+        };
+        match known.iter().rev().find(at) {
+            Some((_, _, what, hint)) => {
+                Err(SandboxError::Artifact { what: what.clone(), hint: hint.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers it where the module is at fault, and not the machine.
+    pub(super) fn put(&self, name: &Name, error: &SandboxError) {
+        let SandboxError::Artifact { what, hint } = error else { return };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_REFUSED {
+            known.pop_front();
+        }
+        known.push_back((Instant::now(), name.clone(), what.clone(), hint.clone()));
+    }
 }
 
 /// The host of a compiling run: it gives nothing, and remembers the last words.
@@ -173,4 +235,38 @@ impl HostCalls for Words {
     }
 
     fn output_dropped(&self, _bytes: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_takes_a_bounded_part_of_the_machine() {
+        assert_eq!(most(0), 16 << 20);
+        assert_eq!(most(1 << 20), 80 << 20);
+        assert_eq!(most(u64::MAX), MAX_CODE);
+        let limits = |module| spec(Path::new("/n"), Wire::Native, module).unwrap().limits;
+        assert_eq!(limits(1 << 20).memory, (1 << 30) + (16 << 20));
+        assert_eq!(limits(u64::MAX).memory, 4 << 30);
+        let cores = std::thread::available_parallelism().unwrap().get() as f64;
+        assert!(limits(0).cpu >= 1.0 && limits(0).cpu <= (cores / 2.0).max(1.0));
+    }
+
+    #[test]
+    fn what_could_not_be_compiled_is_not_tried_again_at_once() {
+        let refused = Refused::default();
+        let name = |digest: &str| Name::new(digest, false, "engine");
+        refused.put(&name("aa"), &SandboxError::Ended);
+        assert!(refused.find(&name("aa")).is_ok(), "the machine's fault");
+        let error = SandboxError::Artifact { what: "it is broken".into(), hint: "mend it".into() };
+        refused.put(&name("aa"), &error);
+        assert_eq!(refused.find(&name("aa")).unwrap_err().to_string(), "it is broken");
+        assert!(refused.find(&name("bb")).is_ok());
+        for n in 0..2 * MOST_REFUSED {
+            refused.put(&name(&n.to_string()), &error);
+        }
+        assert!(refused.find(&name("aa")).is_ok(), "only so many are remembered");
+        assert_eq!(refused.0.lock().unwrap().len(), MOST_REFUSED);
+    }
 }

@@ -11,7 +11,7 @@ use palisade_sandbox::{
     SandboxError, Trace, Usage,
 };
 
-use super::engine_limits;
+use super::{engine_limits, engines};
 use crate::engine_process::{Bounds, LIMITS, decoded};
 
 /// How long the end of an engine whose lane is closed is waited for, to learn the cause.
@@ -82,6 +82,7 @@ impl WalledLane {
 /// What an engine may say of a call: what the engine in the host says, and nothing that is the host's to say.
 fn believed(said: Failure) -> Failure {
     use ErrorCode as C;
+    let said = Failure { hint: said.hint.map(engines), ..said };
     match said.code {
         C::Crashed
         | C::Deadline
@@ -167,5 +168,20 @@ impl Instance for WalledInstance {
         } else {
             RightsChange::NeedsRestart
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_hint_of_a_call_is_shown_as_its_own() {
+        for code in [ErrorCode::LimitExceeded, ErrorCode::Denied] {
+            let said = believed(Failure::new(code, "no").hint("run this command"));
+            assert_eq!(said.hint.unwrap(), "the engine says: run this command");
+        }
+        let theirs = Failure::new(ErrorCode::PluginError, "no").hint("the plugin says: hello");
+        assert_eq!(believed(theirs).hint.unwrap(), "the plugin says: hello");
     }
 }

@@ -13,7 +13,7 @@ use super::{
     Inner, behind_walls,
     code::{Kept, Name, Nothing},
     compile::compile,
-    digest,
+    digest, engines,
     instance::WalledInstance,
     ours,
 };
@@ -87,7 +87,9 @@ impl Walled {
             None => {
                 let is_extism = self.extism.is_some();
                 let inner = Arc::clone(&self.inner);
-                let code = compile(&*inner.wall, &inner.store, &program, wasm, is_extism).await?;
+                inner.refused.find(&name)?;
+                let code = compile(&*inner.wall, &inner.store, &program, wasm, is_extism).await;
+                let code = code.inspect_err(|error| inner.refused.put(&name, error))?;
                 let put = blocking(move || inner.store.put(&name, &code)).await?;
                 put.map_err(|e| SandboxError::step("keeping the compiled code", e))?
             }
@@ -183,6 +185,7 @@ impl Walled {
 /// imports. It cannot say that something was decided.
 fn believed(said: Failure) -> Failure {
     use ErrorCode as C;
+    let said = Failure { hint: said.hint.map(engines), ..said };
     match said.code {
         C::Denied
         | C::ManifestInvalid
@@ -211,4 +214,20 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| SandboxError::Helper(format!("gave up a file: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_hint_of_a_start_is_shown_as_its_own() {
+        for code in [ErrorCode::Denied, ErrorCode::Internal] {
+            let said = believed(Failure::new(code, "no").hint("--grant 'storage.kv:a'"));
+            assert_eq!(said.hint.unwrap(), "the engine says: --grant 'storage.kv:a'");
+        }
+        let said = believed(Failure::new(ErrorCode::Denied, "no").hint("the plugin says: hello"));
+        assert_eq!(said.hint.unwrap(), "the plugin says: hello");
+        assert_eq!(believed(Failure::new(ErrorCode::Denied, "no")).hint, None);
+    }
 }

@@ -69,6 +69,10 @@ impl Backend for Wall {
 fn wall() -> Wall {
     let guarantees = GuaranteeSet::new()
         .with(G::FsIsolated, Level::Kernel)
+        .with(G::NetIsolated, Level::Kernel)
+        .with(G::IpcIsolated, Level::Kernel)
+        .with(G::PeersIsolated, Level::Kernel)
+        .with(G::SyscallsFiltered, Level::Kernel)
         .with(G::MemoryCapped, Level::Policed)
         .with(G::DiskCapped, Level::Policed)
         .with(G::NoJit, Level::Kernel);
@@ -98,6 +102,24 @@ async fn what_holds_is_what_the_wall_holds() {
     assert_eq!(writes.guarantees.level(G::DiskCapped), Level::None);
     let cannot = backend.assess(&spec(&["exec:/usr/bin/git", "fs.read:/srv/a"])).await;
     assert_eq!(cannot.unsupported.len(), 2, "{:?}", cannot.unsupported);
+}
+
+#[tokio::test]
+async fn an_engine_is_walled_as_much_as_the_weakest_of_its_walls() {
+    for weakest in WALLS {
+        for level in [Level::None, Level::Policed] {
+            let mut weaker = wall();
+            weaker.guarantees.lower(weakest, level);
+            let backend = backend(weaker, EngineProgram::this());
+            let facts = backend.probe().await;
+            let assessed = backend.assess(&spec(&[])).await.guarantees;
+            for guarantees in [&facts.guarantees, &assessed] {
+                assert_eq!(guarantees.level(G::EngineWalled), level, "{weakest}");
+            }
+            // Of the disk, what the wall holds by itself stays.
+            assert_eq!(assessed.level(G::DiskCapped), Level::Policed, "{weakest}");
+        }
+    }
 }
 
 #[tokio::test]

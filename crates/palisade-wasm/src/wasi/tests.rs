@@ -410,7 +410,10 @@ async fn a_request_of_wasi_0_3_goes_through_the_guard() {
     let (lines, denied) = third("get", &other, &[&shop], guard.clone()).await;
     assert!(lines[0].contains("HttpRequestDenied") && denied == 1, "{lines:?} {denied}");
     let (lines, denied) = third("follow", &url("/leads"), &[&shop], guard.clone()).await;
-    assert!(lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"), "{lines:?}");
+    assert!(
+        lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"),
+        "{lines:?}"
+    );
     assert_eq!((denied, secrets.lock().unwrap().len()), (1, 0));
     let inner = format!("net.http:inner.example:{secret}");
     let (lines, _) = third("follow", &url("/leads"), &[&shop, &inner], guard).await;

@@ -10,7 +10,7 @@ use palisade_model::Principal;
 
 use super::*;
 use crate::{
-    Decision, JsonLinesRecorder, Outcome, Phase, Record, RecordKind, Recorder, SystemClock,
+    Clock, Decision, JsonLinesRecorder, Outcome, Phase, Record, RecordKind, Recorder, SystemClock,
     jsonl::Options,
 };
 
@@ -133,6 +133,76 @@ async fn counts_stand_before_what_somebody_waits_for() {
     act(&recorder, &*tally).await;
     recorder.flush().await.unwrap();
     assert_eq!(total(&read(&path)), 6, "a flush writes counts");
+}
+
+#[tokio::test]
+async fn counts_stand_before_what_ends_a_right_or_a_run() {
+    let (_dir, path) = fresh();
+    let recorder = open(&path, 0, LONG);
+    let tally = recorder.tally(&call()).unwrap();
+    let of = |kind| Act::new(kind, Arc::new(Principal::Application));
+    // Nobody waits for these lines, and a flush would have the counts written.
+    let lines = async |number: usize| {
+        let begun = Instant::now();
+        while read(&path).len() < number {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:#?}", read(&path));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        read(&path).iter().skip(1).map(|r| (r.kind, r.phase, r.repeats)).collect::<Vec<_>>()
+    };
+    use {Phase as P, RecordKind as R};
+    let revocation = recorder.intent(of(R::Grant)).await.unwrap();
+    act(&recorder, &*tally).await;
+    recorder.note(of(R::Registration), None);
+    let mut expected = vec![(R::Grant, P::Intent, None), (R::Registration, P::Note, None)];
+    assert_eq!(lines(3).await, expected, "other notes do not have counts written");
+
+    act(&recorder, &*tally).await;
+    recorder.outcome(revocation, Outcome::Done, None);
+    expected.extend([(R::Call, P::Outcome, Some(2)), (R::Grant, P::Outcome, None)]);
+    assert_eq!(lines(5).await, expected);
+    for (number, kind) in [(7, R::Exit), (9, R::Breach)] {
+        act(&recorder, &*tally).await;
+        recorder.note(of(kind), None);
+        expected.extend([(R::Call, P::Outcome, Some(1)), (kind, P::Note, None)]);
+        assert_eq!(lines(number).await, expected);
+    }
+}
+
+/// Takes its time in the thread that lists a counter first.
+#[derive(Default)]
+struct SlowToList(AtomicBool);
+
+impl Clock for SlowToList {
+    fn now(&self) -> Stamp {
+        if std::thread::current().name() == Some("lister") {
+            self.0.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn who_acts_while_another_lists_the_counter_is_counted_before_a_grant_that_follows() {
+    let (_dir, path) = fresh();
+    let clock = Arc::new(SlowToList::default());
+    let options = Options { each: 0, coalesce: LONG, ..Options::default() };
+    let recorder = JsonLinesRecorder::open_with(&path, options, clock.clone()).unwrap();
+    let tally: Arc<dyn Tally> = recorder.tally(&call()).unwrap().into();
+    let first = Arc::clone(&tally);
+    let lister = std::thread::Builder::new().name("lister".into());
+    let lister = lister.spawn(move || first.begin(Instant::now())).unwrap();
+    while !clock.0.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(tally.begin(Instant::now()));
+    tally.done();
+    let grant = Act::new(RecordKind::Grant, Arc::new(Principal::Application));
+    let intent = recorder.intent(grant).await.unwrap();
+    assert_eq!(total(&read(&path)), 1, "{:#?}", read(&path));
+    recorder.outcome(intent, Outcome::Done, None);
+    assert!(lister.join().unwrap());
 }
 
 #[tokio::test]

@@ -120,6 +120,30 @@ async fn only_the_owner_that_was_counted_first_is_counted() {
 }
 
 #[tokio::test]
+async fn what_is_known_about_one_target_holds_for_no_other() {
+    let (gate, _dir, path) = counting(0);
+    let (caller, first) = (Caller::application(), plugin("first", &["tool:echo"]));
+    let (routine, second) = (Routine::default(), plugin("second", &["tool:echo"]));
+    done(&gate, &caller, call(&first, &routine)).await.unwrap();
+    done(&gate, &caller, call(&first, &routine)).await.unwrap();
+    // Its rules are in the same version and allow the same by the same rule.
+    done(&gate, &caller, call(&second, &routine)).await.unwrap();
+    let records = calls(&gate, &path).await;
+    let of = |id: &str| -> Vec<_> {
+        records.iter().filter(|r| r.plugin.as_deref() == Some(id)).map(|r| r.repeats).collect()
+    };
+    let numbers: u64 = of("first").iter().map(|n| n.unwrap_or(1)).sum();
+    assert_eq!((numbers, of("second")), (2, vec![None]), "{records:#?}");
+
+    // What the second's rules came to allow in a later version says nothing about the first's.
+    second.set_rules(rules(&["tool:echo"], &[]));
+    done(&gate, &caller, call(&second, &routine)).await.unwrap();
+    first.set_rules(rules(&[], &[]));
+    let denied = done(&gate, &caller, call(&first, &routine)).await.unwrap_err();
+    assert_eq!(denied.code, ErrorCode::Denied);
+}
+
+#[tokio::test]
 async fn what_fails_or_is_given_up_has_a_record_of_its_own() {
     let (gate, _dir, path) = counting(0);
     let (caller, target) = (Caller::application(), plugin("p", &["tool:echo"]));
@@ -132,8 +156,8 @@ async fn what_fails_or_is_given_up_has_a_record_of_its_own() {
         .run(&caller, failing, || async { Err(Failure::new(ErrorCode::Deadline, "too late")) })
         .await;
     assert_eq!(failed.unwrap_err().code, ErrorCode::Deadline);
-    let given_up = gate
-        .run(&caller, call(&target, &routine), || std::future::pending::<Result<(), Failure>>());
+    let given_up =
+        gate.run(&caller, call(&target, &routine), std::future::pending::<Result<(), Failure>>);
     tokio::select! { biased; _ = given_up => unreachable!(), () = std::future::ready(()) => {} }
     let records = calls(&gate, &path).await;
     let ends: Vec<_> = records

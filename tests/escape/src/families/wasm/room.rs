@@ -448,11 +448,13 @@ pub(super) fn outcome(failure: &Failure) -> Verdict {
 pub(super) fn of_call(answer: std::result::Result<Value, Failure>) -> Verdict {
     match answer {
         // What the host refused while the guest goes on.
-        Ok(value) if value["refused"].is_string() => {
-            let code = value["refused"].as_str().unwrap_or_default();
-            (format!("blocked:{code}"), value["message"].to_string())
+        Ok(value) => {
+            if let Some(code) = value.get("refused").and_then(Value::as_str) {
+                let message = value.get("message").map(Value::to_string).unwrap_or_default();
+                return (format!("blocked:{code}"), message);
+            }
+            succeeded(value.to_string().chars().take(200).collect::<String>())
         }
-        Ok(value) => succeeded(value.to_string().chars().take(200).collect::<String>()),
         Err(failure) => outcome(&failure),
     }
 }
