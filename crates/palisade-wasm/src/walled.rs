@@ -5,7 +5,7 @@
 //! launched as the process wall launches plugins, once to compile and once for each instance; it is shown
 //! the WebAssembly, the machine code and what is granted, and asks the host for everything else as a plugin
 //! would. So whoever gets out of the engine stands where an attacker stands who is a process plugin: what
-//! this backend guarantees is what the wall guarantees then, and [`Guarantee::EngineWalled`].
+//! this backend guarantees is what the wall guarantees then, and [`palisade_model::Guarantee::EngineWalled`].
 //!
 //! Compiled code. It is made behind the walls, in a run that sees nothing but the WebAssembly, and is taken
 //! from there by the host, which keeps it and looks at none of it. It is native code of unknown intent, and
