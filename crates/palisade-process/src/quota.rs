@@ -17,6 +17,9 @@ use crate::{
     processes,
 };
 
+/// Of the time, looking through /proc takes at most one part in this many.
+const LOOK_SHARE: u32 = 25;
+
 /// One plugin's.
 pub(crate) struct Quota {
     folder: PathBuf,
@@ -106,6 +109,9 @@ impl Quota {
     /// Looks, and measures where that is due; when to look again.
     pub(crate) async fn look(&mut self, shared: &Arc<Shared>) -> Instant {
         let (begun, used) = (Instant::now(), self.used(shared).await);
+        // Looking through /proc costs more than reading what somebody else counts, most of all where a
+        // plugin has many processes, and it is the neighbours' time.
+        let pause = if self.estimates { begun.elapsed() * LOOK_SHARE } else { Duration::ZERO };
         let now = begun.into_std();
         // An estimate that stands still proves nothing: what runs may not have been seen.
         let is_due = self.looks.is_due(now, used);
@@ -115,9 +121,8 @@ impl Quota {
             self.looks.measured(begun.into_std(), now, used, left, again);
         }
         let rest = self.looks.sleep(used);
-        // Looking through /proc costs more than reading what somebody else counts.
         let dear = self.estimates && rest == IDLE;
-        Instant::now() + if dear { 2 * rest } else { rest }
+        Instant::now() + (if dear { 2 * rest } else { rest }).max(pause.min(LONGEST))
     }
 
     /// Processor time that the plugin has used.
