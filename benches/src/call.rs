@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_audit::{JsonLinesRecorder, Recorder};
 use palisade_host::Host;
 use palisade_model::{ErrorCode, Failure, Payload};
 use palisade_process::{Options, ProcessBackend};
@@ -29,7 +28,8 @@ use serde_json::value::RawValue;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    plugin::{Plugin, Result, Silent, initialize},
+    host,
+    plugin::{MESSAGE, Plugin, Result, Silent, initialize},
     report::{Row, Samples},
     sdk::{self, SDKS},
 };
@@ -39,24 +39,6 @@ const WARM_UP: usize = 20;
 /// Calls of each way in one round; a sample is their mean.
 const CALLS: u32 = 50;
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// What is sent and comes back: 64 bytes of JSON.
-const MESSAGE: &str = r#"{"text":"the quick brown fox jumps over the lazy dog, twice. ."}"#;
-
-const MANIFEST: &str = r#"
-api = "palisade/1"
-id = "bench"
-name = "Bench"
-version = "1.0.0"
-
-[entry]
-kind = "exec"
-file = "plugin"
-
-[[contributes.tools]]
-name = "echo"
-description = "Gives back what it is given."
-input = { type = "object" }
-"#;
 
 /// A handler that is never asked.
 struct Nobody;
@@ -114,15 +96,9 @@ impl Ways {
         let prepared = backend.prepare(&plugin.artifact()).await?;
         let instance = prepared.launch(plugin.spec(), Arc::new(Silent)).await?;
         initialize(&instance).await?;
-        let recorder: Arc<dyn Recorder> =
-            Arc::new(JsonLinesRecorder::open(state.join("record.jsonl"))?);
-        let host = Host::builder()
-            .state_dir(state.join("state"))
-            .backend(Arc::new(ProcessBackend::new(Options::default())))
-            .recorder(recorder)
-            .build()
-            .await?;
-        std::fs::write(plugin.root().join("plugin.toml"), MANIFEST)?;
+        let host = host::open(state, Arc::new(ProcessBackend::new(Options::default()))).await?;
+        let manifest = host::echo_manifest("bench", "kind = \"exec\"\nfile = \"plugin\"");
+        std::fs::write(plugin.root().join("plugin.toml"), manifest)?;
         let loaded = host.load(plugin.root()).await?;
         loaded.start().await?;
         let mut sdks = Vec::new();

@@ -8,6 +8,7 @@
 mod call;
 mod egress;
 mod gate;
+mod host;
 mod launch;
 mod mcp;
 mod memory;

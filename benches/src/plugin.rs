@@ -1,7 +1,6 @@
 //! The plugin that is measured, in folders of its own, and what is needed to launch it.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -14,13 +13,17 @@ use std::{
 };
 
 use palisade_model::{
-    CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId,
-    Origin, Payload, PluginId, PluginRef,
+    ErrorCode, Failure, Generation, InstanceId, Limits, NodeId, Origin, Payload, PluginId,
+    PluginRef,
 };
 use palisade_sandbox::{
     Artifact, BoxFuture, Content, HostCalls, HostRequest, Instance, Invocation, LaunchSpec,
-    OutputStream, Program, Runtime, Trace, Wire,
+    OutputStream, Program, Runtime, Trace,
 };
+
+/// What is sent in a call and comes back: 64 bytes of JSON.
+pub(crate) const MESSAGE: &str =
+    r#"{"text":"the quick brown fox jumps over the lazy dog, twice. ."}"#;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -30,8 +33,33 @@ pub(crate) struct Plugin {
     _dir: Option<tempfile::TempDir>,
     root: PathBuf,
     data: PathBuf,
+    identity: Identity,
+}
+
+/// A plugin that is launched again and again.
+pub(crate) struct Identity {
     reference: Arc<PluginRef>,
     serial: AtomicU64,
+}
+
+impl Identity {
+    /// The plugin whose files are in `root`.
+    pub(crate) fn of(root: &Path) -> Result<Self> {
+        let origin = Origin::Folder { path: root.display().to_string(), owner: 0 };
+        let reference = Arc::new(PluginRef { id: PluginId::parse("bench")?, origin });
+        Ok(Self { reference, serial: AtomicU64::new(1) })
+    }
+
+    /// Its next launch: no rights, default limits, the default floor of guarantees.
+    pub(crate) fn launch(&self, data: &Path) -> LaunchSpec {
+        let instance = InstanceId {
+            node: NodeId::local(),
+            plugin: Arc::clone(&self.reference),
+            generation: Generation(1),
+            serial: self.serial.fetch_add(1, Ordering::Relaxed),
+        };
+        LaunchSpec::new(instance, data, 65_000)
+    }
 }
 
 impl Plugin {
@@ -73,9 +101,8 @@ impl Plugin {
     /// One that another process has built in this folder.
     pub(crate) fn at(folder: &Path) -> Result<Self> {
         let (root, data) = (folder.join("plugin"), folder.join("data"));
-        let origin = Origin::Folder { path: root.display().to_string(), owner: 0 };
-        let reference = Arc::new(PluginRef { id: PluginId::parse("bench")?, origin });
-        Ok(Self { _dir: None, root, data, reference, serial: AtomicU64::new(1) })
+        let identity = Identity::of(&root)?;
+        Ok(Self { _dir: None, root, data, identity })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -102,25 +129,10 @@ impl Plugin {
         }
     }
 
-    /// A launch with default limits and the default floor of guarantees.
+    /// A launch with time to start, whatever else the machine does.
     pub(crate) fn spec(&self) -> LaunchSpec {
-        LaunchSpec {
-            instance: InstanceId {
-                node: NodeId::local(),
-                plugin: Arc::clone(&self.reference),
-                generation: Generation(1),
-                serial: self.serial.fetch_add(1, Ordering::Relaxed),
-            },
-            rights: Arc::new(CapabilitySet::new()),
-            limits: Limits { start_timeout: Duration::from_secs(20), ..Limits::default() },
-            demand: GuaranteeSet::default_floor(),
-            wire: Wire::Native,
-            data: self.data.clone(),
-            slot: 65_000,
-            env: BTreeMap::new(),
-            workdir: None,
-            observe: None,
-        }
+        let limits = Limits { start_timeout: Duration::from_secs(20), ..Limits::default() };
+        LaunchSpec { limits, ..self.identity.launch(&self.data) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use crate::plugin::Result;
+use crate::{host, plugin::Result};
 
 /// What this program is started with to be the plugin in Rust.
 pub(crate) const PLUGIN_ARGUMENT: &str = "--sdk-plugin";
@@ -39,14 +39,6 @@ pub(crate) fn run() -> ExitCode {
     plugin.run()
 }
 
-fn manifest(sdk: &str, entry: &str) -> String {
-    format!(
-        "api = \"palisade/1\"\nid = \"bench-{sdk}\"\nversion = \"1.0.0\"\n\n[entry]\n{entry}\n\n\
-         [[contributes.tools]]\nname = \"echo\"\ndescription = \"Gives back what it is given.\"\n\
-         input = {{ type = \"object\" }}\n"
-    )
-}
-
 /// Makes the plugin of one SDK in `folder`.
 pub(crate) fn make(sdk: &str, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
@@ -69,7 +61,8 @@ pub(crate) fn make(sdk: &str, folder: &Path) -> Result<()> {
             format!("kind = \"exec\"\nfile = \"plugin\"\nargs = [\"{PLUGIN_ARGUMENT}\"]")
         }
     };
-    Ok(fs::write(folder.join("plugin.toml"), manifest(sdk, &entry))?)
+    let manifest = host::echo_manifest(&format!("bench-{sdk}"), &entry);
+    Ok(fs::write(folder.join("plugin.toml"), manifest)?)
 }
 
 /// Copies the files of a folder.

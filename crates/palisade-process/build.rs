@@ -54,15 +54,24 @@ fn main() {
 
 /// Over every source file, names included, in order.
 fn hash(folder: &Path) -> String {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .expect("helper/ is there")
-        .map(|e| e.expect("readable").path())
-        .collect();
-    files.sort();
     let mut hasher = DefaultHasher::new();
-    for file in files {
+    for file in sources(folder) {
         file.hash(&mut hasher);
         fs::read(&file).expect("readable").hash(&mut hasher);
     }
     format!("{:016x}", hasher.finish())
+}
+
+/// Every file below a folder, sorted.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("helper/ is there");
+    let mut files = Vec::new();
+    for entry in entries.map(|e| e.expect("readable")) {
+        match entry.file_type().expect("readable").is_dir() {
+            true => files.extend(sources(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files.sort();
+    files
 }

@@ -2,6 +2,10 @@
 //! evaluator, and the rules themselves give one answer to each call; alone, merged, told and observed.
 #![no_main]
 
+#[path = "../../crates/palisade-seccomp/tests/support/conditions.rs"]
+mod conditions;
+
+use conditions::{KINDS, condition, constants};
 use libfuzzer_sys::fuzz_target;
 use palisade_seccomp::{
     Action, Arch, Instruction, Op, Policy, Program, SeccompData, Syscall, compile, evaluate_raw,
@@ -45,26 +49,9 @@ impl Choices<'_> {
     }
 
     fn op(&mut self, width: u64) -> Op {
-        let fit = |c: &mut Self| c.value() & width;
-        let first = fit(self);
-        let mask = fit(self).max(1);
-        let values: Vec<u64> = (0..1 + self.byte() % 4).map(|_| fit(self)).collect();
-        let masked = values.iter().map(|v| v & mask).collect();
-        match self.byte() % 13 {
-            0 => Op::Eq(first),
-            1 => Op::Ne(first),
-            2 => Op::Lt(first.max(1)),
-            3 => Op::Le(first.min(width - 1)),
-            4 => Op::Gt(first.min(width - 1)),
-            5 => Op::Ge(first.max(1)),
-            6 => Op::MaskedEq { mask, value: first & mask },
-            7 => Op::MaskedAny(mask),
-            8 => Op::MaskedNone(mask),
-            9 => Op::MaskedIn { mask, values: masked },
-            10 => Op::MaskedNotIn { mask, values: masked },
-            11 => Op::InSet(values),
-            _ => Op::NotInSet(values),
-        }
+        let (first, mask) = (self.value(), self.value());
+        let values: Vec<u64> = (0..1 + self.byte() % 4).map(|_| self.value()).collect();
+        condition(self.byte() % KINDS, first, mask, &values, width)
     }
 
     fn policy(&mut self, name: &str) -> Policy {
@@ -111,13 +98,7 @@ impl Choices<'_> {
         let rules = chosen.map_or(&[][..], |c| policy.rules(*c));
         if let Some(rule) = rules.get(usize::from(self.byte()) % rules.len().max(1)) {
             for condition in rule.conditions() {
-                let constant = match condition.op() {
-                    Op::Eq(v) | Op::Ne(v) | Op::Lt(v) | Op::Le(v) | Op::Gt(v) | Op::Ge(v) => *v,
-                    Op::MaskedAny(mask) | Op::MaskedNone(mask) => *mask,
-                    Op::MaskedEq { value, .. } => *value,
-                    Op::MaskedIn { values, .. } | Op::MaskedNotIn { values, .. } => values[0],
-                    Op::InSet(values) | Op::NotInSet(values) => values[0],
-                };
+                let constant = constants(condition.op())[0];
                 let at = usize::from(condition.index());
                 call.args[at] = match self.byte() % 6 {
                     0 => constant,

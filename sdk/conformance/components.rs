@@ -60,13 +60,10 @@ fn engine_with(file: &Path, options: &[&str]) -> Vec<String> {
 #[must_use]
 pub fn walled(file: &Path, extism: Option<&str>) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "-p", "palisade-wasm", "--example", "walled"]);
-    run(cargo.current_dir(root()));
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    let program = built("PALISADE_WALLED", ["--example", "walled"], "examples/walled");
     let cache = root().join("target/guests/walled");
     fs::create_dir_all(&cache).expect("a folder");
-    let mut command = vec![path(&target.join("debug/examples/walled")), path(file), path(&cache)];
+    let mut command = vec![path(&program), path(file), path(&cache)];
     match extism {
         Some(output) => {
             command.extend(["--extism", output, "host.call:*"].map(str::to_owned));
@@ -145,19 +142,24 @@ pub fn assemblyscript() -> PathBuf {
     })
 }
 
-/// The program that speaks the protocol for a component. `cargo xtask test` has built it together with the
-/// tests and says so; by itself cargo would build the engine anew, with the features of fewer packages.
+/// The program that speaks the protocol for a component.
 fn program() -> PathBuf {
-    if let Some(built) = std::env::var_os("PALISADE_ENGINE").map(PathBuf::from)
+    built("PALISADE_ENGINE", ["--bin", "palisade-engine"], "palisade-engine")
+}
+
+/// A program of palisade-wasm's. `cargo xtask test` has built it together with the tests and says where it is; by
+/// itself cargo would build the engine anew, with the features of fewer packages.
+fn built(variable: &str, what: [&str; 2], place: &str) -> PathBuf {
+    if let Some(built) = std::env::var_os(variable).map(PathBuf::from)
         && built.is_file()
     {
         return built;
     }
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "-p", "palisade-wasm", "--bin", "palisade-engine"]);
+    cargo.args(["build", "--quiet", "-p", "palisade-wasm"]).args(what);
     run(cargo.current_dir(root()));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
-    target.join("debug/palisade-engine")
+    target.join("debug").join(place)
 }
 
 /// The reference plugin in Rust, for `wasm32-unknown-unknown` or `wasm32-wasip2`.

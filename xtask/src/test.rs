@@ -20,8 +20,10 @@ pub(crate) fn run(args: &Args) -> Result {
     // The same packages and features every time, so that nothing is built twice.
     if NEXTEST.is_present() {
         let mut nextest = step::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
-        // Built with the tests, since its package has some that start it.
-        nextest.env("PALISADE_ENGINE", step::root().join("target/debug/palisade-engine"));
+        // Built with the tests, since their package has some that start them.
+        let built = step::root().join("target/debug");
+        nextest.env("PALISADE_ENGINE", built.join("palisade-engine"));
+        nextest.env("PALISADE_WALLED", built.join("examples/walled"));
         nextest.args(&args.filter);
         step::run(&mut nextest)?;
     } else {

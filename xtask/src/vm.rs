@@ -11,7 +11,12 @@ mod outcome;
 mod payload;
 mod record;
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use crate::{
     Result, escape, step,
@@ -23,12 +28,16 @@ pub(crate) struct Args {
     /// Only what is looked at before every change: two machines, the short situations
     #[arg(long)]
     short: bool,
-    /// Only this machine: `cgroup2`, `debian`, `newer`, `newer-debian` or `no-landlock`
+    /// Only this machine: `cgroup2`, `debian`, `newer`, `newer-debian` or `no-landlock`; may be given several
+    /// times
     #[arg(long)]
-    machine: Option<String>,
-    /// Only the situation of this name
+    machine: Vec<String>,
+    /// Only the situation of this name; may be given several times
     #[arg(long)]
-    situation: Option<String>,
+    situation: Vec<String>,
+    /// Machines that run at the same time; each asks for one processor and 1.5 GiB of memory
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    at_once: u8,
     /// One JSON document instead of a table
     #[arg(long)]
     json: bool,
@@ -61,6 +70,10 @@ pub(crate) struct Plan {
     limits: (u64, u64),
 }
 
+/// Seconds for a machine: short form, whole form. The whole form of the largest takes most of an hour beside
+/// builds that keep the host's processors busy; what hangs is ended long before by the limit of its own step.
+const LIMITS: (u64, u64) = (600, 7200);
+
 const PLANS: [Plan; 5] = [
     Plan {
         name: "cgroup2",
@@ -68,7 +81,7 @@ const PLANS: [Plan; 5] = [
         boot: "",
         disk: false,
         short: true,
-        limits: (600, 3600),
+        limits: LIMITS,
     },
     Plan {
         name: "debian",
@@ -76,7 +89,7 @@ const PLANS: [Plan; 5] = [
         boot: "",
         disk: true,
         short: true,
-        limits: (600, 3600),
+        limits: LIMITS,
     },
     Plan {
         name: "newer",
@@ -84,7 +97,7 @@ const PLANS: [Plan; 5] = [
         boot: "",
         disk: false,
         short: false,
-        limits: (600, 3600),
+        limits: LIMITS,
     },
     Plan {
         name: "newer-debian",
@@ -92,7 +105,7 @@ const PLANS: [Plan; 5] = [
         boot: "",
         disk: true,
         short: false,
-        limits: (600, 3600),
+        limits: LIMITS,
     },
     Plan {
         name: "no-landlock",
@@ -100,7 +113,7 @@ const PLANS: [Plan; 5] = [
         boot: "lsm=lockdown,yama,integrity,apparmor",
         disk: false,
         short: false,
-        limits: (600, 3600),
+        limits: LIMITS,
     },
 ];
 
@@ -110,18 +123,15 @@ fn folder() -> PathBuf {
 }
 
 fn chosen(args: &Args) -> Result<Vec<Plan>> {
-    let wanted = |plan: &&Plan| match &args.machine {
-        Some(name) => plan.name == name,
-        None => plan.short || !args.short,
-    };
-    let plans: Vec<Plan> = PLANS.iter().filter(wanted).copied().collect();
-    match (&args.machine, plans.is_empty()) {
-        (Some(name), true) => {
-            let all: Vec<&str> = PLANS.iter().map(|p| p.name).collect();
-            Err(format!("no machine `{name}`; there are {}", all.join(", ")))
-        }
-        _ => Ok(plans),
+    let all = PLANS.map(|p| p.name);
+    if let Some(name) = args.machine.iter().find(|name| !all.contains(&name.as_str())) {
+        return Err(format!("no machine `{name}`; there are {}", all.join(", ")));
     }
+    let wanted = |plan: &&Plan| match args.machine.as_slice() {
+        [] => plan.short || !args.short,
+        some => some.iter().any(|name| plan.name == name),
+    };
+    Ok(PLANS.iter().filter(wanted).copied().collect())
 }
 
 pub(crate) fn run(args: &Args) -> Result {
@@ -138,24 +148,59 @@ pub(crate) fn run(args: &Args) -> Result {
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     escape::build_attacker()?;
     let payload = payload::build(&folder, !args.short)?;
-    let mut outcomes = Vec::new();
-    for plan in &plans {
+    let mut parts = Vec::new();
+    for plan in plans {
         let image = fetch::kernel(&folder, plan.kernel)?;
         let disk = if plan.disk { fetch::disk(&folder)? } else { fetch::scratch(&folder)? };
+        parts.push((plan, image, disk));
+    }
+    let outcomes = run_machines(args, &folder, &payload, &parts)?;
+    eprintln!("vm: {:.0} s in all", begun.elapsed().as_secs_f64());
+    outcome::show(&outcomes, args.json)
+}
+
+/// Runs the machines, `at_once` of them at a time, and gives their outcomes in the order of the plans.
+fn run_machines(
+    args: &Args,
+    folder: &Path,
+    payload: &payload::Payload,
+    parts: &[(Plan, PathBuf, PathBuf)],
+) -> Result<Vec<outcome::Outcome>> {
+    let waiting = Mutex::new(parts.iter().enumerate());
+    let outcomes = Mutex::new(Vec::new());
+    let keep = |outcome: &outcome::Outcome| match args.record {
+        true => record::write(outcome, &PLANS.map(|p| p.name)),
+        false => Ok(()),
+    };
+    let one = |(plan, image, disk): &(Plan, PathBuf, PathBuf)| {
         let limit = if args.short { plan.limits.0 } else { plan.limits.1 };
         let boot = machine::Boot {
             plan,
-            image: &image,
-            disk: &disk,
+            image,
+            disk,
             short: args.short,
-            only: args.situation.as_deref(),
-            limit: std::time::Duration::from_secs(limit),
+            only: &args.situation,
+            limit: Duration::from_secs(limit),
+            keep: &keep,
         };
-        outcomes.push(machine::run(&folder, &payload, &boot)?);
-        if args.record {
-            record::write(&outcomes, &PLANS.map(|p| p.name))?;
+        machine::run(folder, payload, &boot)
+    };
+    let worker = || -> Result {
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((at, part)) = next else { return Ok(()) };
+            let outcome = one(part)?;
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((at, outcome));
         }
-    }
-    eprintln!("vm: {:.0} s in all", begun.elapsed().as_secs_f64());
-    outcome::show(&outcomes, args.json)
+    };
+    std::thread::scope(|scope| -> Result {
+        let workers: Vec<_> = (0..args.at_once).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            worker.join().map_err(|_| "a machine's thread panicked")??;
+        }
+        Ok(())
+    })?;
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_by_key(|(at, _)| *at);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }

@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -24,7 +25,10 @@ use palisade_sandbox::{
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::plugin::{self, Result, Silent};
+use crate::{
+    host,
+    plugin::{self, Result, Silent},
+};
 
 /// One way to take too much.
 pub(super) struct Bomb {
@@ -96,25 +100,20 @@ const LEAST_TICKS: u64 = 3;
 /// A plugin that a limit has ended is started again after this time, as an operator's rule would.
 const RESTART: Duration = Duration::from_millis(250);
 
-/// The manifest of the attacker as a plugin.
-pub(super) const MANIFEST: &str = r#"
-api = "palisade/1"
-id = "bomb"
-name = "Bomb"
-version = "1.0.0"
+/// The attacker as a plugin, in a folder of its own.
+pub(super) fn attacker() -> Result<tempfile::TempDir> {
+    let entry = "kind = \"exec\"\nfile = \"attacker\"";
+    let what = "Makes one attempt of the escape suite.";
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    fs::copy(build()?, folder.path().join("attacker"))?;
+    let manifest = host::manifest("bomb", entry, "attempt", what);
+    fs::write(folder.path().join("plugin.toml"), manifest)?;
+    Ok(folder)
+}
 
-[entry]
-kind = "exec"
-file = "attacker"
-
-[[contributes.tools]]
-name = "attempt"
-description = "Makes one attempt of the escape suite."
-input = { type = "object" }
-"#;
-
-/// Builds the attacker (a workspace of its own, statically linked) and gives its path.
-pub(super) fn attacker() -> Result<PathBuf> {
+/// Builds the attacker: a workspace of its own, statically linked.
+fn build() -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/escape/attacker");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)

@@ -8,20 +8,19 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use palisade_audit::{JsonLinesRecorder, Recorder};
-use palisade_host::{Host, Plugin};
+use palisade_host::Plugin;
 use palisade_process::{Options, ProcessBackend};
 use serde_json::value::RawValue;
 
 use super::bombs::{self, Arsenal, BOMBS, Bomb};
 use crate::{
-    plugin::{self, Result},
+    host,
+    plugin::{self, MESSAGE, Result},
     report::{Row, Samples},
 };
 
@@ -33,22 +32,6 @@ const PAUSE: Duration = Duration::from_micros(500);
 const SETTLE: Duration = Duration::from_millis(300);
 /// How much slower the slowest calls may become.
 const AIM: f64 = 3.0;
-const MESSAGE: &str = r#"{"text":"the quick brown fox jumps over the lazy dog, twice. ."}"#;
-const MANIFEST: &str = r#"
-api = "palisade/1"
-id = "neighbour"
-name = "Neighbour"
-version = "1.0.0"
-
-[entry]
-kind = "exec"
-file = "plugin"
-
-[[contributes.tools]]
-name = "echo"
-description = "Gives back what it is given."
-input = { type = "object" }
-"#;
 
 /// Measures every bomb, or those whose names begin so.
 pub(super) fn run(only: Option<&str>) -> Result<Vec<Row>> {
@@ -66,23 +49,14 @@ pub(super) fn run(only: Option<&str>) -> Result<Vec<Row>> {
 
 async fn measure(bombs: &[&Bomb]) -> Result<Vec<Row>> {
     let state = tempfile::tempdir()?;
-    let recorder: Arc<dyn Recorder> =
-        Arc::new(JsonLinesRecorder::open(state.path().join("record.jsonl"))?);
-    let host = Host::builder()
-        .state_dir(state.path().join("state"))
-        .backend(Arc::new(ProcessBackend::new(Options::default())))
-        .recorder(recorder)
-        .build()
-        .await?;
+    let host = host::open(state.path(), Arc::new(ProcessBackend::new(Options::default()))).await?;
     let folder = plugin::Plugin::build()?;
-    fs::write(folder.root().join("plugin.toml"), MANIFEST)?;
+    let manifest = host::echo_manifest("neighbour", "kind = \"exec\"\nfile = \"plugin\"");
+    fs::write(folder.root().join("plugin.toml"), manifest)?;
     let neighbour = host.load(folder.root()).await?;
     neighbour.start().await?;
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    fs::copy(bombs::attacker()?, folder.path().join("attacker"))?;
-    fs::write(folder.path().join("plugin.toml"), bombs::MANIFEST)?;
-    let arsenal = Arsenal::new(host.load(folder.path()).await?)?;
+    let attacker = bombs::attacker()?;
+    let arsenal = Arsenal::new(host.load(attacker.path()).await?)?;
     let mut rows = Vec::new();
     let mut worst: Option<Row> = None;
     p99(&neighbour).await?;

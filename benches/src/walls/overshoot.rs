@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -56,11 +56,8 @@ async fn measure() -> Result<Vec<Row>> {
         .backend(Arc::new(ProcessBackend::new(options)))
         .build()
         .await?;
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    fs::copy(bombs::attacker()?, folder.path().join("attacker"))?;
-    fs::write(folder.path().join("plugin.toml"), bombs::MANIFEST)?;
-    let plugin = host.load(folder.path()).await?;
+    let attacker = bombs::attacker()?;
+    let plugin = host.load(attacker.path()).await?;
     let limits = Limits::default();
     let mut rows = Vec::new();
     for attack in ATTACKS {

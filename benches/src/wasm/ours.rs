@@ -2,55 +2,34 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use palisade_audit::{JsonLinesRecorder, Recorder};
 use palisade_host::Host;
-use palisade_model::{
-    CapabilitySet, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload, PluginId,
-    PluginRef,
-};
+use palisade_model::Payload;
 use palisade_protocol::{
     VersionRange,
     methods::{self, InitializeParams, Party, PluginName},
 };
 use palisade_sandbox::{
-    Artifact, Backend, Calls, Content, Instance, Invocation, LaunchSpec, Prepared, Program,
-    Runtime, ToolCall, Trace, Wire,
+    Artifact, Backend, Calls, Content, Instance, Invocation, Prepared, Program, Runtime, ToolCall,
+    Trace,
 };
 use palisade_wasm::{Options, WasmBackend};
 use serde_json::value::RawValue;
 
-use crate::plugin::{Result, Silent};
-
-const MANIFEST: &str = r#"
-api = "palisade/1"
-id = "bench"
-name = "Bench"
-version = "1.0.0"
-
-[entry]
-kind = "wasm"
-file = "plugin.wasm"
-
-[[contributes.tools]]
-name = "echo"
-description = "Gives back what it is given."
-input = { type = "object" }
-"#;
+use crate::{
+    host,
+    plugin::{Identity, Result, Silent},
+};
 
 /// A folder with the component in it.
 pub(crate) struct Folder {
     root: PathBuf,
     data: PathBuf,
-    reference: Arc<PluginRef>,
-    serial: AtomicU64,
+    identity: Identity,
     _dir: tempfile::TempDir,
 }
 
@@ -62,10 +41,10 @@ impl Folder {
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(data.join("state"))?;
         std::fs::write(root.join("plugin.wasm"), component)?;
-        std::fs::write(root.join("plugin.toml"), MANIFEST)?;
-        let origin = Origin::Folder { path: root.display().to_string(), owner: 0 };
-        let reference = Arc::new(PluginRef { id: PluginId::parse("bench")?, origin });
-        Ok(Self { root, data, reference, serial: AtomicU64::new(1), _dir: dir })
+        let manifest = host::echo_manifest("bench", "kind = \"wasm\"\nfile = \"plugin.wasm\"");
+        std::fs::write(root.join("plugin.toml"), manifest)?;
+        let identity = Identity::of(&root)?;
+        Ok(Self { root, data, identity, _dir: dir })
     }
 
     /// A folder for what is kept between the starts of a host.
@@ -85,27 +64,6 @@ impl Folder {
         }
     }
 
-    /// A launch with default limits and the default floor of guarantees.
-    fn spec(&self) -> LaunchSpec {
-        LaunchSpec {
-            instance: InstanceId {
-                node: NodeId::local(),
-                plugin: Arc::clone(&self.reference),
-                generation: Generation(1),
-                serial: self.serial.fetch_add(1, Ordering::Relaxed),
-            },
-            rights: Arc::new(CapabilitySet::new()),
-            limits: Limits::default(),
-            demand: GuaranteeSet::default_floor(),
-            wire: Wire::Native,
-            data: self.data.clone(),
-            slot: 65_000,
-            env: std::collections::BTreeMap::new(),
-            workdir: None,
-            observe: None,
-        }
-    }
-
     /// Compiled code of the component, or what was kept of it on disk.
     pub(crate) async fn prepare(&self, backend: &WasmBackend) -> Result<Arc<dyn Prepared>> {
         Ok(backend.prepare(&self.artifact()).await?)
@@ -113,7 +71,7 @@ impl Folder {
 
     /// An instance that nobody has spoken with.
     pub(crate) async fn launch(&self, prepared: &dyn Prepared) -> Result<Arc<dyn Instance>> {
-        Ok(prepared.launch(self.spec(), Arc::new(Silent)).await?)
+        Ok(prepared.launch(self.identity.launch(&self.data), Arc::new(Silent)).await?)
     }
 }
 
@@ -172,14 +130,7 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) async fn open(component: &[u8]) -> Result<Self> {
         let folder = Folder::new(component)?;
-        let recorder: Arc<dyn Recorder> =
-            Arc::new(JsonLinesRecorder::open(folder.data.join("record.jsonl"))?);
-        let host = Host::builder()
-            .state_dir(folder.state())
-            .backend(Arc::new(backend(64, &folder.state())))
-            .recorder(recorder)
-            .build()
-            .await?;
+        let host = host::open(&folder.data, Arc::new(backend(64, &folder.state()))).await?;
         let plugin = host.load(&folder.root).await?;
         plugin.start().await?;
         let alone = backend(64, &folder.state());

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Server, argv, context, launch, once, options, place, run};
-use palisade_commands::{Start, resolve};
+use palisade_commands::{Command, CommandError, Start, analyse, resolve};
 use serde_json::json;
 
 const NPM: [&str; 3] = [
@@ -26,12 +26,19 @@ const PYPI: [&str; 3] = ["mcp-server-time", "mcp-server-git", "mcp-server-fetch"
 async fn start_of(words: &[&str]) -> Start {
     let context = context(&[common::uv()], &[]);
     let options = options(&place("cache"));
-    resolve::start_of(&argv(words), &context, &options, Arc::new(resolve::Quiet))
-        .await
-        .unwrap_or_else(|e| {
-            let failure: palisade_model::Failure = e.into();
-            panic!("{words:?}: {failure:?}")
-        })
+    let start = async {
+        match analyse(&argv(words), &context)? {
+            Command::Package(package) => {
+                resolve::resolve(&package, &context, &options, Arc::new(resolve::Quiet)).await
+            }
+            Command::Installed(start) => Ok(start),
+            other => panic!("{words:?}: {other:?}"),
+        }
+    };
+    start.await.unwrap_or_else(|e: CommandError| {
+        let failure: palisade_model::Failure = e.into();
+        panic!("{words:?}: {failure:?}")
+    })
 }
 
 /// Starts a command with what it is known to need, and these rights.

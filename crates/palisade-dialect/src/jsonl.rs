@@ -23,8 +23,6 @@ pub const CALL: &str = "call";
 pub const HANDLE_EVENT: &str = "handle_event";
 /// Finish and exit.
 pub const SHUTDOWN: &str = "shutdown";
-/// Plugin to host: ask the application for a named piece of data.
-pub const DATA_REQUEST: &str = "data_request";
 
 /// How long one process of a plugin lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,6 @@
 //!
 //! Server names hidden from view (encrypted client hello) are refused, since they could be any.
 
-mod accept;
 mod forward;
 pub mod hello;
 mod pump;
@@ -25,11 +24,8 @@ mod way_out;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
-pub use accept::Accept;
-#[cfg(unix)]
-pub use accept::FromUid;
 pub use stream::{Client, Duplex};
 pub use way_out::{Sockets, serve_way_out};
 
@@ -99,25 +95,25 @@ impl Proxy {
         self
     }
 
-    /// Serves one plugin's listener until it is closed. Dropping the future ends every connection that
-    /// came through it.
-    pub async fn serve(&self, listener: impl Accept, decide: Arc<dyn Decide>) {
+    /// Serves one plugin's listener, and never ends by itself. Dropping the future ends every connection
+    /// that came through it.
+    pub async fn serve(&self, listener: TcpListener, decide: Arc<dyn Decide>) {
         self.serve_as(listener, decide, false).await;
     }
 
     /// As [`Proxy::serve`] for a listener whose clients do not ask: they connect to an address of
     /// [`Names`], and are taken to the name that it stands for, at the port that they connected to.
     /// Connections to other addresses are closed.
-    pub async fn serve_direct(&self, listener: tokio::net::TcpListener, decide: Arc<dyn Decide>) {
+    pub async fn serve_direct(&self, listener: TcpListener, decide: Arc<dyn Decide>) {
         self.serve_as(listener, decide, true).await;
     }
 
-    async fn serve_as(&self, mut listener: impl Accept, decide: Arc<dyn Decide>, direct: bool) {
+    async fn serve_as(&self, listener: TcpListener, decide: Arc<dyn Decide>, direct: bool) {
         let mut open = JoinSet::new();
         loop {
             while open.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok(Some(client)) => {
+                Ok((stream, _)) => {
                     // After accepting: a listener at which nobody knocks keeps no place from the others.
                     // The semaphores are never closed.
                     let place = Arc::clone(&self.places).acquire_owned().await;
@@ -125,20 +121,18 @@ impl Proxy {
                     let (proxy, decide) = (self.clone(), Arc::clone(&decide));
                     open.spawn(async move {
                         match direct {
-                            true => proxy.handle_direct(client, &*decide).await,
-                            false => proxy.handle(client, &*decide).await,
+                            true => proxy.handle_direct(Client::Tcp(stream), &*decide).await,
+                            false => proxy.handle(stream, &*decide).await,
                         }
                         drop((place, shared));
                     });
                 }
-                Ok(None) => break,
                 Err(error) => {
                     tracing::debug!(%error, "the egress listener could not accept");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
         }
-        while open.join_next().await.is_some() {}
     }
 
     /// Serves one connection of a plugin, to its end.

@@ -11,14 +11,11 @@ use std::{
 };
 
 use common::*;
-use palisade_egress::{
-    AddressPolicy, Authority, EgressError, Guard,
-    proxy::{FromUid, Limits, Proxy},
-};
+use palisade_egress::{AddressPolicy, Authority, EgressError, Guard, proxy::Limits};
 use palisade_model::Kind;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UnixListener, UnixStream},
+    net::TcpStream,
 };
 
 fn strict() -> Guard {
@@ -538,27 +535,5 @@ async fn each_listener_has_the_rights_of_its_plugin() {
     for (at, own, others) in [(a, b"a.example", b"b.example"), (b, b"b.example", b"a.example")] {
         assert!(echoes(&mut socks(at, own, port).await.unwrap()).await);
         assert_eq!(socks(at, others, port).await.unwrap_err(), 2);
-    }
-}
-
-#[tokio::test]
-async fn a_stranger_at_a_unix_socket_gets_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let (port, _) = web_server(|_| ok("hello")).await;
-    for (uid, served) in [(rustix_uid(), true), (rustix_uid() + 1, false)] {
-        let path = folder.path().join(uid.to_string());
-        let listener = FromUid::new(UnixListener::bind(&path).unwrap(), uid);
-        let proxy = Proxy::new(guard_for(&["a.example"]), Limits::default());
-        tokio::spawn(async move {
-            proxy.serve(listener, rights(&["net.http:a.example:*"])).await;
-        });
-        let mut stream = UnixStream::connect(&path).await.unwrap();
-        let to = format!("a.example:{port}");
-        let request =
-            format!("GET http://{to}/ HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n");
-        let _ = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
-        assert_eq!(answer.ends_with(b"hello"), served, "as uid {uid}");
     }
 }

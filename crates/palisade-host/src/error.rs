@@ -161,7 +161,7 @@ pub enum StoreError {
         known: i64,
     },
     /// All plugin numbers are taken.
-    #[error("this host has seen 65534 plugins, which is the most it can tell apart")]
+    #[error("this host has seen 65533 plugins, which is the most it can tell apart")]
     Full,
     /// SQLite answered with another error.
     #[error("host.db: {0}")]

@@ -21,9 +21,8 @@ use crate::error::{HostError, StoreError};
 
 /// How long a locked database is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Plugin numbers: 0..65534, since user ids are derived from them. The two above are kept: 65534 is the user
-/// of compiling runs, 65535 the last of the range.
-const SLOTS: i64 = 65_534;
+/// Plugin numbers: from 0, since user ids are derived from them.
+const SLOTS: i64 = palisade_sandbox::slots::PLUGINS as i64;
 
 /// What the host knows about a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,5 +15,5 @@ mod yaml;
 
 pub use draft::{Candidate, Draft, Drafted, TODO, is_todo};
 pub use explain::{Advice, Denial, World, denials};
-pub use fold::{MAX_FILES, Use, fold, is_covered, uses};
+pub use fold::{MAX_FILES, Use, fold, uses};
 pub use tally::{Entry, MAX_ENTRIES, Seen, Tally};

@@ -158,6 +158,8 @@ pub mod handle {
     /// The cgroup directory, where [`super::switch::INTO_CGROUP`] is set; the first of the `tasks` files,
     /// where [`super::switch::JOIN_GROUPS`] is.
     pub const CGROUP: usize = 5;
+    /// Most that come: version 1 has a group each for memory, processes, processor time and its counting.
+    pub const MOST: usize = COUNT + 4;
 }
 
 /// Messages from pid 1 to the host: three words (kind, a, b) of u32, i32, u64.

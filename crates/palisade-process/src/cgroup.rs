@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,6 +28,7 @@ const MOST_GENERATIONS: usize = 64;
 /// How often processes are moved before giving up.
 const MOVES: usize = 5;
 const ESRCH: i32 = 3;
+const EBUSY: i32 = 16;
 /// Period of the CPU limit, microseconds (the kernel's default).
 const CPU_PERIOD: u64 = 100_000;
 /// What sockets may hold, as a part of the cap on memory: one over this.
@@ -42,6 +43,9 @@ pub(crate) struct Hierarchy {
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
     cpu: Option<PathBuf>,
+    /// Counts processor time; it has no limit. A folder of its own only where version 1 counts apart from
+    /// `cpu`.
+    time: Option<PathBuf>,
     /// Version 2.
     unified: bool,
     /// Why something is missing, for people.
@@ -66,7 +70,7 @@ impl Hierarchy {
         self.unified
     }
     fn folders(&self) -> Vec<&Path> {
-        let mut all: Vec<&Path> = [&self.memory, &self.pids, &self.cpu]
+        let mut all: Vec<&Path> = [&self.memory, &self.pids, &self.cpu, &self.time]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
@@ -82,14 +86,17 @@ impl Hierarchy {
 pub(crate) struct Cgroups {
     hierarchy: Hierarchy,
     next: AtomicU64,
+    /// Folders of groups whose last process was still on its way out when they were dropped.
+    left: Mutex<Vec<PathBuf>>,
 }
 
 /// This process's folders; made at the first call.
 pub(crate) fn of_this_process() -> Arc<Cgroups> {
     static CGROUPS: OnceLock<Arc<Cgroups>> = OnceLock::new();
-    Arc::clone(
-        CGROUPS.get_or_init(|| Arc::new(Cgroups { hierarchy: find(), next: AtomicU64::new(1) })),
-    )
+    Arc::clone(CGROUPS.get_or_init(|| {
+        let (hierarchy, next) = (find(), AtomicU64::new(1));
+        Arc::new(Cgroups { hierarchy, next, left: Mutex::default() })
+    }))
 }
 
 /// This process's groups: controller list (empty for version 2) and path.
@@ -161,6 +168,8 @@ fn unified(parent: &Path, folder: PathBuf) -> Hierarchy {
         memory: with("memory"),
         pids: with("pids"),
         cpu: with("cpu"),
+        // Any group of version 2 counts it, with or without the controller.
+        time: Some(folder.clone()),
         unified: true,
         note: if missing.is_empty() {
             String::new()
@@ -293,33 +302,36 @@ fn find_v1(groups: &[(String, String)], why_not_2: &str) -> Hierarchy {
         // A machine with version 2 only: what version 1 lacks would say nothing.
         return Hierarchy { note: notes.concat(), ..Hierarchy::default() };
     }
-    let mut folder = |controller: &str| {
+    let folder = |controller: &str| {
         let own = groups.iter().find(|(c, _)| c.split(',').any(|c| c == controller));
-        let Some((controllers, path)) = own else {
-            notes.push(format!("no version 1 hierarchy has the {controller} controller"));
-            return None;
-        };
+        let missing = || format!("no version 1 hierarchy has the {controller} controller");
+        let (controllers, path) = own.ok_or_else(missing)?;
         let mount = [controller, controllers.as_str()]
             .map(|name| Path::new(MOUNT).join(name))
             .into_iter()
-            .find(|m| m.is_dir())?;
-        let folder = mount.join(path.trim_start_matches('/')).join(folder_name());
-        sweep(folder.parent()?);
+            .find(|m| m.is_dir())
+            .ok_or_else(|| format!("the {controller} controller is not mounted in {MOUNT}"))?;
+        let parent = mount.join(path.trim_start_matches('/'));
+        sweep(&parent);
+        let folder = parent.join(folder_name());
         match fs::create_dir(&folder) {
-            Ok(()) => Some(folder),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Some(folder),
-            Err(e) => {
-                notes.push(format!("{}: {e}", folder.display()));
-                None
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(format!("{}: {e}", folder.display()))
             }
+            _ => Ok(folder),
         }
     };
-    let (memory, pids, cpu) = (folder("memory"), folder("pids"), folder("cpu"));
+    let mut limit = |controller| folder(controller).map_err(|why| notes.push(why)).ok();
+    let (memory, pids, cpu) = (limit("memory"), limit("pids"), limit("cpu"));
     let all = memory.is_some() && pids.is_some() && cpu.is_some();
+    let any = memory.is_some() || pids.is_some() || cpu.is_some();
+    // Alone it limits nothing, and whoever reads it can do without.
+    let time = any.then(|| folder("cpuacct").ok()).flatten();
     Hierarchy {
         memory,
         pids,
         cpu,
+        time,
         unified: false,
         note: if all { String::new() } else { notes.join("; ") },
     }
@@ -354,8 +366,14 @@ impl Cgroups {
         if self.hierarchy.folders().is_empty() {
             return Ok(None);
         }
+        self.remove_left();
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let group = Group { cgroups: Arc::clone(self), name, sockets: AtomicBool::new(false) };
+        let group = Group {
+            cgroups: Arc::clone(self),
+            name,
+            sockets: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+        };
         for path in group.folders() {
             match fs::create_dir(&path) {
                 Ok(()) => {}
@@ -367,6 +385,17 @@ impl Cgroups {
         group.set_limits(limits)?;
         Ok(Some(group))
     }
+
+    /// Removes what could not be removed when it was dropped.
+    fn remove_left(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|path| is_in_use(&fs::remove_dir(path)));
+    }
+}
+
+/// Whether a group could not be removed because a process is still in it.
+fn is_in_use(removed: &io::Result<()>) -> bool {
+    removed.as_ref().is_err_and(|e| e.raw_os_error() == Some(EBUSY))
 }
 
 /// The groups of one instance; dropping it removes them.
@@ -376,25 +405,37 @@ pub(crate) struct Group {
     name: String,
     /// Sockets are counted by themselves.
     sockets: AtomicBool,
+    removed: AtomicBool,
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        for path in self.folders() {
-            // The last process may still be on its way out of the group.
-            for _ in 0..50 {
-                match fs::remove_dir(&path) {
-                    Err(e) if e.raw_os_error() == Some(16) => {
-                        std::thread::sleep(Duration::from_millis(1))
-                    }
-                    _ => break,
-                }
-            }
-        }
+        self.remove();
     }
 }
 
 impl Group {
+    /// Removes it, once. Waits up to 50 milliseconds for processes that are on their way out.
+    pub(crate) fn remove(&self) {
+        if self.removed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for path in self.folders() {
+            // The last process may still be on its way out of the group; for longer on a busy machine, and then
+            // the next launch removes it.
+            let mut tries = 50;
+            while is_in_use(&fs::remove_dir(&path)) {
+                tries -= 1;
+                if tries == 0 {
+                    let left = self.cgroups.left.lock();
+                    left.unwrap_or_else(PoisonError::into_inner).push(path);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
     fn file(&self, folder: &Option<PathBuf>, file: &str) -> Option<PathBuf> {
         folder.as_ref().map(|f| self.below(f).join(file))
     }
@@ -554,11 +595,9 @@ impl Group {
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         let h = &self.cgroups.hierarchy;
         if h.unified {
-            // Any group of version 2 counts it, with or without the controller.
-            let folder = h.folders().first().map(|f| f.to_path_buf());
-            self.keyed(&folder, "cpu.stat", "usage_usec").map(Duration::from_micros)
+            self.keyed(&h.time, "cpu.stat", "usage_usec").map(Duration::from_micros)
         } else {
-            self.number(&h.cpu, "cpuacct.usage").map(Duration::from_nanos)
+            self.number(&h.time, "cpuacct.usage").map(Duration::from_nanos)
         }
     }
 
@@ -626,5 +665,35 @@ mod tests {
         assert!(is_own(&std::process::id().to_string()));
         assert!(!is_own(&parent.to_string()));
         assert!(!is_own("1"));
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn a_group_that_was_in_use_when_it_was_dropped_is_removed_with_the_next_launch() {
+        // Numbers apart from those of this process's own groups.
+        let next = AtomicU64::new(1 << 40);
+        let cgroups = Arc::new(Cgroups { hierarchy: find(), next, left: Mutex::default() });
+        let make = || cgroups.create(&Limits::default()).unwrap();
+        let Some(group) = make() else {
+            eprintln!("SKIPPED: there are no cgroups for this process here");
+            return;
+        };
+        let folders = group.folders();
+        let there = || folders.iter().filter(|f| f.exists()).count();
+        let mut child = std::process::Command::new("/bin/sleep").arg("30").spawn().unwrap();
+        for folder in &folders {
+            fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        drop(group);
+        assert_eq!(there(), folders.len(), "a process is in it");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A dead process leaves its groups a moment after it was waited for.
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while there() > 0 {
+            drop(make());
+            assert!(std::time::Instant::now() < end, "{folders:?} stay");
+        }
+        assert!(cgroups.left.lock().unwrap().is_empty());
     }
 }

@@ -45,6 +45,21 @@ pub(crate) struct Held {
     pub(crate) unseen: bool,
 }
 
+/// Counts steps of a measurement, and lets others have the processor now and then: a plugin decides how long
+/// measuring takes, and where all processors are busy whoever wakes up would wait for it until the scheduler's
+/// next tick (sched_yield(2) returns at once where nobody waits).
+#[derive(Default)]
+struct Steps(u32);
+
+impl Steps {
+    fn one(&mut self) {
+        self.0 = (self.0 + 1) % 16;
+        if self.0 == 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
 fn open_folder(
     parent: impl rustix::fd::AsFd,
     name: impl rustix::path::Arg,
@@ -58,8 +73,10 @@ fn open_folder(
 pub(crate) fn measure(folder: &Path) -> Held {
     let mut held = Held::default();
     let mut open: Vec<(OwnedFd, Dir)> = Vec::new();
+    let mut steps = Steps::default();
     enter(&mut held, &mut open, open_folder(CWD, folder));
     while let Some((handle, entries)) = open.last_mut() {
+        steps.one();
         let Some(Ok(entry)) = entries.read() else {
             open.pop();
             continue;
@@ -110,7 +127,13 @@ pub(crate) fn free(folder: &Path) -> Option<u64> {
 pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, largest: u64) {
     let Ok(device) = fs::metadata(folder).map(|m| m.dev()) else { return };
     let Some(init) = processes::pid_of(init) else { return };
-    let mut search = Search { device, open: HashSet::new(), mapped: HashSet::new(), held };
+    let mut search = Search {
+        device,
+        open: HashSet::new(),
+        mapped: HashSet::new(),
+        held,
+        steps: Steps::default(),
+    };
     for pid in processes::below(init) {
         search.process(pid);
     }
@@ -123,15 +146,24 @@ struct Search<'a> {
     open: HashSet<u64>,
     mapped: HashSet<u64>,
     held: &'a mut Held,
+    steps: Steps,
 }
 
-/// Whether a thread is there and has not ended: one that has ended and waits to be reaped (`Z`, `X`) holds
-/// nothing, and cannot be looked into by a user either (proc_pid_stat(5)).
+/// Whether a thread is there and has not ended.
 fn lives(thread: &Path) -> bool {
-    let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
-    // The name in parentheses may hold anything.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    is_alive(&fs::read_to_string(thread.join("stat")).unwrap_or_default())
+}
+
+/// Whether what proc_pid_stat(5) says is of a thread that can still hold something. One on its way out has lost
+/// its memory first, and with it what lets a user look into it; with its processor time used up it may stay there
+/// for long. It can open nothing any more, and one that waits to be reaped (`Z`, `X`) holds nothing.
+fn is_alive(stat: &str) -> bool {
+    /// `PF_EXITING` of the kernel's include/linux/sched.h.
+    const EXITING: u64 = 4;
+    // The name in parentheses may hold anything; after it: state ppid pgrp session tty tpgid flags.
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let flags = rest.split(' ').nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    !rest.starts_with(['Z', 'X']) && flags.is_none_or(|flags| flags & EXITING == 0)
 }
 
 impl Search<'_> {
@@ -140,6 +172,7 @@ impl Search<'_> {
     fn process(&mut self, pid: i32) {
         let mut mapped = false;
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            self.steps.one();
             let thread = task.path();
             let seen = self.handles(&thread).and_then(|()| {
                 // All threads of a process have the same memory.
@@ -154,6 +187,7 @@ impl Search<'_> {
 
     fn handles(&mut self, thread: &Path) -> io::Result<()> {
         for entry in fs::read_dir(thread.join("fd"))?.flatten() {
+            self.steps.one();
             let Ok(meta) = fs::metadata(entry.path()) else { continue };
             let kind = FileType::from_raw_mode(meta.mode());
             if kind == FileType::Socket {
@@ -172,6 +206,7 @@ impl Search<'_> {
     fn mappings(&mut self, thread: &Path) -> io::Result<()> {
         // address permissions offset device inode path
         for line in fs::read_to_string(thread.join("maps"))?.lines() {
+            self.steps.one();
             let mut words = line.split_ascii_whitespace().skip(3);
             if let (true, Some(device), Some(inode)) =
                 (line.ends_with(" (deleted)"), words.next(), words.next())
@@ -196,6 +231,19 @@ fn device_number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn who_has_ended_or_is_on_the_way_out_is_not_alive() {
+        let stat = |state, flags| {
+            format!("7 (a) Z 1) {state} 1 7 7 0 -1 {flags} 90 0 0 0 0 0 0 0 20 0 1 0 5")
+        };
+        assert!(is_alive(&stat('R', 0x40_0040)) && is_alive(&stat('D', 0x40_0000)));
+        assert!(!is_alive(&stat('R', 0x40_0044)), "PF_EXITING");
+        assert!(!is_alive(&stat('Z', 0x40_0000)) && !is_alive(&stat('X', 0)));
+        assert!(!is_alive(""), "it is gone");
+        // What cannot be read proves nothing in its favour.
+        assert!(is_alive("7 (a) R 1 7") && lives(Path::new("/proc/self")));
+    }
 
     #[test]
     fn a_tree_too_deep_and_a_closed_folder_are_noticed() {
@@ -224,8 +272,13 @@ mod tests {
         }
         assert!(thread.join("stat").exists(), "not reaped yet");
         let mut held = Held::default();
-        let mut search =
-            Search { device: 0, open: HashSet::new(), mapped: HashSet::new(), held: &mut held };
+        let mut search = Search {
+            device: 0,
+            open: HashSet::new(),
+            mapped: HashSet::new(),
+            held: &mut held,
+            steps: Steps::default(),
+        };
         search.process(child.id().cast_signed());
         child.wait().unwrap();
         assert_eq!(held, Held::default());

@@ -24,11 +24,10 @@ use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     cgroup::Group,
-    disk,
+    disk, lookout,
     pace::Pace,
     plan::format::command,
     processes,
-    quota::Quota,
     spawner::{self, Spawner},
     status::{Report, Status},
 };
@@ -42,8 +41,6 @@ const SIGKILL: i32 = 9;
 const ANSWER: Duration = Duration::from_millis(500);
 /// Between the plugin's last report and the disappearance of pid 1.
 const REAP: Duration = Duration::from_secs(10);
-/// Between two looks at an instance of which nothing has to be looked at.
-const NOTHING_TO_SEE: Duration = Duration::from_secs(24 * 3600);
 
 /// What handles and the watcher share.
 pub(crate) struct Shared {
@@ -58,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) measured: bool,
     /// Microseconds that processes have run, as pid 1 reports them where no group counts.
     ran: AtomicU64,
-    pace: Pace,
+    pub(crate) pace: Pace,
     /// The end, once it is known.
     exit: watch::Sender<Option<Exit>>,
     /// Why we killed it, if we did; the first reason stands.
@@ -112,6 +109,11 @@ impl Shared {
         }
     }
 
+    /// Whether it is known how it ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
     pub(crate) async fn ended(&self) -> Exit {
         let mut exit = self.exit.subscribe();
         let result = match exit.wait_for(Option::is_some).await {
@@ -163,8 +165,7 @@ pub(crate) async fn watch(
 ) {
     let mut seen = Seen::default();
     let mut end = Some(end);
-    let mut quota = Quota::new(shared.data.clone());
-    let (mut look_at, mut pace_at) = (Instant::now(), Instant::now());
+    lookout::watch(&shared);
     let mut deadline: Option<Instant> = None;
     loop {
         let conversation = async {
@@ -217,17 +218,6 @@ pub(crate) async fn watch(
                 deadline = None;
                 shared.kill(KillReason::Breach("the plugin closed its end of the conversation and kept running".into()));
             },
-            () = tokio::time::sleep_until(look_at) => {
-                let now = Instant::now();
-                if let (Some(group), true) = (&shared.group, now >= pace_at) {
-                    pace_at = now + shared.pace.look(group);
-                }
-                look_at = match &shared.group {
-                    _ if shared.measured => quota.look(&shared).await,
-                    Some(_) => pace_at,
-                    None => now + NOTHING_TO_SEE,
-                };
-            }
         }
     }
     // pid 1 has closed its socket: it is ending, or has ended.
@@ -254,6 +244,8 @@ pub(crate) async fn watch(
     let cause = cause(&shared, &seen, memory_limit);
     let usage = shared.usage_now(None, seen.cpu_micros);
     shared.exit.send_replace(Some(Exit { cause, usage: Some(usage) }));
+    // May have to wait for the last process on its way out: not here, where others wait for their turn.
+    tokio::task::spawn_blocking(move || shared.group.as_ref().map(Group::remove));
 }
 
 /// How it ended, from what the kernel and pid 1 told.
@@ -423,7 +415,7 @@ impl Instance for ProcessInstance {
 
 impl ProcessInstance {
     fn signal_all(&self, signal: u32) -> Result<(), SandboxError> {
-        if self.shared.exit.borrow().is_some() {
+        if self.shared.has_ended() {
             return Err(SandboxError::Ended);
         }
         self.shared

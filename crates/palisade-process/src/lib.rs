@@ -39,6 +39,8 @@ mod launch;
 #[cfg(palisade_helper)]
 mod layout;
 #[cfg(palisade_helper)]
+mod lookout;
+#[cfg(palisade_helper)]
 mod looks;
 #[cfg(palisade_helper)]
 mod observe;

@@ -3,7 +3,7 @@
 //! Whoever writes uses processor time, and that is cheap to read and cannot be hidden. So every few
 //! milliseconds it is looked how much a plugin has used since its folder was measured, and the folder is
 //! measured once what could have been written in that time may be too much. A plugin that does not run is
-//! not measured at all. Pure state; who looks and measures is `instance.rs`.
+//! not measured at all. Pure state; who looks and measures is `lookout.rs`.
 
 use std::time::{Duration, Instant};
 

@@ -3,12 +3,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
 };
 
 use palisade_sandbox::KillReason;
-use tokio::time::Instant;
 
 use crate::{
     disk::{self, Held},
@@ -27,8 +26,6 @@ pub(crate) struct Quota {
     /// Bytes left to the plugin when everything could be seen.
     left: u64,
     clock: Clock,
-    /// This process estimated at the last look.
-    estimates: bool,
     /// The first of the measurements in a row at which something could not be seen.
     unseen: Option<Unseen>,
 }
@@ -96,54 +93,53 @@ impl Quota {
     pub(crate) fn new(folder: PathBuf) -> Self {
         let now = Instant::now();
         let clock = Clock::Seen(Estimate { at: now, ticks: 0, ran: Duration::ZERO });
-        Self {
-            folder,
-            looks: Looks::new(now.into_std()),
-            left: u64::MAX,
-            clock,
-            estimates: false,
-            unseen: None,
-        }
+        Self { folder, looks: Looks::new(now), left: u64::MAX, clock, unseen: None }
     }
 
-    /// Looks, and measures where that is due; when to look again.
-    pub(crate) async fn look(&mut self, shared: &Arc<Shared>) -> Instant {
-        let (begun, used) = (Instant::now(), self.used(shared).await);
+    /// Looks, where that takes some microseconds; when to look again. `None` where it takes longer:
+    /// [`Self::look_closely`] is due.
+    pub(crate) fn look(&mut self, shared: &Shared) -> Option<Instant> {
+        let used = Some(self.counted(shared)?);
+        let now = Instant::now();
+        (!self.looks.is_due(now, used)).then(|| now + self.looks.sleep(used))
+    }
+
+    /// Looks, and measures where that is due; when to look again. May take long.
+    pub(crate) fn look_closely(&mut self, shared: &Shared) -> Instant {
+        let begun = Instant::now();
+        let counted = self.counted(shared);
+        let used = counted.or_else(|| self.estimated(shared));
         // Looking through /proc costs more than reading what somebody else counts, most of all where a
         // plugin has many processes, and it is the neighbours' time.
-        let pause = if self.estimates { begun.elapsed() * LOOK_SHARE } else { Duration::ZERO };
-        let now = begun.into_std();
+        let estimates = counted.is_none();
+        let pause = if estimates { begun.elapsed() * LOOK_SHARE } else { Duration::ZERO };
         // An estimate that stands still proves nothing: what runs may not have been seen.
-        let is_due = self.looks.is_due(now, used);
-        if is_due || (self.estimates && self.looks.is_due(now, None)) {
-            let (left, again) = self.measure(shared).await;
-            let now = Instant::now().into_std();
-            self.looks.measured(begun.into_std(), now, used, left, again);
+        let is_due = self.looks.is_due(begun, used);
+        if is_due || (estimates && self.looks.is_due(begun, None)) {
+            let (left, again) = self.measure(shared);
+            self.looks.measured(begun, Instant::now(), used, left, again);
         }
         let rest = self.looks.sleep(used);
-        let dear = self.estimates && rest == IDLE;
+        let dear = estimates && rest == IDLE;
         Instant::now() + (if dear { 2 * rest } else { rest }).max(pause.min(LONGEST))
     }
 
-    /// Processor time that the plugin has used.
-    async fn used(&mut self, shared: &Arc<Shared>) -> Option<Duration> {
-        self.estimates = false;
+    /// Processor time that the plugin has used, where its group or pid 1 counts it.
+    fn counted(&mut self, shared: &Shared) -> Option<Duration> {
         if let Some(counted) = shared.cpu_time() {
             return Some(counted);
         }
-        if let Some(told) = shared.ran() {
-            if self.clock != Clock::Told {
-                self.clock = Clock::Told;
-                self.looks.rebase();
-            }
-            return Some(told);
+        let told = shared.ran()?;
+        if self.clock != Clock::Told {
+            self.clock = Clock::Told;
+            self.looks.rebase();
         }
-        self.estimates = true;
-        let instance = Arc::clone(shared);
-        let activity = tokio::task::spawn_blocking(move || {
-            processes::pid_of(instance.pidfd.get_ref()).map(processes::activity)
-        });
-        let (ticks, busy) = activity.await.ok()??;
+        Some(told)
+    }
+
+    /// The same, from what this process sees of the plugin's.
+    fn estimated(&mut self, shared: &Shared) -> Option<Duration> {
+        let (ticks, busy) = processes::pid_of(shared.pidfd.get_ref()).map(processes::activity)?;
         match &mut self.clock {
             Clock::Seen(estimate) => Some(estimate.turn(Instant::now(), ticks, busy)),
             Clock::Told => None,
@@ -151,16 +147,11 @@ impl Quota {
     }
 
     /// How many bytes are left to the plugin, and whether it has to be looked at once more.
-    async fn measure(&mut self, shared: &Arc<Shared>) -> (u64, bool) {
-        let (folder, instance) = (self.folder.clone(), Arc::clone(shared));
+    fn measure(&mut self, shared: &Shared) -> (u64, bool) {
         let limit = shared.disk_limit.load(Ordering::Relaxed);
-        let measured = tokio::task::spawn_blocking(move || {
-            let free = disk::free(&folder);
-            let mut held = disk::measure(&folder);
-            disk::add_nameless(&mut held, &folder, instance.pidfd.get_ref(), limit);
-            (free, held)
-        });
-        let Ok((free, held)) = measured.await else { return (0, true) };
+        let free = disk::free(&self.folder);
+        let mut held = disk::measure(&self.folder);
+        disk::add_nameless(&mut held, &self.folder, shared.pidfd.get_ref(), limit);
         let before = self.unseen.filter(|_| held.unseen);
         let long = before.map(|before| before.since.elapsed() >= LONGEST);
         let gone = match (before.and_then(|before| before.free), free) {

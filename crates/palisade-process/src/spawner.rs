@@ -177,8 +177,8 @@ impl Spawner {
         }
         self.socket
             .async_io(tokio::io::Interest::WRITABLE, |socket| {
-                let mut space =
-                    [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+                let mut space = [std::mem::MaybeUninit::uninit();
+                    rustix::cmsg_space!(ScmRights(format::handle::MOST))];
                 let mut control = SendAncillaryBuffer::new(&mut space);
                 if !control.push(SendAncillaryMessage::ScmRights(handles)) {
                     return Err(io::Error::from(io::ErrorKind::InvalidInput));

@@ -14,12 +14,16 @@
     clippy::print_stdout
 )]
 
+#[path = "../../palisade-seccomp/tests/support/conditions.rs"]
+mod conditions;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicI32, Ordering},
     time::{Duration, Instant},
 };
 
+use conditions::near;
 use palisade_seccomp::{
     Action, Arch, Instruction, Op, Policy, Program, SeccompData, X32_SYSCALL_BIT, code, compile,
     evaluate_raw, profiles::Profile, profiles::floor, told,
@@ -161,17 +165,8 @@ fn raw(call: &SeccompData) -> i32 {
 
 /// Values around every constant, with and without bits above the argument's width.
 fn edges(op: &Op) -> Vec<u64> {
-    let constants = match op {
-        Op::Eq(v) | Op::Ne(v) | Op::Lt(v) | Op::Le(v) | Op::Gt(v) | Op::Ge(v) => vec![*v],
-        Op::MaskedAny(mask) | Op::MaskedNone(mask) => vec![*mask, !*mask],
-        Op::MaskedEq { mask, value } => vec![*value, *mask, *value | !*mask],
-        Op::MaskedIn { mask, values } | Op::MaskedNotIn { mask, values } => {
-            values.iter().flat_map(|v| [*v, *v | !*mask]).chain([*mask]).collect()
-        }
-        Op::InSet(values) | Op::NotInSet(values) => values.clone(),
-    };
-    let near = constants.into_iter().flat_map(|c| [c, c.wrapping_sub(1), c.wrapping_add(1)]);
-    near.chain([0, u64::MAX])
+    near(op)
+        .into_iter()
         .flat_map(|v| [v, v ^ 1 << 16, v ^ 1 << 31, v ^ 1 << 32, v ^ 1 << 63])
         .collect()
 }

@@ -262,53 +262,9 @@ pub struct LogParams {
     pub fields: Option<Box<RawValue>>,
 }
 
-/// Parameters of [`EVENT_PUBLISH`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventPublishParams {
-    /// The event's subject.
-    pub subject: String,
-    /// The event's content.
-    pub data: Box<RawValue>,
-}
-
-/// Result of [`EVENT_PUBLISH`]: what became of the event, in subscriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventPublishResult {
-    /// Subscriptions that have it in their queue.
-    pub queued: u32,
-    /// Subscriptions whose queue was full and that dropped one.
-    pub dropped: u32,
-    /// Subscriptions whose queue was full and that refused it.
-    pub blocked: u32,
-}
-
-/// Parameters of [`HOST_CALL`]. The result is the service's own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HostCallParams {
-    /// Which of the application's services.
-    pub method: String,
-    /// Its parameters.
-    pub params: Box<RawValue>,
-}
-
 /// Parameters of [`CANCEL`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelParams {
     /// The request that is no longer wanted.
     pub id: Id,
-}
-
-/// Parameters of [`PROGRESS`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProgressParams {
-    /// The request that makes progress.
-    pub id: Id,
-    /// How much is done, in units of the sender's choice.
-    pub done: f64,
-    /// How much there is, in the same units, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<f64>,
-    /// What is being done. Escaped before it is shown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
 }

@@ -136,6 +136,16 @@ pub struct Artifact {
     pub code: Vec<PathBuf>,
 }
 
+/// Who has which number on a host, below 65536.
+pub mod slots {
+    /// Plugins have the numbers below this one.
+    pub const PLUGINS: u32 = 65_533;
+    /// Runs that fetch what a plugin is made of.
+    pub const RESOLVING: u32 = 65_533;
+    /// Runs that compile what a plugin is made of.
+    pub const COMPILING: u32 = 65_534;
+}
+
 /// One launch.
 #[derive(Clone)]
 pub struct LaunchSpec {
@@ -151,8 +161,7 @@ pub struct LaunchSpec {
     pub wire: Wire,
     /// Folder on this host for what the plugin keeps (`/data` inside). Exists, belongs to this plugin.
     pub data: PathBuf,
-    /// Number of this plugin on this host, unique and stable: user ids are derived from it. Less than
-    /// 65536.
+    /// Number of this plugin on this host, unique and stable: user ids are derived from it. See [`slots`].
     pub slot: u32,
     /// Environment variables that the rights allow, with their values.
     pub env: BTreeMap<String, String>,
@@ -181,6 +190,24 @@ impl std::fmt::Debug for LaunchSpec {
 }
 
 impl LaunchSpec {
+    /// A launch without rights, with default limits and the default floor of guarantees, by our own
+    /// protocol, with an empty environment, in the plugin's own folder, and observed by nobody.
+    #[must_use]
+    pub fn new(instance: InstanceId, data: impl Into<PathBuf>, slot: u32) -> Self {
+        Self {
+            instance,
+            rights: Arc::default(),
+            limits: Limits::default(),
+            demand: GuaranteeSet::default_floor(),
+            wire: Wire::Native,
+            data: data.into(),
+            slot,
+            env: BTreeMap::new(),
+            workdir: None,
+            observe: None,
+        }
+    }
+
     /// Whether any right leads to the network. Only then does the plugin get a way out at all, and all
     /// that takes it is decided by the host: see [`crate::HostCalls::egress`].
     #[must_use]

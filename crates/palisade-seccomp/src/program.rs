@@ -121,20 +121,6 @@ impl Program {
         }
         out
     }
-
-    /// The bytes to hash for the audit record: the target's `AUDIT_ARCH` value, then every
-    /// instruction, all little-endian. The same policy gives the same bytes on every machine.
-    #[must_use]
-    pub fn digest_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(4 + self.len() * INSTRUCTION_BYTES);
-        out.extend_from_slice(&self.arch.audit_arch().to_le_bytes());
-        for instruction in &self.instructions {
-            out.extend_from_slice(&instruction.code.to_le_bytes());
-            out.extend_from_slice(&[instruction.jt, instruction.jf]);
-            out.extend_from_slice(&instruction.k.to_le_bytes());
-        }
-        out
-    }
 }
 
 #[cfg(test)]
@@ -147,14 +133,12 @@ mod tests {
         let jump = Instruction { code: code::JEQ_K, jt: 0, jf: 0, k: 0xC000_003E };
         let answer = Instruction::plain(code::RET_K, 0x7fff_0000);
         let program = Program::new("t/1", Arch::X86_64, vec![load, jump, answer]).unwrap();
-        let bytes = program.digest_bytes();
-        assert_eq!(bytes[..4], [0x3e, 0, 0, 0xc0]);
-        assert_eq!(bytes[4..12], [0x20, 0, 0, 0, 4, 0, 0, 0]);
-        assert_eq!(bytes[12..20], [0x15, 0, 0, 0, 0x3e, 0, 0, 0xc0]);
+        let bytes = program.to_bytes();
         if cfg!(target_endian = "little") {
-            assert_eq!(program.to_bytes(), bytes[4..]);
+            assert_eq!(bytes[..8], [0x20, 0, 0, 0, 4, 0, 0, 0]);
+            assert_eq!(bytes[8..16], [0x15, 0, 0, 0, 0x3e, 0, 0, 0xc0]);
         }
-        assert_eq!(program.len() * INSTRUCTION_BYTES, program.to_bytes().len());
+        assert_eq!(program.len() * INSTRUCTION_BYTES, bytes.len());
     }
 
     #[test]

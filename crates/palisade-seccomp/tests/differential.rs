@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test")]
 
+#[path = "support/conditions.rs"]
+mod conditions;
+
+use conditions::{KINDS, condition, near};
 use palisade_seccomp::profiles::{Profile, floor};
 use palisade_seccomp::{
     Action, Arch, Op, Policy, Program, SeccompData, Syscall, X32_SYSCALL_BIT, compile, evaluate,
@@ -40,7 +44,7 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn op() -> impl Strategy<Value = OpSeed> {
-    (0..13_u8, value(), vec(value(), 1..5)).prop_map(|(kind, mask, values)| OpSeed {
+    (0..KINDS, value(), vec(value(), 1..5)).prop_map(|(kind, mask, values)| OpSeed {
         kind,
         mask,
         values,
@@ -65,27 +69,8 @@ fn rule() -> impl Strategy<Value = RuleSeed> {
 }
 
 impl OpSeed {
-    fn fit(&self, width_mask: u64) -> Op {
-        let fit = |value: u64| value & width_mask;
-        let first = fit(self.values[0]);
-        let mask = fit(self.mask).max(1);
-        let values: Vec<u64> = self.values.iter().map(|&value| fit(value)).collect();
-        let masked: Vec<u64> = values.iter().map(|value| value & mask).collect();
-        match self.kind {
-            0 => Op::Eq(first),
-            1 => Op::Ne(first),
-            2 => Op::Lt(first.max(1)),
-            3 => Op::Le(first.min(width_mask - 1)),
-            4 => Op::Gt(first.min(width_mask - 1)),
-            5 => Op::Ge(first.max(1)),
-            6 => Op::MaskedEq { mask, value: first & mask },
-            7 => Op::MaskedAny(mask),
-            8 => Op::MaskedNone(mask),
-            9 => Op::MaskedIn { mask, values: masked },
-            10 => Op::MaskedNotIn { mask, values: masked },
-            11 => Op::InSet(values),
-            _ => Op::NotInSet(values),
-        }
+    fn fit(&self, width: u64) -> Op {
+        condition(self.kind, self.values[0], self.mask, &self.values, width)
     }
 }
 
@@ -126,17 +111,8 @@ fn policy(name: &str, seeds: &[RuleSeed], default: Action) -> Policy {
 
 /// Numbers around every constant, with and without bits above the argument's width.
 fn edges(op: &Op) -> Vec<u64> {
-    let constants = match op {
-        Op::Eq(v) | Op::Ne(v) | Op::Lt(v) | Op::Le(v) | Op::Gt(v) | Op::Ge(v) => vec![*v],
-        Op::MaskedAny(mask) | Op::MaskedNone(mask) => vec![*mask, !*mask],
-        Op::MaskedEq { mask, value } => vec![*value, *mask, *value | !*mask],
-        Op::MaskedIn { mask, values } | Op::MaskedNotIn { mask, values } => {
-            values.iter().flat_map(|value| [*value, *value | !*mask]).chain([*mask]).collect()
-        }
-        Op::InSet(values) | Op::NotInSet(values) => values.clone(),
-    };
-    let near = constants.into_iter().flat_map(|c| [c, c.wrapping_sub(1), c.wrapping_add(1)]);
-    near.chain([0, u64::MAX])
+    near(op)
+        .into_iter()
         .flat_map(|v| [v, v ^ 1 << 16, v ^ 1 << 31, v ^ 1 << 32, v ^ 1 << 63, v & 0xffff_ffff])
         .collect()
 }

@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{Room, room};
 use palisade_broker::Reach;
 use palisade_model::{ErrorCode, Failure, Payload};
+use palisade_services::log::TracingSink;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -30,7 +31,8 @@ fn check(method: &str, params: &[u8], answer: &Result<Payload, Failure>) {
 
 #[tokio::test]
 async fn no_parameters_make_a_service_fail() {
-    let room = room();
+    let folder = tempfile::tempdir().unwrap();
+    let room = room(folder.path(), Arc::new(TracingSink));
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     let names =
         ["key", "value", "url", "subject", "event", "name", "message", "prefix", "operations"];
@@ -153,7 +155,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let room = room();
+            let folder = tempfile::tempdir().unwrap();
+            let room = room(folder.path(), Arc::new(TracingSink));
             let methods = room.services.names(Reach::Method);
             for (method, params) in &asked {
                 let method = method.get(&methods);

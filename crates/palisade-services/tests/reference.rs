@@ -2,63 +2,17 @@
 // The helpers of a test are a test too; the lint sees that only inside `#[test]`.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::{path::Path, sync::Arc};
 
-use palisade_audit::{BoxFuture, MemoryRecorder, SystemClock};
-use palisade_broker::{Gate, LocalBus, Service, ServiceRegistry};
-use palisade_egress::{AddressPolicy, Guard, http::Tls};
+use palisade_broker::{Service, ServiceRegistry};
 use palisade_model::Failure;
-use palisade_services::{
-    Builtin,
-    desktop::Data,
-    http::Fetcher,
-    log::TracingSink,
-    reference_markdown,
-    secret::{SecretValue, Secrets},
-    storage::Storage,
-};
+use palisade_services::{log::TracingSink, reference_markdown};
 
-struct NoSecrets;
-
-impl Secrets for NoSecrets {
-    fn read<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<SecretValue>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-}
-
-struct NoPlugins;
-
-impl palisade_services::plugins::Plugins for NoPlugins {
-    fn call(
-        &self,
-        _: palisade_broker::Context,
-        _: palisade_services::plugins::CallParams,
-    ) -> palisade_audit::BoxFuture<'static, Result<palisade_model::Payload, palisade_model::Failure>>
-    {
-        Box::pin(async {
-            Err(palisade_model::Failure::new(
-                palisade_model::ErrorCode::NotFound,
-                "no other plugin is loaded",
-            ))
-        })
-    }
-}
-
-fn builtin() -> ServiceRegistry {
+fn builtin() -> Arc<ServiceRegistry> {
     let folder = tempfile::tempdir().unwrap();
-    let gate = Gate::new(Arc::new(MemoryRecorder::new(1)));
-    let builtin = Builtin {
-        sink: Arc::new(TracingSink),
-        bus: LocalBus::new(),
-        storage: Storage::open(folder.path(), Arc::new(SystemClock)).unwrap(),
-        http: Fetcher::new(gate, Guard::new(AddressPolicy::new()), Tls::new().unwrap()),
-        data: Arc::new(Data::new()),
-        secrets: Arc::new(NoSecrets),
-        plugins: Arc::new(NoPlugins),
-    };
-    let services = ServiceRegistry::new();
-    builtin.register(&services).unwrap();
-    services
+    common::room(folder.path(), Arc::new(TracingSink)).services
 }
 
 #[test]

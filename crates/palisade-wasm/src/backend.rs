@@ -29,7 +29,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Most instances of all plugins together, 1 to 100000. Each memory takes 4 GiB of address space, and none of
+    /// Most instances of all plugins together, 1 to 100000; backends of one process with the same number share it.
+    /// Each memory takes 4 GiB of address space, and none of
     /// memory, until it is used; three for each instance are set aside, 48 TiB of 128 for the default of 4096,
     /// and fewer where there are more instances. What the kernel allows in mappings (`vm.max_map_count`) may make
     /// it less.

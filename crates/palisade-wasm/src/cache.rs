@@ -142,7 +142,7 @@ impl Compiler {
         let (folder, given) = (self.folder.get().cloned(), self.given.clone());
         let work = move || {
             if let Some(given) = given {
-                return map(&engine, &given).map_err(|error| not_compiled(&error));
+                return map(&engine, &given).map_err(|error| WasmError::Unfit(said(&error)));
             }
             let entry = folder.map(|folder| Entry::new(&folder, &engine, kind, &wasm)).transpose();
             // What cannot be kept can still be run.
@@ -173,11 +173,15 @@ pub(crate) fn machine_code(engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<V
 }
 
 fn not_compiled(error: &wasmtime::Error) -> WasmError {
-    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     WasmError::Code {
-        what: format!("the file cannot be compiled: {}", palisade_model::text::escape(&text, 400)),
+        what: format!("the file cannot be compiled: {}", said(error)),
         hint: "build it again; `palisade check FILE.wasm` says what it is".into(),
     }
+}
+
+fn said(error: &wasmtime::Error) -> String {
+    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    palisade_model::text::escape(&text, 400)
 }
 
 /// Compiled code that this process made, or that this host made earlier. There is no other way to make
@@ -264,7 +268,7 @@ impl Entry {
 }
 
 /// Everything about the engine that decides whether it can run the code.
-fn engine_hash(engine: &Engine) -> [u8; 32] {
+pub(crate) fn engine_hash(engine: &Engine) -> [u8; 32] {
     struct Feed(Sha256);
     impl std::hash::Hasher for Feed {
         fn finish(&self) -> u64 {

@@ -76,13 +76,17 @@ pub(crate) fn max_map_count() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 
-/// How many instances there may be in this process, and are; and the mappings that they take.
+/// How many instances there may be of the backends with one limit, and are; and the mappings that they take, which the
+/// kernel counts for the whole process, and so are counted over all backends.
 pub(crate) struct Places {
     most: u32,
     most_maps: u64,
     used: AtomicU64,
-    used_maps: AtomicU64,
+    used_maps: &'static AtomicU64,
 }
+
+/// The mappings of all instances of this process.
+static USED_MAPS: AtomicU64 = AtomicU64::new(0);
 
 /// One of them.
 pub(crate) struct Place {
@@ -92,14 +96,13 @@ pub(crate) struct Place {
 
 impl Places {
     /// Room for so many instances, as far as the kernel allows that many mappings; `None`: it does not count
-    /// them.
-    fn new(instances: u32, allowed: Option<u64>) -> Self {
+    /// them. `used_maps` counts those that are there.
+    fn new(instances: u32, allowed: Option<u64>, used_maps: &'static AtomicU64) -> Self {
         let most_maps = allowed.map_or(u64::MAX, |maps| maps.saturating_sub(MAPS_OF_HOST));
         // There is room for one at least: where that is wrong, the kernel says so.
         let most_maps = most_maps.max(maps(MAX_PARTS));
         let fit = u32::try_from(most_maps / MAPS_EACH).unwrap_or(u32::MAX);
-        let (used, used_maps) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { most: instances.min(fit), most_maps, used, used_maps }
+        Self { most: instances.min(fit), most_maps, used: AtomicU64::new(0), used_maps }
     }
 
     pub(crate) fn most(&self) -> u32 {
@@ -116,7 +119,7 @@ impl Places {
             let what = "WebAssembly instances of this host";
             return Err(WasmError::TooMany { what, limit: self.most.into() });
         }
-        if !take(&self.used_maps, maps, self.most_maps) {
+        if !take(self.used_maps, maps, self.most_maps) {
             self.used.fetch_sub(1, Ordering::Relaxed);
             let what = "mappings of WebAssembly instances, by vm.max_map_count";
             return Err(WasmError::TooMany { what, limit: self.most_maps });
@@ -146,9 +149,12 @@ impl Engines {
 
     /// The same where the kernel allows so many mappings.
     pub(crate) fn within(instances: u32, allowed: Option<u64>) -> Result<Self, WasmError> {
-        let clock = Clock::start()?;
         let instances = instances.clamp(1, MAX_INSTANCES);
-        let places = Arc::new(Places::new(instances, allowed));
+        Self::with(instances, Arc::new(Places::new(instances, allowed, &USED_MAPS)))
+    }
+
+    fn with(instances: u32, places: Arc<Places>) -> Result<Self, WasmError> {
+        let clock = Clock::start()?;
         // The pool takes two mappings for each stack when it is made.
         let (plain, pooled) = engine(places.most(), false)?;
         clock.tell(&plain);
@@ -156,17 +162,26 @@ impl Engines {
     }
 
     /// The engines of this process for so many instances: a pool takes too much address space to have one
-    /// for each host.
+    /// for each host. Instances that are left of a backend that is gone are counted for the next one.
     pub(crate) fn shared(instances: u32) -> Result<Arc<Self>, WasmError> {
-        static MADE: Mutex<Vec<Weak<Engines>>> = Mutex::new(Vec::new());
+        type Made = (u32, Weak<Engines>, Weak<Places>);
+        static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|engines| engines.strong_count() > 0);
+        made.retain(|(.., places)| places.strong_count() > 0);
         let wanted = instances.clamp(1, MAX_INSTANCES);
-        if let Some(found) = made.iter().filter_map(Weak::upgrade).find(|e| e.instances == wanted) {
-            return Ok(found);
+        let known = made.iter_mut().find(|(instances, ..)| *instances == wanted);
+        if let Some((_, engines, places)) = known
+            && let Some(places) = places.upgrade()
+        {
+            if let Some(engines) = engines.upgrade() {
+                return Ok(engines);
+            }
+            let again = Arc::new(Self::with(wanted, places)?);
+            *engines = Arc::downgrade(&again);
+            return Ok(again);
         }
-        let engines = Arc::new(Self::new(instances)?);
-        made.push(Arc::downgrade(&engines));
+        let engines = Arc::new(Self::new(wanted)?);
+        made.push((wanted, Arc::downgrade(&engines), Arc::downgrade(&engines.places)));
         Ok(engines)
     }
 
@@ -228,6 +243,25 @@ pub(crate) fn config(concurrent: bool) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .generate_address_map(false);
     config
+}
+
+/// What decides about compiled code on this machine: version and settings of the engine, target, features of the
+/// processor. Nothing is compiled or run by the engine that is made to learn it, and no signal handler is set.
+#[cfg(target_os = "linux")]
+pub(crate) fn made_for() -> Result<[u8; 32], WasmError> {
+    static HASH: OnceLock<[u8; 32]> = OnceLock::new();
+    if let Some(hash) = HASH.get() {
+        return Ok(*hash);
+    }
+    let hash = made_by(&mut config(false))?;
+    Ok(*HASH.get_or_init(|| hash))
+}
+
+#[cfg(target_os = "linux")]
+fn made_by(config: &mut Config) -> Result<[u8; 32], WasmError> {
+    let engine = Engine::new(config.signals_based_traps(false));
+    let engine = engine.map_err(|e| WasmError::Engine(e.to_string()))?;
+    Ok(crate::cache::engine_hash(&engine))
 }
 
 fn pool(instances: u32) -> PoolingAllocationConfig {
@@ -356,15 +390,20 @@ fn run(clock: &Weak<Clock>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, atomic::AtomicU64};
 
     use palisade_model::ErrorCode;
 
     use super::{Engines, MAPS_OF_HOST, MAX_PARTS, Places, maps};
 
+    /// The mappings of a process of the test's own.
+    fn counter() -> &'static AtomicU64 {
+        Box::leak(Box::new(AtomicU64::new(0)))
+    }
+
     /// How many instances with so many memories there are places for.
     fn places(instances: u32, allowed: Option<u64>, memories: u32) -> usize {
-        let places = Arc::new(Places::new(instances, allowed));
+        let places = Arc::new(Places::new(instances, allowed, counter()));
         let taken: Vec<_> = std::iter::from_fn(|| places.take(memories).ok()).collect();
         let refused = places.take(memories).err().expect("one more is refused");
         assert_eq!(refused.code(), ErrorCode::LimitExceeded, "{refused}");
@@ -383,6 +422,44 @@ mod tests {
         assert_eq!(places(4096, Some(65_530), 3), 4096);
         assert_eq!(places(4096, Some(0), MAX_PARTS), 1);
         assert_eq!(places(4096, Some(MAPS_OF_HOST + 10 * maps(3)), 3), 18, "at least 258 mappings");
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn code_for_another_processor_or_other_settings_is_other_code() {
+        use super::{config, made_by, made_for};
+        let here = made_for().expect("an engine");
+        assert_eq!(made_by(&mut config(false)).expect("an engine"), here);
+        // No feature beyond what every processor of this kind has.
+        let mut oldest = config(false);
+        oldest.target("x86_64-unknown-linux-gnu").expect("a target");
+        assert_ne!(made_by(&mut oldest).expect("an engine"), here);
+        let other = made_by(config(false).epoch_interruption(false)).expect("an engine");
+        assert_ne!(other, here);
+    }
+
+    #[test]
+    fn mappings_are_counted_over_all_backends_of_the_process() {
+        let (allowed, used) = (Some(MAPS_OF_HOST + maps(1) * 50), counter());
+        let [one, other] = [40, 41].map(|most| Arc::new(Places::new(most, allowed, used)));
+        let taken: Vec<_> = (0..40).map(|_| one.take(1).expect("a place")).collect();
+        let more: Vec<_> = std::iter::from_fn(|| other.take(1).ok()).collect();
+        assert_eq!(more.len(), 10, "as many mappings as there are for both");
+        drop(taken);
+        assert!(other.take(1).is_ok());
+    }
+
+    #[test]
+    fn instances_of_a_backend_that_is_gone_count_for_the_next_one() {
+        // No other test has this number.
+        let first = Engines::shared(7).expect("engines");
+        let left: Vec<_> = (0..7).map(|_| first.places().take(1).expect("a place")).collect();
+        assert!(Arc::ptr_eq(&first, &Engines::shared(7).expect("engines")));
+        drop(first);
+        let next = Engines::shared(7).expect("engines");
+        assert!(next.places().take(1).is_err(), "seven are there");
+        drop(left);
+        assert!(next.places().take(1).is_ok());
     }
 
     #[test]

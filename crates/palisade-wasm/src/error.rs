@@ -18,6 +18,9 @@ pub enum WasmError {
         /// What to do about it.
         hint: String,
     },
+    /// Compiled code was made for another engine: another version, other settings, another processor.
+    #[error("the compiled code does not fit this engine: {0}")]
+    Unfit(String),
     /// It imports what nobody provides.
     #[error("the component imports {import}, which is not known here")]
     UnknownImport {
@@ -60,6 +63,7 @@ impl WasmError {
         match self {
             Self::Engine(_) => ErrorCode::NoBackend,
             Self::Code { .. } | Self::UnknownImport { .. } => ErrorCode::ManifestInvalid,
+            Self::Unfit(_) => ErrorCode::Conflict,
             Self::NotGranted { .. } => ErrorCode::Denied,
             Self::TooMany { .. } => ErrorCode::LimitExceeded,
             Self::Instance(failure) => failure.code,
@@ -82,7 +86,7 @@ impl WasmError {
             )),
             Self::TooMany { .. } => Some("stop others, or give the host a higher limit".into()),
             Self::Instance(failure) => failure.hint.clone(),
-            Self::Engine(_) | Self::Cache { .. } => None,
+            Self::Engine(_) | Self::Unfit(_) | Self::Cache { .. } => None,
         }
     }
 }

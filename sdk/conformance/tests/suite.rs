@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -79,8 +79,12 @@ fn wasm_python_passes_the_suite() {
     component_passes("wasm/python", &component, &["deep-values"], 70);
 }
 
-#[test]
-fn wasm_js_passes_the_suite() {
+/// The plugin in TypeScript as a component. Two tests drive it, which may be processes of their own.
+fn javascript_component() -> PathBuf {
+    let place = root().join("target/test-packages/typescript-work");
+    fs::create_dir_all(&place).unwrap();
+    let lock = fs::File::create(place.join("component.lock")).unwrap();
+    lock.lock().unwrap();
     let compiler = TypeScript::install();
     let folder = scratch("component");
     let plugins = root().join("sdk/conformance/plugins");
@@ -88,8 +92,15 @@ fn wasm_js_passes_the_suite() {
     compiler.link(&folder, true);
     compiler.compile(&folder, ".");
     let sources = [folder.join("dist/main.js"), plugins.join("js-wasm/world.wit")];
-    let component = components::javascript("js", &sources);
-    component_passes("wasm/js", &component, &["big-integers", "deep-values"], 70);
+    components::javascript("js", &sources)
+}
+
+/// What a component in JavaScript lacks beside what none can.
+const JAVASCRIPT_LACKS: [&str; 2] = ["big-integers", "deep-values"];
+
+#[test]
+fn wasm_js_passes_the_suite() {
+    component_passes("wasm/js", &javascript_component(), &JAVASCRIPT_LACKS, 70);
 }
 
 /// Drives a component whose engine stands behind walls; it can what it can without them.
@@ -115,12 +126,29 @@ fn walled_python_passes_the_suite() {
 }
 
 #[test]
+fn walled_rust_on_wasi_passes_the_suite() {
+    let component = components::rust("wasm32-wasip2");
+    let command = components::walled(&component, None);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let lacks: Vec<&str> = COMPONENTS_LACK.into_iter().filter(|lack| *lack != "streams").collect();
+    passes("wasm+process/rust, wasm32-wasip2", &root(), &command, &lacks, 71);
+}
+
+#[test]
+fn walled_js_passes_the_suite() {
+    let component = javascript_component();
+    walled_component_passes("wasm+process/js", &component, &JAVASCRIPT_LACKS, 70);
+}
+
+#[test]
 fn walled_extism_passes_what_its_interface_has_words_for() {
     let command = components::walled(&components::extism("wasm32-wasip1"), Some("json"));
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks = lacks_of("extism");
-    let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
-    passes("wasm+process/extism", &root(), &command, &lacks, 55);
+    extism_passes("wasm+process/extism", &command);
+}
+
+#[test]
+fn walled_modules_for_extism_of_any_origin_speak_the_protocol() {
+    modules_speak(|module| components::walled(module, Some("auto")));
 }
 
 /// What a plugin's `conformance.json` says that it lacks.
@@ -134,18 +162,26 @@ fn lacks_of(plugin: &str) -> Vec<String> {
 #[test]
 fn extism_passes_what_its_interface_has_words_for() {
     let command = components::extism_engine(&components::extism("wasm32-wasip1"), "json");
+    extism_passes("extism", &command);
+}
+
+fn extism_passes(name: &str, command: &[String]) {
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let lacks = lacks_of("extism");
     let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
-    passes("extism", &root(), &command, &lacks, 55);
+    passes(name, &root(), &command, &lacks, 55);
+}
+
+#[test]
+fn modules_for_extism_of_any_origin_speak_the_protocol() {
+    modules_speak(|module| components::extism_engine(module, "auto"));
 }
 
 /// The cases that need nothing of a plugin but that it speaks the protocol, on modules that were built for
 /// Extism and know nothing of it.
-#[test]
-fn modules_for_extism_of_any_origin_speak_the_protocol() {
+fn modules_speak(command: impl Fn(&Path) -> Vec<String>) {
     for module in [components::published_by_extism(), components::assemblyscript()] {
-        let command = components::extism_engine(&module, "auto");
+        let command = command(&module);
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let summary = drive(&root(), &command, true, &["introduction"]);
         println!("{}: {summary}", module.display());
@@ -242,7 +278,7 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 }
 
 /// An empty folder below `target`.
-fn scratch(name: &str) -> std::path::PathBuf {
+fn scratch(name: &str) -> PathBuf {
     let folder = root().join("target/test-packages/typescript-work").join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();

@@ -218,6 +218,8 @@ impl Expected {
         use crate::families::{host, landlock, wasm};
         if self.variant.ends_with(landlock::WITH) {
             "landlock"
+        } else if self.variant.ends_with(wasm::WITH) {
+            "wasm+process"
         } else if wasm::covers(self.number) {
             "wasm"
         } else if host::covers(self.number, &self.variant) && !matches!(self.number, 50 | 60 | 69) {

@@ -1,7 +1,6 @@
 //! One attempt behind the walls: launch, ask, observe the answer or the end.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +16,7 @@ use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Exit, ExitCause, HostCalls, HostRequest, Instance,
     Invocation, KillReason, LaunchSpec, Observation, Observer, OutputStream, Prepared, Program,
-    Runtime, Trace, WayOut, Wire,
+    Runtime, Trace, WayOut,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -266,25 +265,19 @@ impl Walls {
         let id = PluginId::parse("attacker").map_err(|e| {
             palisade_sandbox::SandboxError::Artifact { what: e.to_string(), hint: String::new() }
         })?;
+        let origin = Origin::Folder { path: ground.root.display().to_string(), owner: 0 };
+        let instance = InstanceId {
+            node: NodeId::local(),
+            plugin: Arc::new(PluginRef { id, origin }),
+            generation: Generation(1),
+            serial: self.serial.fetch_add(1, Ordering::Relaxed),
+        };
         let spec = LaunchSpec {
-            instance: InstanceId {
-                node: NodeId::local(),
-                plugin: Arc::new(PluginRef {
-                    id,
-                    origin: Origin::Folder { path: ground.root.display().to_string(), owner: 0 },
-                }),
-                generation: Generation(1),
-                serial: self.serial.fetch_add(1, Ordering::Relaxed),
-            },
             rights: Arc::new(rights),
             limits: terms.limits.clone(),
             demand: self.demand.clone(),
-            wire: Wire::Native,
-            data: ground.data.clone(),
-            slot: ground.slot,
-            env: BTreeMap::new(),
-            workdir: None,
             observe: terms.observed.then(|| Arc::new(Looker) as Arc<dyn Observer>),
+            ..LaunchSpec::new(instance, &ground.data, ground.slot)
         };
         let way = match &terms.network {
             None => None,

@@ -16,7 +16,9 @@ fn usual(row: &Row) -> &'static [&'static str] {
     }
     let variant = row.variant.split('@').next().unwrap_or_default();
     // What is asked for by its whole name, and what belongs to the attempt whoever makes it.
-    let variant = if super::families::twins::made(&row.variant) { variant } else { &row.variant };
+    let is_bare = super::families::twins::made(&row.variant)
+        || row.variant.ends_with(super::families::wasm::WITH);
+    let variant = if is_bare { variant } else { &row.variant };
     match (row.number, variant) {
         (3 | 66, _) => &["path check", "identity check"],
         (6, "logs") => &["own pipe"],
@@ -166,7 +168,7 @@ pub fn first_proof(row: &Row) -> String {
         "no system call in question: the host itself decides".into()
     } else if super::families::twins::made(&row.variant) {
         "the static attacker makes the same attempt, with a control or a proof of its own".into()
-    } else if row.backend == "wasm" && row.control != crate::control::WORKS {
+    } else if row.backend.starts_with("wasm") && row.control != crate::control::WORKS {
         "no system call in question: nobody provides the interface".into()
     } else if row.backend == "landlock" {
         "the same attempt behind the stronger tier: the filter is the same".into()

@@ -26,6 +26,7 @@ pub mod scene;
 pub mod services;
 pub mod suite;
 pub mod trouble;
+pub mod turns;
 pub mod way_out;
 
 pub use suite::matrix;

@@ -79,7 +79,12 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(twins::run(&stage, launcher, task.whole_only).await?);
         }
         if wants("wasm") {
-            rows.extend(wasm::run(&stage, launcher, task.guests.as_ref()).await?);
+            let guests = task.guests.as_ref();
+            rows.extend(wasm::run(&stage, launcher, guests, wasm::Wall::Host).await?);
+        }
+        if wants("walled") {
+            let guests = task.guests.as_ref();
+            rows.extend(wasm::run(&stage, launcher, guests, wasm::Wall::Process).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts).await?);

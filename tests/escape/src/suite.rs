@@ -37,6 +37,8 @@ pub enum Family {
     Twins,
     /// From inside the WebAssembly wall.
     Wasm,
+    /// The same, with the engine behind the walls around processes.
+    Walled,
     /// The weaker tier.
     Landlock,
     /// Granted paths.
@@ -51,7 +53,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::General,
         Self::Network,
         Self::Host,
@@ -62,6 +64,7 @@ impl Family {
         Self::Survive,
         Self::Limits,
         Self::Wasm,
+        Self::Walled,
     ];
 
     /// The name in a [`Task`].
@@ -73,6 +76,7 @@ impl Family {
             Self::Host => "host",
             Self::Twins => "twins",
             Self::Wasm => "wasm",
+            Self::Walled => "walled",
             Self::Landlock => "landlock",
             Self::Paths => "paths",
             Self::Channel => "channel",
@@ -84,7 +88,7 @@ impl Family {
     /// Whether nothing else of the suite may run meanwhile: it measures the machine.
     #[must_use]
     pub fn alone(self) -> bool {
-        matches!(self, Self::Limits | Self::Channel | Self::Survive | Self::Wasm)
+        matches!(self, Self::Limits | Self::Channel | Self::Survive | Self::Wasm | Self::Walled)
     }
 
     /// Whether an attempt belongs to it, by number and variant.
@@ -94,6 +98,7 @@ impl Family {
             || (number == 44 && !variant.starts_with("spin"))
             || (number == 49 && matches!(variant, "clear-pdeathsig" | "subreaper"));
         let family = match number {
+            _ if variant.ends_with(wasm::WITH) => Self::Walled,
             _ if wasm::covers(number) => Self::Wasm,
             _ if variant.ends_with(landlock::WITH) => Self::Landlock,
             _ if twins::made(variant) => Self::Twins,
@@ -157,8 +162,8 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
     let command = families.contains(&Family::Host).then(command::build).transpose()?;
     let command = command.map(|built| copy(&built, "palisade")).transpose()?;
     let guests = folder.path().join("guests");
-    let guests = families.contains(&Family::Wasm).then(|| wasm::build(&guests).map(|()| guests));
-    let guests = guests.transpose()?;
+    let needs_guests = families.iter().any(|f| matches!(f, Family::Wasm | Family::Walled));
+    let guests = needs_guests.then(|| wasm::build(&guests).map(|()| guests)).transpose()?;
     let is_root = rustix::process::geteuid().is_root();
     let mut privileged = None;
     if is_root {

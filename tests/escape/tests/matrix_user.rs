@@ -37,6 +37,11 @@ fn from_inside_the_webassembly_wall() {
 }
 
 #[test]
+fn from_inside_the_webassembly_wall_with_the_engine_behind_walls() {
+    assert_family(Family::Walled, Launcher::User);
+}
+
+#[test]
 fn granted_paths() {
     assert_family(Family::Paths, Launcher::User);
 }

@@ -34,17 +34,15 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     // The kernel may hand words of its own command line to its init; a container's first process has ours.
-    let is_command =
-        words.first().is_some_and(|w| matches!(*w, "tsc" | "run" | "enter" | "limits"));
+    let is_command = words.first().is_some_and(|w| matches!(*w, "run" | "enter" | "limits"));
     if rustix::process::getpid().is_init() && !is_command {
         init::run();
     }
     let result = match words.as_slice() {
-        ["tsc"] => machine::print_tsc(),
         ["run"] => situation::run_all(),
         ["enter", place, command @ ..] => place::enter(place, command),
         ["limits", promise] => limits::run(promise),
-        _ => Err("usage: palisade-vm tsc | run | enter PLACE COMMAND… | limits PROMISE".into()),
+        _ => Err("usage: palisade-vm run | enter PLACE COMMAND… | limits PROMISE".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

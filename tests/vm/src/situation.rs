@@ -360,7 +360,7 @@ fn report_all() -> Result {
         ready_for_users()?;
     }
     let mut all = crate::plan::of(&machine)?;
-    all.retain(|s| machine.only.as_ref().is_none_or(|only| s.name == only));
+    all.retain(|s| machine.only.is_empty() || machine.only.iter().any(|only| s.name == only));
     let situations = all.iter().map(|s| s.name.to_owned()).collect();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let landlock = all.first().map_or(0, |s| s.doctor.kernel.landlock);

@@ -12,13 +12,15 @@ use super::{
     outcome::{self, Outcome},
     payload::Payload,
 };
-use crate::{Result, step};
+use crate::Result;
 
 /// Between two looks at what the machine has said.
 const LOOK: Duration = Duration::from_millis(100);
 /// What the machines have, in MiB. The attacks ask for 1 GiB and are stopped long before; every page that
 /// is used for the first time has to come from the host.
 const MEMORY: &str = "1536";
+/// Ticks of the machine's time stamp counter in a millisecond. It counts nanoseconds of the machine's own clock.
+const COUNTER_KHZ: u32 = 1_000_000;
 
 /// How to start it.
 pub(super) struct Boot<'a> {
@@ -27,9 +29,11 @@ pub(super) struct Boot<'a> {
     /// What it finds as its first NVMe disk; stays as it is.
     pub(super) disk: &'a Path,
     pub(super) short: bool,
-    /// Only the situation of this name.
-    pub(super) only: Option<&'a str>,
+    /// Only the situations of these names; all where there is none.
+    pub(super) only: &'a [String],
     pub(super) limit: Duration,
+    /// Told what there is after each situation, so that a run that is cut off has not run for nothing.
+    pub(super) keep: &'a dyn Fn(&Outcome) -> Result,
 }
 
 fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {
@@ -40,7 +44,8 @@ fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {
 /// Runs it to its end, and gives what it said.
 pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<Outcome> {
     let name = boot.plan.name;
-    let logs = folder.join(name);
+    // Some situations of a machine can be run beside others of it.
+    let logs = folder.join([&[name.to_owned()], boot.only].concat().join("-"));
     fs::create_dir_all(&logs).map_err(trouble(&logs))?;
     let (console, said) = (logs.join("console.log"), logs.join("results.jsonl"));
     for old in [&console, &said] {
@@ -53,27 +58,38 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
     payload.initramfs(&initramfs, &machine.to_string())?;
     let words = format!(
         // Told the clock's speed, the kernel does not measure it. No mitigations: nothing here is secret,
-        // and emulation pays for each. Of the clocks only the host's own counter: on a busy host an event of the
-        // emulated HPET that comes late is lost until its counter has gone round, 21 s later.
-        "console=ttyS0 quiet loglevel=4 panic=-1 tsc_early_khz={} tsc=reliable hpet=disable mitigations=off nokaslr random.trust_cpu=on {}",
-        clock(payload)?,
+        // and emulation pays for each. Of the clocks only the counter of instructions: on a busy host an event
+        // of the emulated HPET that comes late is lost until its counter has gone round, 21 s later.
+        "console=ttyS0 quiet loglevel=4 panic=-1 tsc_early_khz={COUNTER_KHZ} tsc=reliable hpet=disable mitigations=off nokaslr random.trust_cpu=on {}",
         boot.plan.boot
     );
     let mut qemu = Command::new("qemu-system-x86_64");
-    // One processor, so that a busy host is asked for one only. Without the features that make the kernel
+    // One processor, so that a busy host is asked for one only. Its clock counts instructions, 8 ns each, while
+    // it works, and goes with the host's while it waits: a busy host makes a machine slow, but not late. With the
+    // host's clock, deadlines passed inside while the host ran something else, and timers that came late were lost
+    // for tens of seconds. Without the features that make the kernel
     // clear and copy pages byte by byte, which emulation is slow at.
-    qemu.args(["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1"])
-        .args(["-m", MEMORY])
-        .args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"])
-        .arg("-kernel")
-        .arg(boot.image)
-        .arg("-initrd")
-        .arg(&initramfs)
-        .args(["-append", words.trim_end()])
-        .arg("-serial")
-        .arg(format!("file:{}", console.display()))
-        .arg("-serial")
-        .arg(format!("file:{}", said.display()));
+    qemu.args([
+        "-accel",
+        "tcg,thread=single",
+        "-icount",
+        "shift=3,sleep=on",
+        "-cpu",
+        "max,-erms,-fsrm",
+        "-smp",
+        "1",
+    ])
+    .args(["-m", MEMORY])
+    .args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"])
+    .arg("-kernel")
+    .arg(boot.image)
+    .arg("-initrd")
+    .arg(&initramfs)
+    .args(["-append", words.trim_end()])
+    .arg("-serial")
+    .arg(format!("file:{}", console.display()))
+    .arg("-serial")
+    .arg(format!("file:{}", said.display()));
     // Written to a scratch file only.
     qemu.arg("-drive")
         .arg(format!("if=none,id=disk,format=raw,snapshot=on,file={}", boot.disk.display()))
@@ -85,11 +101,20 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
         .stdout(Stdio::null())
         .spawn()
         .map_err(|e| format!("QEMU cannot be started: {e}"))?;
-    let mut shown = 0;
+    let (mut shown, mut kept) = (0, 0);
     let ended = loop {
         let ended = child.try_wait().map_err(|e| format!("QEMU: {e}"))?;
         let text = fs::read_to_string(&said).unwrap_or_default();
         shown = outcome::progress(name, &text, shown);
+        let so_far = Outcome::read(name, &text, None, String::new, begun.elapsed());
+        if so_far.situations.len() > kept {
+            kept = so_far.situations.len();
+            if let Err(e) = (boot.keep)(&so_far) {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(e);
+            }
+        }
         if ended.is_some() {
             break ended;
         }
@@ -115,17 +140,4 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
     };
     eprintln!("  {:.1} s; its log is {}", begun.elapsed().as_secs_f64(), console.display());
     Ok(Outcome::read(name, &text, trouble, tail, begun.elapsed()))
-}
-
-/// Thousands of ticks of the time stamp counter a second.
-fn clock(payload: &Payload) -> Result<String> {
-    let output = Command::new(&payload.program).arg("tsc").output();
-    let output = output.map_err(|e| format!("{}: {e}", payload.program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    match text.parse::<u64>() {
-        Ok(_) => Ok(text),
-        Err(e) => {
-            Err(format!("the clock's speed is {text:?}: {e} (in {})", step::root().display()))
-        }
-    }
 }

@@ -23,8 +23,8 @@ const TESTED: &str = "/crates/palisade-process/tests/";
 pub(super) struct Payload {
     /// Path inside, path here.
     files: Vec<(String, PathBuf)>,
-    /// Measures the clock; also pid 1.
-    pub(super) program: PathBuf,
+    /// Pid 1.
+    program: PathBuf,
 }
 
 fn trouble(path: &Path) -> impl FnOnce(std::io::Error) -> String {

@@ -18,16 +18,19 @@ fn page() -> PathBuf {
     step::root().join("docs/how-to/test-on-other-kernels.md")
 }
 
-/// Writes the rows of these outcomes into the page. `machines`: all there are, in their order.
-pub(super) fn write(outcomes: &[Outcome], machines: &[&str]) -> Result {
+/// Writes the rows of this outcome into the page. `machines`: all there are, in their order.
+pub(super) fn write(outcome: &Outcome, machines: &[&str]) -> Result {
     let page = page();
     let trouble = |path: &Path| {
         let path = path.display().to_string();
         move |e: std::io::Error| format!("{path}: {e}")
     };
+    // Tests that write this page lock it too, and so does a second run of this command.
+    let lock = fs::File::open(&page).map_err(trouble(&page))?;
+    lock.lock().map_err(trouble(&page))?;
     let text = fs::read_to_string(&page).map_err(trouble(&page))?;
-    let new: Vec<String> = outcomes.iter().flat_map(|o| rows(o, &today())).collect();
-    let written = with_rows(&text, &new, machines).ok_or("the page has no marks for results")?;
+    let written = with_rows(&text, &rows(outcome, &today()), machines)
+        .ok_or("the page has no marks for results")?;
     fs::write(&page, written).map_err(trouble(&page))
 }
 

@@ -136,10 +136,12 @@ const RUST: [File; 5] = files! { "templates/rust":
     ".gitignore" => "gitignore",
 };
 
-const RUST_SDK: [File; 31] = files! { "../../sdk/rust":
+const RUST_SDK: [File; 33] = files! { "../../sdk/rust":
     "palisade-plugin/Cargo.toml" => "Cargo.toml",
     "palisade-plugin/README.md" => "README.md",
     "palisade-plugin/src/args.rs" => "src/args.rs",
+    "palisade-plugin/src/args/inside.rs" => "src/args/inside.rs",
+    "palisade-plugin/src/args/node.rs" => "src/args/node.rs",
     "palisade-plugin/src/call.rs" => "src/call.rs",
     "palisade-plugin/src/component/bindings.rs" => "src/component/bindings.rs",
     "palisade-plugin/src/component/exports.rs" => "src/component/exports.rs",

@@ -25,11 +25,10 @@ use std::{
 
 use palisade_egress::{Authority, Entry};
 use palisade_model::Limits;
-use palisade_sandbox::{Program, Resolver, Runtime};
+use palisade_sandbox::{Program, Resolver, Runtime, slots};
 
 use crate::{
-    Command, CommandError, Context, Package, Start, Tool, analyse::utf8, companions,
-    start::path_arguments,
+    CommandError, Context, Package, Start, Tool, analyse::utf8, companions, start::path_arguments,
 };
 
 pub use store::default_cache;
@@ -93,7 +92,7 @@ impl Options {
             more_hosts: Vec::new(),
             deadline: Duration::from_secs(600),
             limits,
-            slot: 65_534,
+            slot: slots::RESOLVING,
         }
     }
 }
@@ -221,22 +220,6 @@ pub fn verify(
     let Some(entry) = store.find(&client.key(package)) else { return Ok(None) };
     let whole = store.is_whole(&entry.digest);
     whole.map(Some).map_err(|e| CommandError::cache("reading the cache", e))
-}
-
-/// [`crate::analyse`], and [`resolve`] where it needs to be.
-///
-/// # Errors
-/// Those of both.
-pub async fn start_of(
-    argv: &[String],
-    context: &Context,
-    options: &Options,
-    watch: Arc<dyn Watch>,
-) -> Result<Start, CommandError> {
-    match crate::analyse(argv, context)? {
-        Command::Installed(start) => Ok(start),
-        Command::Package(package) => resolve(&package, context, options, watch).await,
-    }
 }
 
 fn start(

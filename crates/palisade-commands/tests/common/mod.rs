@@ -14,8 +14,8 @@ use std::{
 
 use palisade_commands::{Context, Start, resolve};
 use palisade_model::{
-    CapabilitySet, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload,
-    PluginId, PluginRef,
+    CapabilitySet, Failure, Generation, InstanceId, Limits, NodeId, Origin, Payload, PluginId,
+    PluginRef,
 };
 use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{
@@ -79,13 +79,13 @@ pub(crate) async fn launch(start: &Start, rights: &[&str]) -> Result<Server, San
         origin: Origin::Folder { path: start.identity.clone(), owner: 0 },
     };
     let (wire, ends) = ByteWire::new();
+    let instance = InstanceId {
+        node: NodeId::local(),
+        plugin: Arc::new(plugin),
+        generation: Generation(1),
+        serial,
+    };
     let spec = LaunchSpec {
-        instance: InstanceId {
-            node: NodeId::local(),
-            plugin: Arc::new(plugin),
-            generation: Generation(1),
-            serial,
-        },
         rights: Arc::new(set),
         limits: Limits {
             memory: 1 << 30,
@@ -96,13 +96,10 @@ pub(crate) async fn launch(start: &Start, rights: &[&str]) -> Result<Server, San
             start_timeout: Duration::from_secs(20),
             ..Limits::default()
         },
-        demand: GuaranteeSet::default_floor(),
         wire: Wire::Bytes(wire),
-        data,
-        slot: 4000 + u32::try_from(serial).unwrap(),
         env: start.env.clone(),
         workdir: Some("/data".into()),
-        observe: None,
+        ..LaunchSpec::new(instance, data, 4000 + u32::try_from(serial).unwrap())
     };
     let artifact = Artifact {
         content: Content { root, digest: [0; 32] },

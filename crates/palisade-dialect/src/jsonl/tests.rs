@@ -59,7 +59,7 @@ fn requests_of_the_plugin_are_recognised() {
         decode_line(br#"{"id":"d1","method":"data_request","params":{"name":"profile"}}"#),
         Line::Request {
             id: text("d1"),
-            method: DATA_REQUEST.into(),
+            method: "data_request".into(),
             params: br#"{"name":"profile"}"#
         }
     );

@@ -9,8 +9,6 @@ use std::{
     task::{Context, Poll},
 };
 
-#[cfg(unix)]
-use tokio::net::{UnixStream, unix};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf},
     net::{TcpStream, tcp},
@@ -25,9 +23,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub enum Client {
     /// A TCP socket.
     Tcp(TcpStream),
-    /// A Unix socket.
-    #[cfg(unix)]
-    Unix(UnixStream),
     /// Anything else: a virtual socket, a pipe pair, a buffer.
     Other(Box<dyn Duplex>),
 }
@@ -35,16 +30,12 @@ pub enum Client {
 /// What comes from one end.
 pub(super) enum ReadSide {
     Tcp(tcp::OwnedReadHalf),
-    #[cfg(unix)]
-    Unix(unix::OwnedReadHalf),
     Other(ReadHalf<Box<dyn Duplex>>),
 }
 
 /// What goes to one end. Shutting it down ends this direction only.
 pub(super) enum WriteSide {
     Tcp(tcp::OwnedWriteHalf),
-    #[cfg(unix)]
-    Unix(unix::OwnedWriteHalf),
     Other(WriteHalf<Box<dyn Duplex>>),
 }
 
@@ -57,11 +48,6 @@ impl Client {
                 let (read, write) = stream.into_split();
                 (ReadSide::Tcp(read), WriteSide::Tcp(write))
             }
-            #[cfg(unix)]
-            Self::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadSide::Unix(read), WriteSide::Unix(write))
-            }
             Self::Other(stream) => {
                 let (read, write) = tokio::io::split(stream);
                 (ReadSide::Other(read), WriteSide::Other(write))
@@ -73,13 +59,6 @@ impl Client {
 impl From<TcpStream> for Client {
     fn from(stream: TcpStream) -> Self {
         Self::Tcp(stream)
-    }
-}
-
-#[cfg(unix)]
-impl From<UnixStream> for Client {
-    fn from(stream: UnixStream) -> Self {
-        Self::Unix(stream)
     }
 }
 
@@ -113,8 +92,6 @@ impl AsyncRead for ReadSide {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
-            #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Other(half) => Pin::new(half).poll_read(cx, buf),
         }
     }
@@ -128,8 +105,6 @@ impl AsyncWrite for WriteSide {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write(cx, buf),
-            #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_write(cx, buf),
             Self::Other(half) => Pin::new(half).poll_write(cx, buf),
         }
     }
@@ -137,8 +112,6 @@ impl AsyncWrite for WriteSide {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_flush(cx),
-            #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_flush(cx),
             Self::Other(half) => Pin::new(half).poll_flush(cx),
         }
     }
@@ -146,8 +119,6 @@ impl AsyncWrite for WriteSide {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_shutdown(cx),
-            #[cfg(unix)]
-            Self::Unix(half) => Pin::new(half).poll_shutdown(cx),
             Self::Other(half) => Pin::new(half).poll_shutdown(cx),
         }
     }

@@ -121,13 +121,13 @@ async fn a_locked_database_is_a_typed_error_after_a_wait() {
 }
 
 #[tokio::test]
-async fn there_are_at_most_65534_numbers() {
+async fn there_are_at_most_65533_numbers() {
     let tmp = tempfile::tempdir().unwrap();
     let path = tmp.path().join("host.db");
     let store = Store::open(&path).await.unwrap();
     let other = Connection::open(&path).unwrap();
-    other.execute("INSERT INTO slots (id, origin, slot) VALUES ('x', 'y', 65532)", []).unwrap();
-    assert_eq!(store.see(plugin("a", "/a"), [1; 32], 1).await.unwrap().slot, 65533);
+    other.execute("INSERT INTO slots (id, origin, slot) VALUES ('x', 'y', 65531)", []).unwrap();
+    assert_eq!(store.see(plugin("a", "/a"), [1; 32], 1).await.unwrap().slot, 65532);
     let error = store.see(plugin("b", "/b"), [1; 32], 1).await.unwrap_err();
     assert!(matches!(error, HostError::Store(StoreError::Full)), "{error}");
 }

@@ -80,9 +80,9 @@ fn listed(text: &str) -> Option<Vec<PathBuf>> {
     for line in text.lines() {
         let named = line.split_once("=>").map_or(line, |(_, path)| path).trim();
         let path = named.split(" (").next().unwrap_or_default().trim();
-        if path.starts_with('/') {
+        if path.starts_with('/') && found.len() < MAX_LIBRARIES {
             found.push(PathBuf::from(path));
-        } else if line.contains("=>") || found.len() > MAX_LIBRARIES {
+        } else if line.contains("=>") || path.starts_with('/') {
             // Not found, or more than an engine has.
             return None;
         }
@@ -103,6 +103,9 @@ mod tests {
         assert_eq!(found, expected.map(PathBuf::from));
         assert_eq!(listed("\tlibx.so => not found\n"), None);
         assert_eq!(listed("\tstatically linked\n"), Some(Vec::new()));
+        let many = |count| listed(&"\t/lib/liba.so (0x7f)\n".repeat(count));
+        assert_eq!(many(MAX_LIBRARIES).map(|all| all.len()), Some(MAX_LIBRARIES));
+        assert_eq!(many(MAX_LIBRARIES + 1), None);
     }
 
     #[test]

@@ -2,18 +2,16 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use palisade_model::{
-    CapabilitySet, Failure, Generation, GuaranteeSet, InstanceId, Limits, NodeId, Origin, Payload,
-    PluginId, PluginRef,
+    Failure, Generation, InstanceId, Limits, NodeId, Origin, Payload, PluginId, PluginRef,
 };
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, HostCalls, HostRequest, Instance, Invocation,
-    LaunchSpec, OutputStream, Program, Runtime, SandboxError, Trace, Wire,
+    LaunchSpec, OutputStream, Program, Runtime, SandboxError, Trace,
 };
 
 /// Remembers what the plugin wrote and asked.
@@ -79,23 +77,14 @@ pub(crate) fn bench(runtime: Runtime, file: &str, content: &[u8]) -> Bench {
         id: PluginId::parse("test").unwrap(),
         origin: Origin::Folder { path: root.display().to_string(), owner: 0 },
     };
-    let spec = LaunchSpec {
-        instance: InstanceId {
-            node: NodeId::local(),
-            plugin: Arc::new(plugin),
-            generation: Generation(1),
-            serial: 1,
-        },
-        rights: Arc::new(CapabilitySet::new()),
-        limits: Limits { start_timeout: Duration::from_secs(20), ..Limits::default() },
-        demand: GuaranteeSet::default_floor(),
-        wire: Wire::Native,
-        data,
-        slot: 7,
-        env: BTreeMap::new(),
-        workdir: None,
-        observe: None,
+    let instance = InstanceId {
+        node: NodeId::local(),
+        plugin: Arc::new(plugin),
+        generation: Generation(1),
+        serial: 1,
     };
+    let limits = Limits { start_timeout: Duration::from_secs(20), ..Limits::default() };
+    let spec = LaunchSpec { limits, ..LaunchSpec::new(instance, data, 7) };
     let artifact = Artifact {
         content: Content { root, digest: [0; 32] },
         program: Program { runtime, file: file.to_owned(), args: Vec::new() },

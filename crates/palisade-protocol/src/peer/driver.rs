@@ -77,6 +77,10 @@ impl Driver {
                 }
             }
             if frames == FRAMES_PER_POLL {
+                // Leaves the thread to other tasks, and the processor to other threads: where all processors
+                // are busy, a thread that wakes up would wait for the next tick, milliseconds later. Returns at
+                // once where nobody waits (sched_yield(2)).
+                std::thread::yield_now();
                 break;
             }
             let mut guard = match ready!(self.readable.poll_read_ready(cx)) {

@@ -50,7 +50,7 @@ fn compiling_twice_gives_the_same_bytes() {
     let policy = crate::profiles::floor().unwrap();
     let once = compile(&policy, Arch::X86_64).unwrap();
     let again = compile(&policy, Arch::X86_64).unwrap();
-    assert_eq!(once.digest_bytes(), again.digest_bytes());
+    assert_eq!(once.to_bytes(), again.to_bytes());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use super::floor::{AF_INET, AF_INET6, SOCK_TYPE_MASK};
 use super::groups::*;
+use super::native::refusals;
 use crate::action::Action;
 use crate::condition::Op;
 use crate::error::Error;
@@ -146,15 +147,7 @@ pub(super) fn engine() -> Result<Policy, Error> {
     let rest = |groups: &[&[&'static str]]| -> Vec<&'static str> {
         groups.concat().into_iter().filter(|name| !allowed.contains(name)).collect()
     };
-    Policy::builder("engine", 1, Action::ENOSYS)
-        .on(Action::KillProcess, NO_HONEST_CALLER)
-        .on(Action::EPERM, MOUNT)
-        .on(Action::EPERM, OTHER_PROCESSES)
-        .on(Action::EPERM, MACHINE)
-        .on(Action::EPERM, REFUSED)
-        .on(Action::EPERM, OWN_LABEL)
-        .on(Action::ENOSYS, ABSENT)
-        .on(Action::ENOSYS, RELICS)
+    refusals("engine", 1)
         // Threads, and no processes.
         .on_when(Action::EPERM, &["clone"], &[("flags", Op::MaskedNone(CLONE_THREAD))])
         .on_when(

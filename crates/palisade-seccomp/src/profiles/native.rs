@@ -6,8 +6,16 @@ use crate::error::Error;
 use crate::policy::{Policy, PolicyBuilder};
 
 /// What every profile agrees on: refused calls with the floor's errno, relics absent, ordinary
-/// work on memory, files, events and this process allowed. Anything else is the profile's choice.
+/// work on memory, files and events allowed. Anything else is the profile's choice.
 pub(super) fn common(name: &str, version: u32) -> PolicyBuilder {
+    refusals(name, version)
+        .on(Action::Allow, MEMORY)
+        .on(Action::Allow, FILES)
+        .on(Action::Allow, EVENTS)
+}
+
+/// The refusals that no profile goes without.
+pub(super) fn refusals(name: &str, version: u32) -> PolicyBuilder {
     Policy::builder(name, version, Action::ENOSYS)
         .on(Action::KillProcess, NO_HONEST_CALLER)
         .on(Action::EPERM, MOUNT)
@@ -17,9 +25,6 @@ pub(super) fn common(name: &str, version: u32) -> PolicyBuilder {
         .on(Action::EPERM, OWN_LABEL)
         .on(Action::ENOSYS, ABSENT)
         .on(Action::ENOSYS, RELICS)
-        .on(Action::Allow, MEMORY)
-        .on(Action::Allow, FILES)
-        .on(Action::Allow, EVENTS)
 }
 
 /// The widest profile: kernel AIO, System V IPC and message queues included; the IPC namespace

@@ -1,4 +1,4 @@
-//! What holds for every profile. The attempts are in `tests/escapes.rs`.
+//! What holds for every profile. The attempts are in `tests/escapes`.
 
 use std::collections::BTreeSet;
 

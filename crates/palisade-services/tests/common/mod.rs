@@ -1,20 +1,23 @@
-//! A broker with every built-in service, and a plugin with rights to all that is harmless.
+//! A broker with every built-in service, and a plugin with rights to all that is harmless. The fuzz target
+//! `services` has it too.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use palisade_audit::{BoxFuture, MemoryRecorder, SystemClock};
-use palisade_broker::{Broker, Caller, Gate, LocalBus, ServiceRegistry};
+use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, ServiceRegistry};
 use palisade_egress::{AddressPolicy, Guard, http::Tls};
 use palisade_model::{
-    Failure, Generation, InstanceId, Limits, NodeId, Origin, PluginId, PluginRef, Rates,
+    ErrorCode, Failure, Generation, InstanceId, Limits, NodeId, Origin, Payload, PluginId,
+    PluginRef, Rates,
 };
 use palisade_policy::Rules;
 use palisade_services::{
     Builtin,
     desktop::Data,
     http::Fetcher,
-    log::TracingSink,
+    log::LogSink,
+    plugins::{CallParams, Plugins},
     secret::{SecretValue, Secrets},
     storage::Storage,
 };
@@ -30,40 +33,29 @@ impl Secrets for OneSecret {
     }
 }
 
+struct NoPlugins;
+
+impl Plugins for NoPlugins {
+    fn call(&self, _: Context, _: CallParams) -> BoxFuture<'static, Result<Payload, Failure>> {
+        Box::pin(async { Err(Failure::new(ErrorCode::NotFound, "no other plugin is loaded")) })
+    }
+}
+
 pub(crate) struct Room {
-    folder: tempfile::TempDir,
     pub(crate) services: Arc<ServiceRegistry>,
     pub(crate) broker: Broker,
     pub(crate) caller: Arc<Caller>,
 }
 
-pub(crate) struct NoPlugins;
-
-impl palisade_services::plugins::Plugins for NoPlugins {
-    fn call(
-        &self,
-        _: palisade_broker::Context,
-        _: palisade_services::plugins::CallParams,
-    ) -> palisade_audit::BoxFuture<'static, Result<palisade_model::Payload, palisade_model::Failure>>
-    {
-        Box::pin(async {
-            Err(palisade_model::Failure::new(
-                palisade_model::ErrorCode::NotFound,
-                "no other plugin is loaded",
-            ))
-        })
-    }
-}
-
-pub(crate) fn room() -> Room {
-    let folder = tempfile::tempdir().unwrap();
+/// A room that keeps what plugins keep in `folder`.
+pub(crate) fn room(folder: &Path, sink: Arc<dyn LogSink>) -> Room {
     let gate = Gate::new(Arc::new(MemoryRecorder::new(100)));
     let data = Arc::new(Data::new());
     data.provide("echo", |_, params| async { Ok(params) }).unwrap();
     let builtin = Builtin {
-        sink: Arc::new(TracingSink),
+        sink,
         bus: LocalBus::new(),
-        storage: Storage::open(folder.path(), Arc::new(SystemClock)).unwrap(),
+        storage: Storage::open(folder, Arc::new(SystemClock)).unwrap(),
         http: Fetcher::new(gate.clone(), Guard::new(AddressPolicy::new()), Tls::new().unwrap()),
         data,
         secrets: Arc::new(OneSecret),
@@ -83,5 +75,5 @@ pub(crate) fn room() -> Room {
     let limits = Limits { rates, disk: 1 << 20, ..Limits::default() };
     let caller = Caller::plugin(instance, Arc::new(rules), &limits, Arc::new(SystemClock));
     let broker = Broker::new(gate, Arc::clone(&services));
-    Room { folder, services, broker, caller }
+    Room { services, broker, caller }
 }

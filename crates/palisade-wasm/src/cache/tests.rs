@@ -81,6 +81,27 @@ async fn a_file_of_another_name_or_another_key_is_refused() {
     assert!(entry(Kind::Component).read().is_none());
 }
 
+#[tokio::test]
+async fn code_that_does_not_fit_the_engine_is_made_anew() {
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("compiled");
+    let engines = engines();
+    assert_eq!(run(&engines, &folder).await, 7);
+    let path = compiled(&folder);
+    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+    let right = entry().read().unwrap().bytes().to_vec();
+    // Signed by this host for this very place, and made by an engine with other settings.
+    let mut other = crate::engine::config(false);
+    let other = Engine::new(other.epoch_interruption(false)).unwrap();
+    entry().write(&other.precompile_module(&wasm()).unwrap()).unwrap();
+    assert_ne!(entry().read().unwrap().bytes(), right);
+    assert_eq!(run(&engines, &folder).await, 7);
+    assert_eq!(entry().read().unwrap().bytes(), right, "and kept");
+    // Such an engine looks in another place from the beginning.
+    let theirs = Entry::new(&folder, &other, Kind::Module, &wasm()).unwrap();
+    assert_ne!(theirs.path, path);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn links_and_files_of_others_are_not_followed() {

@@ -1,7 +1,7 @@
 //! Machine code that was made behind the walls, kept for engines behind walls.
 //!
-//! A file is found by what it was made from: the WebAssembly, what it is (component or module) and the engine
-//! program that compiled it. Its name carries a MAC over that and its content, with a key of this folder
+//! A file is found by what it was made from: the WebAssembly, what it is (component or module), the engine
+//! program that compiled it, and the machine that it was compiled for. Its name carries a MAC over that and its content, with a key of this folder
 //! alone, so that a file that was changed, put there by somebody else or renamed is not taken. The MAC says
 //! that this host has taken the code out of a compiling run; it says nothing about what the code does, and
 //! need not: the code is only mapped by a process behind walls, for which it may be anything.
@@ -21,14 +21,17 @@ use rustix::{fs::OFlags, io::Errno};
 use sha2::{Digest as _, Sha256};
 
 use super::hex;
-use crate::cache::file;
+use crate::{
+    ablation::{self, Layer},
+    cache::file,
+};
 
 /// Largest file of machine code, in bytes.
 pub(super) const MAX_CODE: u64 = 256 << 20;
 /// Most bytes of all of them; the ones that were not used for longest go first.
 const MAX_FOLDER: u64 = 2 << 30;
 /// What all names are made of.
-const DOMAIN: &str = "palisade wasm+process 1";
+const DOMAIN: &str = "palisade wasm+process 2";
 
 /// Where the code is kept.
 #[derive(Default)]
@@ -74,13 +77,15 @@ impl Drop for Own {
 pub(crate) struct Name([u8; 32]);
 
 impl Name {
-    /// Of the code that the engine with this stamp makes of this WebAssembly.
-    pub(crate) fn new(digest: &str, is_extism: bool, stamp: &str) -> Self {
+    /// Of the code that the engine with this stamp makes of this WebAssembly on a machine with this hash
+    /// ([`made_for`](crate::engine::made_for)).
+    pub(crate) fn new(digest: &str, is_extism: bool, stamp: &str, machine: &[u8; 32]) -> Self {
         let mut name = Sha256::new();
         for part in [DOMAIN, if is_extism { "module" } else { "component" }, digest, stamp] {
             name.update((part.len() as u64).to_le_bytes());
             name.update(part);
         }
+        name.update(machine);
         Self(name.finalize().into())
     }
 }
@@ -116,7 +121,7 @@ impl Store {
             };
             let path = entry.path();
             match read(&path) {
-                Ok(Some(code)) if rest == format!("{}.cwasm", tag(&key, name, &code)) => {
+                Ok(Some(code)) if is_ours(rest, &tag(&key, name, &code)) => {
                     let bytes = code.len() as u64;
                     return Some(Arc::new(Kept { path, bytes, _own: None }));
                 }
@@ -160,6 +165,11 @@ fn tag(key: &[u8; 32], name: &Name, code: &[u8]) -> String {
     hex(&mac.chain_update(DOMAIN).chain_update(name.0).chain_update(code).finalize().into_bytes())
 }
 
+/// Whether a name ends as this host names code with this tag.
+fn is_ours(rest: &str, tag: &str) -> bool {
+    rest.strip_suffix(".cwasm") == Some(tag) || !ablation::has(Layer::Mac)
+}
+
 /// Writes a file that is readable for whoever it is shown to; the folder around it is private.
 fn shown(folder: &Path, path: &Path, code: &[u8]) -> io::Result<()> {
     file::write(folder, path, &[code])?;
@@ -201,22 +211,28 @@ mod tests {
     #[test]
     fn code_is_found_for_what_it_was_made_from_and_for_nothing_else() {
         let (_dir, store, _) = store();
-        let name = Name::new("aa", false, "engine 1");
+        let here = [1; 32];
+        let name = Name::new("aa", false, "engine 1", &here);
         assert!(store.find(&name).is_none());
         let kept = store.put(&name, b"code").unwrap();
         assert_eq!(fs::read(&kept.path).unwrap(), b"code");
         assert_eq!(store.find(&name).unwrap().path, kept.path);
-        for other in
-            [("ab", false, "engine 1"), ("aa", true, "engine 1"), ("aa", false, "engine 2")]
-        {
-            assert!(store.find(&Name::new(other.0, other.1, other.2)).is_none());
+        for (digest, is_extism, stamp, machine) in [
+            ("ab", false, "engine 1", here),
+            ("aa", true, "engine 1", here),
+            ("aa", false, "engine 2", here),
+            // A copied folder: the same engine on another machine.
+            ("aa", false, "engine 1", [2; 32]),
+        ] {
+            assert!(store.find(&Name::new(digest, is_extism, stamp, &machine)).is_none());
         }
     }
 
     #[test]
     fn a_file_that_somebody_changed_or_put_there_is_removed() {
         let (_dir, store, folder) = store();
-        let (name, other) = (Name::new("aa", false, "e"), Name::new("bb", false, "e"));
+        let of = |digest| Name::new(digest, false, "e", &[1; 32]);
+        let (name, other) = (of("aa"), of("bb"));
         let path = store.put(&name, b"code").unwrap().path.clone();
         fs::write(&path, b"other code").unwrap();
         assert!(store.find(&name).is_none());
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn without_a_folder_code_lives_as_long_as_it_is_used() {
         let store = Store::default();
-        let kept = store.put(&Name::new("aa", false, "e"), b"code").unwrap();
+        let kept = store.put(&Name::new("aa", false, "e", &[1; 32]), b"code").unwrap();
         let path = kept.path.clone();
         assert!(path.exists());
         drop(kept);

@@ -17,7 +17,7 @@ use palisade_model::{
 };
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Deadline, Exit, ExitCause, HostCalls, HostRequest,
-    Instance, KillReason, LaunchSpec, OutputStream, Program, Runtime, SandboxError, Wire,
+    Instance, KillReason, LaunchSpec, OutputStream, Program, Runtime, SandboxError, Wire, slots,
     stream::{ByteEnds, ByteWire},
 };
 use tokio::{
@@ -49,9 +49,6 @@ static TURNS: Semaphore = Semaphore::const_new(1);
 /// How long what could not be compiled is not tried again, and of how many that is remembered.
 const REFUSED: Duration = Duration::from_secs(60);
 const MOST_REFUSED: usize = 64;
-/// The user that compiling runs have where plugins have users of their own; a plugin's is its slot's, and
-/// those are counted from 0.
-const SLOT: u32 = 65_534;
 /// Most characters of its last words.
 const WORDS: usize = 400;
 
@@ -177,7 +174,7 @@ fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxErr
         demand: GuaranteeSet::new(),
         wire,
         data: folder.to_owned(),
-        slot: SLOT,
+        slot: slots::COMPILING,
         env: Default::default(),
         workdir: None,
         observe: None,
@@ -256,7 +253,7 @@ mod tests {
     #[test]
     fn what_could_not_be_compiled_is_not_tried_again_at_once() {
         let refused = Refused::default();
-        let name = |digest: &str| Name::new(digest, false, "engine");
+        let name = |digest: &str| Name::new(digest, false, "engine", &[1; 32]);
         refused.put(&name("aa"), &SandboxError::Ended);
         assert!(refused.find(&name("aa")).is_ok(), "the machine's fault");
         let error = SandboxError::Artifact { what: "it is broken".into(), hint: "mend it".into() };

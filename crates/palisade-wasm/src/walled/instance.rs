@@ -1,7 +1,10 @@
 //! An engine that runs behind the walls, as the plugin that it runs.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,8 +17,11 @@ use palisade_sandbox::{
 use super::{engine_limits, engines};
 use crate::engine_process::{Bounds, LIMITS, decoded};
 
-/// How long the end of an engine whose lane is closed is waited for, to learn the cause.
+/// How long the end of an engine whose lane seems closed is waited for, to learn the cause: twice what the walls
+/// give a program that has closed its lane. A call waits no longer than its own deadline. An engine that has not
+/// ended by then is ended, so that it can keep the calls of one such second waiting, and no others.
 const END: Duration = Duration::from_secs(1);
+const GOES_ON: &str = "the engine answered what no engine of ours does, and went on";
 /// How long an engine may take to take other limits over.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -23,6 +29,7 @@ const TELL: Duration = Duration::from_secs(5);
 pub(crate) struct WalledInstance {
     engine: Arc<dyn Instance>,
     lane: Arc<dyn Lane>,
+    is_stopped: Arc<AtomicBool>,
     achieved: Assessment,
     rights: Arc<CapabilitySet>,
     has_way_out: bool,
@@ -37,9 +44,14 @@ impl WalledInstance {
         spec: LaunchSpec,
         extra: (u64, u32),
     ) -> Self {
-        let lane = Arc::new(WalledLane { lane: engine.lane(), engine: Arc::downgrade(&engine) });
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let lane = Arc::new(WalledLane {
+            lane: engine.lane(),
+            engine: Arc::downgrade(&engine),
+            is_stopped: Arc::clone(&is_stopped),
+        });
         let has_way_out = spec.has_way_out();
-        Self { engine, lane, achieved, rights: spec.rights, has_way_out, extra }
+        Self { engine, lane, is_stopped, achieved, rights: spec.rights, has_way_out, extra }
     }
 }
 
@@ -47,14 +59,17 @@ struct WalledLane {
     lane: Arc<dyn Lane>,
     /// Who holds the lane alone does not keep the engine.
     engine: Weak<dyn Instance>,
+    /// Whoever stops it waits for its end, and ends it.
+    is_stopped: Arc<AtomicBool>,
 }
 
 impl Lane for WalledLane {
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Payload, Failure>> {
         Box::pin(async move {
+            let deadline = invocation.deadline;
             match self.lane.call(invocation).await {
                 Ok(answer) => Ok(answer),
-                Err(failure) => Err(self.meant(failure).await),
+                Err(failure) => Err(self.meant(failure, deadline).await),
             }
         })
     }
@@ -62,19 +77,28 @@ impl Lane for WalledLane {
 
 impl WalledLane {
     /// What happened. An error that came back is one of a call, after which the next call finds a fresh
-    /// instance; a lane that closed is the end of the engine, which knows its cause.
-    async fn meant(&self, failure: Failure) -> Failure {
+    /// instance; a lane that closed is the end of the engine, which knows its cause. Nothing else has these
+    /// codes: what an engine of ours says carries its own.
+    async fn meant(&self, failure: Failure, deadline: Instant) -> Failure {
         use ErrorCode as C;
         if let Some(said) = decoded(&failure) {
             return believed(said);
         }
-        if !matches!(failure.code, C::Crashed | C::Unavailable | C::Internal) {
+        let is_end = matches!(failure.code, C::Crashed | C::Unavailable | C::Internal);
+        if !is_end || self.is_stopped.load(Ordering::Acquire) {
             return failure;
         }
         let Some(engine) = self.engine.upgrade() else { return failure };
-        match tokio::time::timeout(END, engine.wait()).await {
-            Ok(exit) => exit.to_failure(),
-            Err(_) => failure,
+        // Whether the caller still waits for it or not.
+        let ended = tokio::spawn(async move {
+            match tokio::time::timeout(END, engine.wait()).await {
+                Ok(exit) => exit,
+                Err(_) => engine.kill(KillReason::Breach(GOES_ON.into())).await,
+            }
+        });
+        match tokio::time::timeout_at(deadline.into(), ended).await {
+            Ok(Ok(exit)) => exit.to_failure(),
+            _ => failure,
         }
     }
 }
@@ -119,6 +143,7 @@ impl Instance for WalledInstance {
     }
 
     fn stop(&self, grace: Duration) -> BoxFuture<'_, Exit> {
+        self.is_stopped.store(true, Ordering::Release);
         self.engine.stop(grace)
     }
 

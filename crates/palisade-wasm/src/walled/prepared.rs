@@ -1,6 +1,12 @@
 //! A module whose machine code is there, and its launch.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use palisade_model::{ErrorCode, Failure, Payload};
 use palisade_sandbox::{
@@ -19,8 +25,12 @@ use super::{
 };
 use crate::{
     backend::read,
+    engine::made_for,
     engine_process::{ARGUMENT, Bounds, Output, START, Start, decoded},
 };
+
+/// What an engine answers to [`START`] whose code does not fit it ([`WasmError::Unfit`](crate::WasmError::Unfit)).
+const UNFIT: ErrorCode = ErrorCode::Conflict;
 
 /// See the module.
 pub(crate) struct Walled {
@@ -30,6 +40,22 @@ pub(crate) struct Walled {
     extism: Option<Output>,
     /// One at a time: two starts must not compile the same thing twice.
     ready: Mutex<Option<Arc<Ready>>>,
+    /// An engine has said that the code does not fit it. It is asked once: what it says of the code that is made
+    /// anew is its own failing, and compiling takes much of the machine.
+    thrown_away: AtomicBool,
+}
+
+/// Why an engine does not run.
+enum Refusal {
+    /// The code was compiled for another one.
+    Unfit(Failure),
+    Other(SandboxError),
+}
+
+impl From<SandboxError> for Refusal {
+    fn from(error: SandboxError) -> Self {
+        Self::Other(error)
+    }
 }
 
 /// What the wall launches.
@@ -56,7 +82,8 @@ impl Walled {
                 });
             }
         };
-        Ok(Self { inner, artifact, calls, extism, ready: Mutex::default() })
+        let (ready, thrown_away) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { inner, artifact, calls, extism, ready, thrown_away })
     }
 
     fn instances(&self) -> u32 {
@@ -80,7 +107,8 @@ impl Walled {
         }
         let wasm = read(&self.artifact).await?;
         let (digest, module) = (digest(&wasm), wasm.len() as u64);
-        let name = Arc::new(Name::new(&digest, self.extism.is_some(), &stamp));
+        let machine = blocking(made_for).await??;
+        let name = Arc::new(Name::new(&digest, self.extism.is_some(), &stamp, &machine));
         let (inner, wanted) = (Arc::clone(&self.inner), Arc::clone(&name));
         let code = match blocking(move || inner.store.find(&wanted)).await? {
             Some(code) => code,
@@ -124,29 +152,65 @@ impl Walled {
             return Err(SandboxError::Unsupported { capability, why });
         }
         let ready = self.ready().await?;
+        let said = match self.launch_of(&ready, &spec, &host).await {
+            Ok(instance) => return Ok(instance),
+            Err(Refusal::Other(error)) => return Err(error),
+            Err(Refusal::Unfit(said)) => said,
+        };
+        if self.thrown_away.swap(true, Ordering::AcqRel) {
+            return Err(SandboxError::Start(believed(said)));
+        }
+        self.throw_away(&ready).await?;
+        let ready = self.ready().await?;
+        match self.launch_of(&ready, &spec, &host).await {
+            Ok(instance) => Ok(instance),
+            Err(Refusal::Other(error)) => Err(error),
+            Err(Refusal::Unfit(said)) => Err(SandboxError::Start(believed(said))),
+        }
+    }
+
+    /// Forgets code, so that it is compiled anew. Who runs it keeps it.
+    async fn throw_away(&self, ready: &Arc<Ready>) -> Result<(), SandboxError> {
+        let mut slot = self.ready.lock().await;
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, ready)) {
+            *slot = None;
+        }
+        let path = ready.code.path.clone();
+        // Another one may have been faster.
+        blocking(move || drop(std::fs::remove_file(path))).await
+    }
+
+    async fn launch_of(
+        &self,
+        ready: &Ready,
+        spec: &LaunchSpec,
+        host: &Arc<dyn HostCalls>,
+    ) -> Result<Arc<dyn Instance>, Refusal> {
         let deadline = Instant::now() + spec.limits.start_timeout;
         let data = ready.nothing.path.clone();
-        let inside = LaunchSpec { data, ..behind_walls(&spec, ready.bytes, self.instances()) };
-        let engine = ready.engine.launch(inside, host).await?;
+        let inside = LaunchSpec { data, ..behind_walls(spec, ready.bytes, self.instances()) };
+        let engine = ready.engine.launch(inside, Arc::clone(host)).await?;
         let mut achieved = engine.achieved().clone();
-        ours(&mut achieved, Some(&spec));
+        ours(&mut achieved, Some(spec));
         let missing = achieved.guarantees.missing(&spec.demand);
         if let Some((guarantee, want, have)) = missing.first() {
             engine.kill(KillReason::WallTooWeak).await;
             let what = format!("{guarantee} is {have}, demanded {want}");
-            return Err(SandboxError::WallTooWeak(what));
+            return Err(SandboxError::WallTooWeak(what).into());
         }
-        if let Err(failure) = self.start(&*engine, &ready, &spec, deadline).await {
+        if let Err(failure) = self.start(&*engine, ready, spec, deadline).await {
             let exit = engine.kill(KillReason::Asked).await;
-            return Err(SandboxError::Start(match decoded(&failure) {
+            let failure = match decoded(&failure) {
+                Some(said) if said.code == UNFIT => return Err(Refusal::Unfit(said)),
                 Some(said) => believed(said),
                 // It ended before it could answer: its end says more than the closed lane.
                 None if failure.code == ErrorCode::Crashed => exit.to_failure(),
                 None => failure,
-            }));
+            };
+            return Err(SandboxError::Start(failure).into());
         }
         let extra = (ready.bytes, self.instances());
-        Ok(Arc::new(WalledInstance::new(engine, achieved, spec, extra)))
+        Ok(Arc::new(WalledInstance::new(engine, achieved, spec.clone(), extra)))
     }
 
     /// Tells the engine what to run, and waits until it is there.

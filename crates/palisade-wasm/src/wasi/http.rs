@@ -190,6 +190,29 @@ impl Body for Outgoing {
     }
 }
 
+/// Whoever sends drops the body with its last announced byte, and the guest's stream would be closed before the
+/// guest has flushed or finished it: a request that arrived whole would look like one that did not. What is
+/// left of it (nothing but its end) is awaited here instead; a guest that goes on beyond what it announced finds
+/// its stream closed. The guest holds the other side, so that this ends when the guest finishes the body, drops
+/// it or is gone.
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if self.length != Some(0) || self.body.is_end_stream() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let empty = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let mut body = std::mem::replace(&mut self.body, empty);
+        runtime.spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+                    return;
+                }
+            }
+        });
+    }
+}
+
 /// An answer's body, with the time that the guest allows between two pieces of it.
 struct Incoming {
     body: palisade_egress::http::ResponseBody,

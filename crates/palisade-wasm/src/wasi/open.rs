@@ -2,8 +2,10 @@
 //!
 //! The engine opens on a thread of the host that nobody can stop. A named pipe without a writer would keep that
 //! thread for ever, and with enough of them the host would have none left; so only files and folders are
-//! opened. Whoever can change a granted folder from outside may still swap a pipe in between the look and the
-//! opening. A process also has a bounded number of descriptors, which are shared out here: one launch has a
+//! opened. It is looked first, since to open a device may do something, and opened in a way that does not wait,
+//! since somebody may swap a pipe in between (`beneath.rs`). Where the kernel has no `openat2`, the look is all
+//! there is; behind walls, whose filter lets none pass, the thread is one of the guest's own engine. A process
+//! also has a bounded number of descriptors, which are shared out here: one launch has a
 //! part of them, and all guests together leave half of them to the host.
 
 use std::sync::{
@@ -28,6 +30,9 @@ use wasmtime_wasi::{
 };
 
 use crate::state::State;
+
+#[cfg(target_os = "linux")]
+mod beneath;
 
 /// The interfaces under which the engine defines its own.
 const P2: &str = "wasi:filesystem/types@0.2.12";
@@ -116,6 +121,26 @@ pub(super) fn most() -> usize {
     SHARES.1 as usize
 }
 
+/// What the flags of one version of WASI ask for.
+#[cfg(target_os = "linux")]
+macro_rules! wish {
+    ($version:ident, $follow:ident, $open:ident, $flags:ident) => {{
+        use $version::{DescriptorFlags as F, OpenFlags as O, PathFlags as P};
+        beneath::Wish {
+            follow: $follow.contains(P::SYMLINK_FOLLOW),
+            create: $open.contains(O::CREATE),
+            exclusive: $open.contains(O::EXCLUSIVE),
+            truncate: $open.contains(O::TRUNCATE),
+            directory: $open.contains(O::DIRECTORY),
+            read: $flags.contains(F::READ),
+            write: $flags.contains(F::WRITE),
+            more: $flags.intersects(
+                F::FILE_INTEGRITY_SYNC | F::DATA_INTEGRITY_SYNC | F::REQUESTED_WRITE_SYNC,
+            ),
+        }
+    }};
+}
+
 type P2Params = (Resource<Descriptor>, p2::PathFlags, String, p2::OpenFlags, p2::DescriptorFlags);
 type P2Answer = (Result<Resource<Descriptor>, p2::ErrorCode>,);
 
@@ -152,6 +177,14 @@ async fn open_p2(
         use p2::DescriptorType as T;
         if !matches!(seen.type_, T::RegularFile | T::Directory | T::SymbolicLink) {
             return Err(p2::ErrorCode::NotPermitted.into());
+        }
+    }
+    #[cfg(target_os = "linux")]
+    if let Descriptor::Dir(dir) = state.table.get(&folder)? {
+        let opened =
+            beneath::open(dir.clone(), path.clone(), wish!(p2, follow, open, flags)).await?;
+        if let Some(opened) = opened {
+            return Ok(state.table.push(opened)?);
         }
     }
     state.filesystem().open_at(folder, follow, path, open, flags).await
@@ -192,6 +225,19 @@ async fn open_p3(
         use p3::DescriptorType as T;
         if !matches!(seen.type_, T::RegularFile | T::Directory | T::SymbolicLink) {
             return Err(p3::ErrorCode::NotPermitted.into());
+        }
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let dir = store.with(|mut store| match store.get().table.get(&folder) {
+            Ok(Descriptor::Dir(dir)) => Some(dir.clone()),
+            _ => None,
+        });
+        if let Some(dir) = dir
+            && let Some(opened) =
+                beneath::open(dir, path.clone(), wish!(p3, follow, open, flags)).await?
+        {
+            return Ok(store.with(|mut store| store.get().table.push(opened))?);
         }
     }
     WasiFilesystem::open_at(&files, folder, follow, path, open, flags).await

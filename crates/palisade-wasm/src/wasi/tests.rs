@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     guest::Trouble,
+    reflect::Reflected,
     testing::{Launch, reflect, wasi_guest, wasi3_guest},
 };
 
@@ -137,17 +138,22 @@ async fn output_over_the_log_rate_is_dropped_and_counted() {
     assert!(kept < 1_000_000, "{kept}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wait_in_the_host_ends_with_the_calls_deadline() {
+/// A wait of a minute in the host, for a call that has less than a second.
+async fn ends_with_its_call(guest: &Reflected) {
     let env = [("TASK", "sleep"), ("WHAT", "60000")];
     let granted = ["net.http:nowhere.example:80"];
     let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
-    let mut launched = launch.of(wasi_guest()).await.unwrap();
+    let mut launched = launch.of(guest).await.unwrap();
     let begun = std::time::Instant::now();
     let answer = launched.call_within("run", json!({}), Duration::from_millis(300)).await;
     let Err(Trouble::Trapped(failure)) = answer else { panic!("{answer:?}") };
     assert_eq!(failure.code, ErrorCode::Deadline);
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_in_the_host_ends_with_the_calls_deadline() {
+    ends_with_its_call(wasi_guest()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,6 +351,10 @@ async fn a_body_is_as_long_as_was_said() {
     let sent = kept.lock().unwrap().pop().unwrap();
     assert!(sent.contains("content-length: 5\r\n") && sent.ends_with("\r\n\r\n12345"), "{sent}");
     assert!(!sent.contains("chunked"), "{sent}");
+    // What was announced has been sent: flushing and finishing it afterwards is no failure.
+    let (lines, _) = requests("late", &url, &[&granted], guard_for(&["shop.example"])).await;
+    assert_eq!(lines, ["status 200 body 6 \"got it\" whole true Ok(()) Ok(()) Ok(())"]);
+    assert!(kept.lock().unwrap().pop().unwrap().ends_with("\r\n\r\n12345"));
     // Five bytes where nine were announced.
     let (lines, _) = requests("short", &url, &[&granted], guard_for(&["shop.example"])).await;
     assert!(!lines[0].starts_with("status"), "{lines:?}");
@@ -428,15 +438,7 @@ async fn a_request_of_wasi_0_3_goes_through_the_guard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_of_wasi_0_3_ends_with_the_calls_deadline() {
-    let env = [("TASK", "sleep"), ("WHAT", "60000")];
-    let granted = ["net.http:nowhere.example:80"];
-    let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
-    let mut launched = launch.of(wasi3_guest()).await.unwrap();
-    let begun = std::time::Instant::now();
-    let answer = launched.call_within("run", json!({}), Duration::from_millis(300)).await;
-    let Err(Trouble::Trapped(failure)) = answer else { panic!("{answer:?}") };
-    assert_eq!(failure.code, ErrorCode::Deadline);
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    ends_with_its_call(wasi3_guest()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,4 +478,65 @@ async fn a_named_pipe_keeps_no_thread_of_the_host() {
     let (lines, _) = third("open", &pipe, &granted, guard_for(&[])).await;
     assert!(lines[0].contains("NotPermitted"), "{lines:?}");
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_pipe_that_is_swapped_in_keeps_no_thread_either() {
+    use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+    let (_ground, root) = ground();
+    let (file, pipe) = (format!("{root}/texts/one"), format!("{root}/texts/pipe"));
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let swapping = std::thread::spawn({
+        let (stop, file, pipe) = (Arc::clone(&stop), file.clone(), pipe.clone());
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                renameat_with(CWD, &file, CWD, &pipe, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    let texts = format!("fs.read:{root}/texts/**");
+    let env = [("TASK", "race"), ("WHAT", &*format!("{file}\n1500"))];
+    let granted = ["net.http:nowhere.example:80", &texts];
+    let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
+    let mut launched = launch.of(wasi_guest()).await.unwrap();
+    let answer = launched.call_within("run", json!({}), Duration::from_secs(10)).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    swapping.join().unwrap();
+    // Whoever waits at a pipe after all is let go, so that the runtime of the test can end.
+    for path in [&file, &pipe] {
+        let _ = std::fs::File::options().read(true).write(true).open(path);
+    }
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(launched.lines(), ["blocked inside"]);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_opened_as_they_are_wished() {
+    let (_ground, root) = ground();
+    let writes = format!("fs.write:{root}/texts/**");
+    let at = |name: &str| format!("{root}/texts/{name}");
+    for (task, name, says) in [
+        ("create", "new", "reached made"),
+        ("create", "new", "blocked EEXIST"),
+        ("append", "new", "reached written"),
+        ("append", "missing", "blocked ENOENT"),
+        ("open", "new", "reached more"),
+        ("truncate", "new", "reached cut"),
+        ("open", "new", "reached "),
+        ("write-through", "new", "reached made"),
+        ("open", "new", "reached made"),
+        ("open", "inner", "blocked EISDIR"),
+        ("open", "inner/two", "reached second"),
+        ("open", "within", "reached second"),
+        ("open", "relative", "blocked EPERM"),
+        ("open", "one/two", "blocked ENOTDIR"),
+    ] {
+        assert_eq!(does(task, &at(name), &[&writes]).await, [says], "{task} {name}");
+    }
+    let reads = format!("fs.read:{root}/texts/**");
+    assert_eq!(does("append", &at("one"), &[&reads]).await, ["blocked EPERM"]);
+    assert_eq!(std::fs::read_to_string(at("one")).unwrap(), "first");
 }

@@ -221,3 +221,45 @@ pub(crate) async fn quick(instance: &Arc<dyn Instance>, name: &str) -> Result<St
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Failure>) -> ErrorCode {
     result.unwrap_err().code
 }
+
+/// What it is asked comes back as it is, whatever stands in it.
+pub(crate) async fn answers(instance: &Arc<dyn Instance>) {
+    let time = Duration::from_secs(20);
+    let args = r#"{"text":"h\u00e9 \"x\" é","n":12345678901234567890}"#;
+    assert_eq!(tool(instance, "echo", args, time).await.unwrap(), args);
+    let large = format!("{{\"x\":\"{}\"}}", "a".repeat(1 << 20));
+    assert_eq!(tool(instance, "echo", &large, time).await.unwrap(), large);
+}
+
+/// What it asks goes to the host, and the answer or the refusal comes back.
+pub(crate) async fn asks_its_host(instance: &Arc<dyn Instance>, host: &Host) {
+    let found = r#"{"found":true,"value":{"a":1},"version":3}"#.to_owned();
+    *host.answer.lock().unwrap() = Some(Ok(found));
+    assert_eq!(quick(instance, "key").await.unwrap(), "0", "the ok side of a result");
+    *host.answer.lock().unwrap() = Some(Err(Failure::new(ErrorCode::Denied, "no")));
+    assert_eq!(quick(instance, "key").await.unwrap(), "1", "the error side");
+    let requests = host.requests.lock().unwrap();
+    assert_eq!(requests[0], ("storage.get".to_owned(), r#"{"key":"PAL"}"#.to_owned()));
+    assert_eq!(requests.len(), 2);
+}
+
+/// Its own errors keep their code, what is no answer is told, and neither is a crash.
+pub(crate) async fn fails_in_words(instance: &Arc<dyn Instance>) {
+    let failure = quick(instance, "json").await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::PluginError);
+    assert!(failure.message.contains("is not JSON"), "{failure}");
+    let failure = quick(instance, "failure").await.unwrap_err();
+    assert_eq!((failure.code, failure.message.as_str()), (ErrorCode::Conflict, "not today"));
+    assert_eq!(quick(instance, "count").await.unwrap(), "1");
+    assert_eq!(quick(instance, "count").await.unwrap(), "2");
+}
+
+/// The refusal of [`GUEST`] without a right to storage.
+pub(crate) fn is_refused_for_its_import(refused: SandboxError) {
+    assert_eq!(refused.code(), ErrorCode::Denied, "{refused}");
+    let words = refused.to_string();
+    assert!(words.contains("palisade:plugin/storage@0.1.0"), "{words}");
+    assert!(words.contains("storage.kv"), "{words}");
+    let hint = Failure::from(refused).hint.unwrap();
+    assert!(hint.contains("--grant 'storage.kv:"), "{hint}");
+}

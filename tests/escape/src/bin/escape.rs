@@ -23,6 +23,10 @@ use palisade_escape::{
 use serde::de::DeserializeOwned;
 
 fn main() -> ExitCode {
+    // This program is the engine behind the walls too.
+    if let Some(status) = palisade_wasm::engine_process::enter() {
+        return status;
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("runner") => run_as_runner(runner::run).map(|()| true),

@@ -3,17 +3,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use palisade_process::{Layer, Options};
-use tokio::sync::Semaphore;
-
 use crate::{
     attacker::Attempt,
     control::Controls,
+    families::ablation,
     judge,
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::Stage,
-    trouble::{Result, Trouble},
+    trouble::Result,
+    turns::Turns,
 };
 
 /// Numbers that have a family of their own.
@@ -60,20 +59,12 @@ pub async fn run(
     attempts: &[Attempt],
     whole_only: bool,
 ) -> Result<Vec<Row>> {
-    let options = |without| Options { cgroups: launcher.cgroups(), without, ..Options::default() };
-    let walls = Arc::new(Walls::new(options(None), stage).await?);
-    let mut thinner = Vec::new();
-    if !whole_only {
-        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
-            thinner.push((name, Arc::new(Walls::new(options(Some(layer)), stage).await?)));
-        }
-    }
+    let (walls, thinner) = ablation::walls(stage, launcher, whole_only).await?;
     let start_controls =
         || Controls::start(stage, attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)));
     // Those that could hurt would also be seen by what watches the attempts.
     let controls = (!stage.own_machine).then(start_controls);
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = Vec::new();
+    let mut turns = Turns::new(AT_ONCE);
     for attempt in attempts.iter().filter(|a| takes(a) && can_be_made(stage, a)) {
         for observed in [false, true] {
             // Only where somebody looks can what is looked at be changed meanwhile.
@@ -81,20 +72,16 @@ pub async fn run(
                 continue;
             }
             let (stage, attempt) = (Arc::clone(stage), attempt.clone());
-            let (walls, thinner, turns) = (Arc::clone(&walls), thinner.clone(), Arc::clone(&turns));
-            tasks.push(tokio::spawn(async move {
-                let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
+            let (walls, thinner) = (Arc::clone(&walls), thinner.clone());
+            turns.take(async move {
                 if observed {
                     return while_observed(&stage, launcher, &attempt, &walls).await;
                 }
                 one(&stage, launcher, &attempt, &walls, &thinner).await
-            }));
+            });
         }
     }
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
-    }
+    let mut rows = turns.rows().await?;
     controls.unwrap_or_else(start_controls).tell(&mut rows).await?;
     Ok(rows)
 }

@@ -18,14 +18,13 @@ mod terminal;
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::Semaphore;
-
 use crate::{
     attacker::Attempt,
     control::WORKS,
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, Trouble, While},
+    turns::Turns,
 };
 
 use desk::Desk;
@@ -82,20 +81,15 @@ pub async fn run(
     let mut rows = shared::run(stage, launcher, attempts).await?;
     rows.extend(swap::run(stage, launcher).await?);
     rows.extend(numbers::run(stage, launcher, attempts).await?);
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = Vec::new();
+    let mut turns = Turns::new(AT_ONCE);
     for (serial, case) in cases().enumerate() {
         let desk = Desk::new(stage, command, serial)?;
-        let turns = Arc::clone(&turns);
-        tasks.push(tokio::spawn(async move {
-            let _turn = turns.acquire_owned().await.doing("a case's turn")?;
+        turns.take(async move {
             let made = tokio::task::spawn_blocking(move || one(case, &desk, launcher)).await;
             made.doing("a case")?
-        }));
+        });
     }
-    for task in tasks {
-        rows.push(task.await.doing("a case")??);
-    }
+    rows.extend(turns.rows().await?);
     Ok(rows)
 }
 

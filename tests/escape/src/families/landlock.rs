@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use palisade_model::{Guarantee, GuaranteeSet};
 use palisade_process::{LandlockBackend, Options};
-use tokio::sync::Semaphore;
 
 use crate::{
     attacker::Attempt,
@@ -15,7 +14,8 @@ use crate::{
     launch::Walls,
     record::{Launcher, Row},
     scene::Stage,
-    trouble::{Result, Trouble},
+    trouble::Result,
+    turns::Turns,
 };
 
 /// What stands behind the variant.
@@ -74,24 +74,19 @@ pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -
     let given = walls.backend.probe().await.guarantees.clone();
     let chosen: Vec<&Attempt> =
         attempts.iter().filter(|a| takes(a) && general::can_be_made(stage, a)).collect();
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = Vec::new();
+    let mut turns = Turns::new(AT_ONCE);
     for attempt in &chosen {
         let (stage, attempt) = (Arc::clone(stage), (*attempt).clone());
-        let (walls, turns, given) = (Arc::clone(&walls), Arc::clone(&turns), given.clone());
-        tasks.push(tokio::spawn(async move {
-            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
+        let (walls, given) = (Arc::clone(&walls), given.clone());
+        turns.take(async move {
             let (outcome, detail) = general::inside(&stage, &attempt, &walls).await?;
             let variant = format!("{}{WITH}", attempt.variant);
             let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher);
             row.backend = "landlock".to_owned();
-            Ok::<_, Trouble>(row.seen(honest(&attempt, &given, outcome), detail))
-        }));
+            Ok(row.seen(honest(&attempt, &given, outcome), detail))
+        });
     }
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
-    }
+    let mut rows = turns.rows().await?;
     // Afterwards: here a plugin sees the processes of its controls.
     Controls::start(stage, chosen.into_iter()).tell(&mut rows).await?;
     Ok(rows)

@@ -3,18 +3,18 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use palisade_process::{Layer, Options};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 
 use crate::{
     attacker::Attempt,
     control::Controls,
+    families::ablation,
     judge,
     launch::{Boxed, Terms, Walls},
     record::{Launcher, Row},
     scene::{Ground, Stage},
     trouble::{Result, Trouble},
+    turns::Turns,
     way_out::Network,
 };
 
@@ -94,31 +94,17 @@ pub async fn run(
     attempts: &[Attempt],
     whole_only: bool,
 ) -> Result<Vec<Row>> {
-    let options = |without| Options { cgroups: launcher.cgroups(), without, ..Options::default() };
-    let walls = Arc::new(Walls::new(options(None), stage).await?);
-    let mut thinner = Vec::new();
-    if !whole_only {
-        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
-            thinner.push((name, Arc::new(Walls::new(options(Some(layer)), stage).await?)));
-        }
-    }
+    let (walls, thinner) = ablation::walls(stage, launcher, whole_only).await?;
     let attempts: Vec<&Attempt> = attempts.iter().filter(|a| takes(a)).collect();
     is_open(stage, &attempts, &walls).await?;
     let controls = Controls::start(stage, attempts.iter().copied());
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = Vec::new();
+    let mut turns = Turns::new(AT_ONCE);
     for attempt in attempts {
         let (stage, attempt) = (Arc::clone(stage), attempt.clone());
-        let (walls, thinner, turns) = (Arc::clone(&walls), thinner.clone(), Arc::clone(&turns));
-        tasks.push(tokio::spawn(async move {
-            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
-            one(&stage, launcher, &attempt, &walls, &thinner).await
-        }));
+        let (walls, thinner) = (Arc::clone(&walls), thinner.clone());
+        turns.take(async move { one(&stage, launcher, &attempt, &walls, &thinner).await });
     }
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
-    }
+    let mut rows = turns.rows().await?;
     controls.tell(&mut rows).await?;
     Ok(rows)
 }

@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use palisade_process::{Layer, Options};
 use palisade_sandbox::{Artifact, Content, Program, Runtime};
-use tokio::sync::Semaphore;
 
 use crate::{
     attacker::{Attempt, Twin},
     control::Controls,
-    families::general,
+    families::{ablation::LAYERS, general},
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::Stage,
-    trouble::{Result, Trouble},
+    trouble::Result,
+    turns::Turns,
 };
 
 /// How many run at once: interpreters take longer to start than the static attacker.
@@ -76,26 +76,16 @@ async fn one_twin(
     let attempts = twin.list(&stage.twin(twin)?)?;
     let whole = walls(stage, launcher, twin, None).await?;
     let mut thinner = Vec::new();
-    if !whole_only {
-        for (name, layer) in [("seccomp", Layer::Seccomp), ("landlock", Layer::Landlock)] {
-            thinner.push((name, walls(stage, launcher, twin, Some(layer)).await?));
-        }
+    for (name, layer) in LAYERS.into_iter().filter(|_| !whole_only) {
+        thinner.push((name, walls(stage, launcher, twin, Some(layer)).await?));
     }
     let controls = Controls::start(stage, attempts.iter());
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = Vec::new();
+    let mut turns = Turns::new(AT_ONCE);
     for attempt in attempts {
         let (stage, walls, thinner) = (Arc::clone(stage), Arc::clone(&whole), thinner.clone());
-        let turns = Arc::clone(&turns);
-        tasks.push(tokio::spawn(async move {
-            let _turn = turns.acquire_owned().await.map_err(|e| Trouble(e.to_string()))?;
-            one(&stage, launcher, &attempt, &walls, &thinner, twin).await
-        }));
+        turns.take(async move { one(&stage, launcher, &attempt, &walls, &thinner, twin).await });
     }
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.push(task.await.map_err(|e| Trouble(e.to_string()))??);
-    }
+    let mut rows = turns.rows().await?;
     controls.tell(&mut rows).await?;
     Ok(rows)
 }

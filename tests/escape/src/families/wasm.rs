@@ -5,8 +5,12 @@
 //! made by every launcher all the same, because files, the folder of compiled code and the host's limits are
 //! that user's. The positive control is the same attack with its limit lifted or its right granted; where a
 //! layer can be taken away (feature `ablation` of `palisade-wasm`), the attack is made once more without it.
+//!
+//! All of it is made twice: by the engine in the runner, and by an engine behind the walls around processes
+//! (`wasm+process`), which is the runner's own program. Layers cannot be taken away from that one.
 
 mod compiled;
+mod compiled_behind;
 mod folders;
 mod guests;
 mod imports;
@@ -16,6 +20,7 @@ mod net;
 mod room;
 mod siblings;
 mod values;
+mod wall;
 mod web;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -32,6 +37,7 @@ use crate::{
 
 pub use guests::{Guests, build};
 use room::Room;
+pub use wall::Wall;
 
 /// Longest time of one attempt, its control or its ablation.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn covers(number: u16) -> bool {
     (101..=113).contains(&number)
 }
+
+/// What stands behind the variant of an attempt on an engine behind walls.
+pub const WITH: &str = "@walled";
 
 /// What one attempt came to: the outcome, and in words.
 type Verdict = (String, String);
@@ -68,7 +77,26 @@ enum Control {
     None(&'static str),
 }
 
-fn cases() -> impl Iterator<Item = &'static Case> {
+/// What is not made on an engine behind walls: compiled code is kept in another way there, and every
+/// instance has an engine of its own, so that none can take the places of another. The positive controls of the
+/// other three lift a limit of the engine's, and what the walls allow stands behind it: as many open files are
+/// not had there, and a share of processor time is the walls' own (attempts 44 and 46).
+fn is_for_the_host_only(case: &Case) -> bool {
+    case.number == 111
+        || matches!(
+            (case.number, case.variant),
+            (106, "files" | "extism-files") | (113, "instances" | "share")
+        )
+}
+
+fn cases(wall: Wall) -> impl Iterator<Item = &'static Case> {
+    let behind = wall == Wall::Process;
+    let own = if behind { compiled_behind::CASES } else { &[] };
+    let shared = shared_cases().filter(move |case| !behind || !is_for_the_host_only(case));
+    shared.chain(own)
+}
+
+fn shared_cases() -> impl Iterator<Item = &'static Case> {
     [
         imports::CASES,
         limits::CASES,
@@ -103,16 +131,18 @@ pub async fn run(
     stage: &Arc<Stage>,
     launcher: Launcher,
     guests: Option<&PathBuf>,
+    wall: Wall,
 ) -> Result<Vec<Row>> {
     let folder = guests.ok_or_else(|| Trouble("the runner was given no guests".into()))?;
-    let scene = room::Scene::new(stage, Guests::read(folder)?)?;
+    let scene = room::Scene::new(stage, Guests::read(folder)?, wall, launcher)?;
     let mut rows = Vec::new();
-    for case in cases() {
-        let place = format!("{} {}", case.number, case.variant);
+    for case in cases(wall) {
+        let variant = format!("{}{}", case.variant, wall.with());
+        let place = format!("{} {variant}", case.number);
         let (outcome, detail) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
-        let mut row = Row::new(case.number, case.variant, case.name, launcher);
+        let mut row = Row::new(case.number, &variant, case.name, launcher);
         row = row.seen(outcome, detail);
-        row.backend = "wasm".into();
+        row.backend = wall.backend().into();
         row.control = match case.control {
             Control::None(why) => format!("impossible: {why}"),
             Control::Lifted => {
@@ -124,7 +154,7 @@ pub async fn run(
                 control(made, "without care".into())
             }
         };
-        for thin in case.without {
+        for thin in case.without.iter().filter(|layer| wall.can_lack(**layer)) {
             let away = without(*thin);
             let (outcome, _) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
             drop(away);

@@ -419,6 +419,45 @@ async fn what_an_extism_module_has_no_words_for_is_refused() {
     assert_eq!(wrong.expect_err("a refusal").into_failure().code, ErrorCode::InvalidParams);
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_pipe_keeps_no_thread_of_the_host() {
+    let ground = tempfile::tempdir().expect("a folder");
+    let root = ground.path().canonicalize().expect("its path");
+    std::fs::write(root.join("file"), "here").expect("a file");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let pipe = root.join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("one");
+    let opening = |name: &str| {
+        let length = name.len();
+        let module = format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "path_open" (func $open
+                    (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+                (memory (export "memory") 1) (data (i32.const 16) "{name}")
+                (func (export "f") (result i32)
+                    (call $open (i32.const 3) (i32.const 1) (i32.const 16) (i32.const {length})
+                        (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 1024))))"#
+        );
+        wat::parse_str(module).expect("a module")
+    };
+    let rights = vec![format!("fs.read:{}/**", root.display())];
+    for (name, says) in [("file", None), ("pipe", Some("63")), ("none", Some("44"))] {
+        let setup = Setup { rights: rights.clone(), ..Setup::default() };
+        let mut room = Room::new(&opening(name), setup).await.expect("a room");
+        let called = room.call("f", "{}").await;
+        match says {
+            None => assert!(called.is_ok(), "{name}: {called:?}"),
+            Some(errno) => {
+                let failure = called.expect_err("an error").into_failure();
+                assert!(failure.message.contains(errno), "{name}: {failure}");
+            }
+        }
+    }
+    // Without the look, the thread is let go here, so that the test can end.
+    let _ = std::fs::File::options().read(true).write(true).open(pipe);
+}
+
 #[tokio::test]
 async fn unknown_imports_are_refused_by_name() {
     for (text, expected) in [

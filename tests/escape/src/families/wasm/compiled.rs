@@ -23,7 +23,7 @@ use crate::trouble::{Result, While};
 
 const TIME: Duration = Duration::from_secs(10);
 /// What was put there was not run: the right code was compiled anew, and ran.
-const RIGHT: &str = "blocked:refused";
+pub(super) const RIGHT: &str = "blocked:refused";
 /// Bytes before the code: what the file is, and its MAC.
 const HEAD: usize = 48;
 
@@ -92,8 +92,8 @@ fn joined(good: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 /// The one compiled file of a host's folder.
-fn compiled(folder: &Path) -> Result<PathBuf> {
-    let files = fs::read_dir(folder.join("wasm")).doing("the folder of compiled code")?.flatten();
+pub(super) fn compiled(folder: &Path, backend: &str) -> Result<PathBuf> {
+    let files = fs::read_dir(folder.join(backend)).doing("the folder of compiled code")?.flatten();
     let mut found = files
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|e| e == "cwasm"));
@@ -104,10 +104,10 @@ fn compiled(folder: &Path) -> Result<PathBuf> {
 }
 
 /// Runs the right code (7) with a host whose folder this is.
-async fn run(room: &Room, folder: &Path, number: u32) -> Result<Verdict> {
-    let backend = Room::backend(folder);
+pub(super) async fn run(room: &Room, folder: &Path, number: u32) -> Result<Verdict> {
+    let backend = room.backend(folder);
     let wasm = answering(number)?;
-    let running = match room.start_behind(&backend, &wasm, Terms::new(&[])).await? {
+    let running = match room.start_behind(&*backend, &wasm, Terms::new(&[])).await? {
         Ok(running) => running,
         Err(refused) => return Ok(outcome(&refused)),
     };
@@ -119,7 +119,7 @@ async fn run(room: &Room, folder: &Path, number: u32) -> Result<Verdict> {
 }
 
 /// Two hosts, each with its folder: the one that is attacked (7), and the attacker's own (666).
-async fn both(room: &Room) -> Result<(PathBuf, PathBuf)> {
+pub(super) async fn both(room: &Room) -> Result<(PathBuf, PathBuf)> {
     let (ours, theirs) = (room.folder.join("ours"), room.folder.join("theirs"));
     for (folder, number) in [(&ours, 7), (&theirs, 666)] {
         fs::create_dir(folder)?;
@@ -134,8 +134,8 @@ async fn both(room: &Room) -> Result<(PathBuf, PathBuf)> {
 /// Puts a file in the place of the right one, and runs that once more.
 async fn forged(room: Room, forge: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>>) -> Result<Verdict> {
     let (ours, theirs) = both(&room).await?;
-    let path = compiled(&ours)?;
-    let forged = forge(&fs::read(&path)?, &fs::read(compiled(&theirs)?)?)?;
+    let path = compiled(&ours, "wasm")?;
+    let forged = forge(&fs::read(&path)?, &fs::read(compiled(&theirs, "wasm")?)?)?;
     fs::write(&path, &forged)?;
     let seen = run(&room, &ours, 7).await?;
     if seen.0 == RIGHT && fs::read(&path)? == forged {
@@ -148,11 +148,11 @@ async fn swapped(room: Room) -> Result<Verdict> {
     let ours = room.folder.join("ours");
     fs::create_dir(&ours)?;
     let _ = run(&room, &ours, 7).await?;
-    let path = compiled(&ours)?;
+    let path = compiled(&ours, "wasm")?;
     let aside = room.folder.join("aside");
     fs::rename(&path, &aside)?;
     let _ = run(&room, &ours, 666).await?;
-    let other = compiled(&ours)?;
+    let other = compiled(&ours, "wasm")?;
     fs::rename(&other, &path)?;
     run(&room, &ours, 7).await
 }
@@ -165,7 +165,7 @@ enum How {
 
 async fn replaced(room: Room, how: How) -> Result<Verdict> {
     let (ours, theirs) = both(&room).await?;
-    let (path, other) = (compiled(&ours)?, compiled(&theirs)?);
+    let (path, other) = (compiled(&ours, "wasm")?, compiled(&theirs, "wasm")?);
     fs::remove_file(&path)?;
     match how {
         How::Link => symlink(&other, &path)?,
@@ -189,7 +189,7 @@ async fn known_key(room: Room) -> Result<Verdict> {
     let ours = room.folder.join("ours");
     fs::create_dir(&ours)?;
     let _ = run(&room, &ours, 7).await?;
-    let path = compiled(&ours)?;
+    let path = compiled(&ours, "wasm")?;
     let name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     // The attacker compiles the same component with a key of its own and changes what it then signs; here the
     // signature of the right code under that key stands for it.

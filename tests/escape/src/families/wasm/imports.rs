@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use palisade_model::ErrorCode;
 use palisade_wasm::ablation::Layer;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::{
     Made, Verdict,
     guests::text,
     net::{Names, Web, ok},
-    room::{Room, Terms, of_call, outcome},
+    room::{Room, Terms, odd, of_call, outcome},
 };
 use crate::trouble::Result;
 
@@ -209,14 +210,22 @@ async fn http(room: Room) -> Result<Verdict> {
 async fn wasi_http(room: Room) -> Result<Verdict> {
     let web = Web::start(|_| ok("secret")).await?;
     let right = format!("net.http:web.example:{}", web.port);
-    let url = format!("http://web.example:{}/\nx|1", web.port);
-    let mut terms = Terms::task("field", &url, &room.granted(&right))
+    let url = format!("http://web.example:{}/", web.port);
+    let mut terms = Terms::task("fetch", &url, &room.granted(&right))
         .names(Names::here(&["web.example"]))
         .reachable("127.0.0.1/32")?;
     if !room.lifted {
         terms.rights.clear();
     }
-    let seen = room.command(terms, TIME).await?;
+    let wasm = room.guests().wasi.clone();
+    let running = match room.start(&wasm, terms).await? {
+        Ok(running) => running,
+        Err(refused) => return Ok(outcome(&refused)),
+    };
+    let seen = running.task(TIME).await;
+    if !room.lifted && running.host.decided(ErrorCode::Denied) == 0 {
+        return odd(format!("the guard was not asked: {seen:?}"));
+    }
     super::web::visited(&web, seen)
 }
 

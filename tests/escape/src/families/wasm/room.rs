@@ -2,7 +2,6 @@
 //! names and servers are the suite's own.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -13,15 +12,19 @@ use std::{
 
 use palisade_audit::{MemoryRecorder, SystemClock};
 use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, Service, ServiceRegistry};
-use palisade_egress::{AddressPolicy, Authority, Guard, http::Tls};
+use palisade_egress::{
+    AddressPolicy, Authority, Guard,
+    http::Tls,
+    proxy::{Limits as ProxyLimits, Sockets, serve_way_out},
+};
 use palisade_model::{
-    Capability, CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Kind,
+    Capability, CapabilitySet, ErrorCode, Failure, Generation, Guarantee, InstanceId, Kind, Level,
     Limits, NodeId, Origin, Payload, PluginId, PluginRef, Rates,
 };
 use palisade_policy::Rules;
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Calls, Content, ExtismOutput, HostCalls, HostRequest, Instance,
-    Invocation, LaunchSpec, OutputStream, Program, Runtime, SandboxError, ToolCall, Trace, Wire,
+    Invocation, LaunchSpec, OutputStream, Program, Runtime, SandboxError, ToolCall, Trace, WayOut,
 };
 use palisade_services::{
     egress::Rights,
@@ -32,11 +35,11 @@ use palisade_services::{
     secret::{self, SecretValue, Secrets},
     storage::{self, Storage},
 };
-use palisade_wasm::{Options, WasmBackend};
 use serde_json::{Value, json};
 
-use super::{Verdict, guests::Guests, net::Names, succeeded};
+use super::{Verdict, guests::Guests, net::Names, succeeded, wall::Wall};
 use crate::{
+    record::Launcher,
     scene::Stage,
     trouble::{Result, Trouble, While},
 };
@@ -51,22 +54,30 @@ pub(super) struct Scene {
     stage: Arc<Stage>,
     guests: Guests,
     /// One for all, as a host has it: how many instances there may be counts over all of them.
-    backend: WasmBackend,
+    backend: Arc<dyn Backend>,
+    wall: Wall,
+    launcher: Launcher,
     serial: AtomicU64,
 }
 
 impl Scene {
-    pub(super) fn new(stage: &Arc<Stage>, guests: Guests) -> Result<Arc<Self>> {
-        let folder = stage.base.path().join("wasm");
+    pub(super) fn new(
+        stage: &Arc<Stage>,
+        guests: Guests,
+        wall: Wall,
+        launcher: Launcher,
+    ) -> Result<Arc<Self>> {
+        let folder = stage.base.path().join(wall.folder());
         std::fs::create_dir(&folder)?;
-        let backend = Room::backend(&folder);
-        Ok(Arc::new(Self { stage: Arc::clone(stage), guests, backend, serial: AtomicU64::new(1) }))
+        let backend = wall.backend_in(&folder, launcher);
+        let (stage, serial) = (Arc::clone(stage), AtomicU64::new(1));
+        Ok(Arc::new(Self { stage, guests, backend, wall, launcher, serial }))
     }
 
     /// A room for one attempt.
     pub(super) fn room(self: &Arc<Self>, lifted: bool) -> Result<Room> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let folder = self.stage.base.path().join("wasm").join(serial.to_string());
+        let folder = self.stage.base.path().join(self.wall.folder()).join(serial.to_string());
         std::fs::create_dir(&folder)?;
         Ok(Room { scene: Arc::clone(self), folder, lifted })
     }
@@ -160,6 +171,7 @@ impl Terms {
 pub(super) struct Host {
     broker: Broker,
     caller: Arc<Caller>,
+    records: Arc<MemoryRecorder>,
     guard: Guard,
     /// Lines of the standard streams.
     lines: Mutex<Vec<String>>,
@@ -196,6 +208,19 @@ impl HostCalls for Host {
             Ok(guard.connect(&rights, Kind::NetHttp, &authority).await?.stream)
         })
     }
+
+    fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {
+        let sockets = Sockets { proxy: way.proxy, names: way.names, direct: way.direct };
+        let rights = Arc::new(Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller)));
+        Box::pin(serve_way_out(self.guard.clone(), ProxyLimits::default(), sockets, rights))
+    }
+}
+
+impl Host {
+    /// How many decisions of the gate with this code are in the record.
+    pub(super) fn decided(&self, code: ErrorCode) -> usize {
+        self.records.records().iter().filter(|record| record.code == Some(code)).count()
+    }
 }
 
 /// A guest that was launched.
@@ -219,11 +244,27 @@ impl Room {
         &self.scene.guests
     }
 
-    /// A backend that keeps compiled code in `folder`.
-    pub(super) fn backend(folder: &Path) -> WasmBackend {
-        let backend = WasmBackend::new(Options::default().instances(INSTANCES));
-        backend.keep_in(folder);
-        backend
+    /// Another host, which keeps compiled code in `folder`.
+    pub(super) fn backend(&self, folder: &Path) -> Arc<dyn Backend> {
+        self.scene.wall.backend_in(folder, self.scene.launcher)
+    }
+
+    /// What the engine itself takes of a plugin's memory, in bytes, where it is the plugin's own.
+    pub(super) fn engine(&self) -> u64 {
+        match self.scene.wall {
+            Wall::Host => 0,
+            Wall::Process => 64 << 20,
+        }
+    }
+
+    /// Compiles `wasm`, where an attempt measures the time of a launch.
+    pub(super) async fn compiled(&self, wasm: &[u8]) -> Result<()> {
+        let root = self.folder.join("compiled");
+        std::fs::create_dir(&root)?;
+        std::fs::write(root.join("plugin.wasm"), wasm)?;
+        let artifact = artifact(root, Runtime::Wasm { calls: Calls::Stateful });
+        self.scene.backend.prepare(&artifact).await.doing("compiling")?;
+        Ok(())
     }
 
     /// Launches `wasm` and initialises it. The refusal of a launch is an outcome; that of the scene is not.
@@ -232,12 +273,12 @@ impl Room {
         wasm: &[u8],
         terms: Terms,
     ) -> Result<std::result::Result<Running, Failure>> {
-        self.start_behind(&self.scene.backend, wasm, terms).await
+        self.start_behind(&*self.scene.backend, wasm, terms).await
     }
 
     pub(super) async fn start_behind(
         &self,
-        backend: &WasmBackend,
+        backend: &dyn Backend,
         wasm: &[u8],
         terms: Terms,
     ) -> Result<std::result::Result<Running, Failure>> {
@@ -259,27 +300,16 @@ impl Room {
             serial,
         };
         let host = Arc::new(host(&instance, &rights, &terms, &data)?);
-        let spec = LaunchSpec {
-            instance,
+        let mut spec = LaunchSpec {
             rights: Arc::new(rights),
             limits: terms.limits,
-            demand: GuaranteeSet::default_floor(),
-            wire: Wire::Native,
-            data,
-            slot: u32::try_from(serial).unwrap_or(0),
-            env: terms.env.into_iter().collect::<BTreeMap<_, _>>(),
-            workdir: None,
-            observe: None,
+            env: terms.env.into_iter().collect(),
+            ..LaunchSpec::new(instance, data, u32::try_from(serial).unwrap_or(0))
         };
-        let artifact = Artifact {
-            content: Content { root, digest: [0; 32] },
-            program: Program {
-                runtime: terms.runtime,
-                file: "plugin.wasm".into(),
-                args: Vec::new(),
-            },
-            code: Vec::new(),
-        };
+        if self.scene.wall == Wall::Process {
+            spec.demand = spec.demand.with(Guarantee::EngineWalled, Level::Kernel);
+        }
+        let artifact = artifact(root, terms.runtime);
         let calls: Arc<dyn HostCalls> = Arc::clone(&host) as _;
         let launched: std::result::Result<_, SandboxError> =
             async { backend.prepare(&artifact).await?.launch(spec, calls).await }.await;
@@ -323,6 +353,14 @@ impl Room {
     }
 }
 
+fn artifact(root: PathBuf, runtime: Runtime) -> Artifact {
+    Artifact {
+        content: Content { root, digest: [0; 32] },
+        program: Program { runtime, file: "plugin.wasm".into(), args: Vec::new() },
+        code: Vec::new(),
+    }
+}
+
 /// The one secret, and the one other plugin.
 struct Known;
 
@@ -346,7 +384,8 @@ impl Plugins for Known {
 }
 
 fn host(instance: &InstanceId, rights: &CapabilitySet, terms: &Terms, data: &Path) -> Result<Host> {
-    let gate = Gate::new(Arc::new(MemoryRecorder::new(RECORDS)));
+    let records = Arc::new(MemoryRecorder::new(RECORDS));
+    let gate = Gate::new(Arc::clone(&records) as _);
     let guard = Guard::with_resolver(terms.policy.clone(), Arc::new(terms.names.clone()));
     let services = Arc::new(ServiceRegistry::new());
     let tail = Arc::new(Tail::new(100_000, 64 << 20));
@@ -371,6 +410,7 @@ fn host(instance: &InstanceId, rights: &CapabilitySet, terms: &Terms, data: &Pat
     Ok(Host {
         broker: Broker::new(gate, services),
         caller,
+        records,
         guard,
         lines: Mutex::default(),
         tail,

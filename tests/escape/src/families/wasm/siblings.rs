@@ -101,7 +101,9 @@ async fn beside(room: Room, tool: &'static str, args: Value, count: usize) -> Re
         }
     }
     let detail = format!("{calls} calls meanwhile, the slowest {slowest:?}");
-    if slowest > PATIENCE || calls < 10 {
+    // Behind walls all of them are processes, which the kernel gives their turns, and the host answers all.
+    let (patience, least) = if room.engine() > 0 { (2 * PATIENCE, 3) } else { (PATIENCE, 10) };
+    if slowest > patience || calls < least {
         return Ok(succeeded(detail));
     }
     Ok(("contained".into(), detail))

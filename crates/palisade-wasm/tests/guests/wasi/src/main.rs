@@ -6,7 +6,9 @@ use std::{env, fs, io::Read as _};
 
 use wasip2::http::{
     outgoing_handler,
-    types::{Fields, IncomingBody, Method, OutgoingBody, OutgoingRequest, Scheme},
+    types::{
+        Fields, FutureIncomingResponse, IncomingBody, Method, OutgoingBody, OutgoingRequest, Scheme,
+    },
 };
 
 fn main() {
@@ -65,6 +67,7 @@ fn main() {
         "short" => {
             println!("{}", request(&what, Method::Post, &[("content-length", "9")], Some("12345")))
         }
+        "late" => println!("{}", finished_after_the_answer(&what)),
         "connect" => println!("{}", request(&what, Method::Connect, &[], None)),
         // As a client that follows redirects would.
         "follow" => {
@@ -101,29 +104,10 @@ fn main() {
 
 /// One request, as one line: the status with the length and the beginning of the body, or the error.
 fn request(url: &str, method: Method, headers: &[(&str, &str)], body: Option<&str>) -> String {
-    let (scheme, rest) = match url.split_once("://") {
-        Some(("http", rest)) => (Scheme::Http, rest),
-        Some((_, rest)) => (Scheme::Https, rest),
-        None => return "no scheme".into(),
+    let request = match prepared(url, method, headers) {
+        Ok(request) => request,
+        Err(why) => return why,
     };
-    let (authority, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, "/"),
-    };
-    let fields = Fields::new();
-    for (name, value) in headers {
-        if let Err(error) = fields.append(name, value.as_bytes()) {
-            return format!("field {name}: {error:?}");
-        }
-    }
-    let request = OutgoingRequest::new(fields);
-    let set = request.set_method(&method).is_ok()
-        && request.set_scheme(Some(&scheme)).is_ok()
-        && request.set_authority(Some(authority)).is_ok()
-        && request.set_path_with_query(Some(path)).is_ok();
-    if !set {
-        return "not a request".into();
-    }
     let sent = body.map(|text| (request.body().unwrap(), text));
     let answer = match outgoing_handler::handle(request, None) {
         Ok(answer) => answer,
@@ -138,6 +122,54 @@ fn request(url: &str, method: Method, headers: &[(&str, &str)], body: Option<&st
             return format!("body {written:?} {finished:?}");
         }
     }
+    answered(&answer)
+}
+
+/// A request whose body is flushed and finished only when its answer is here: all its bytes had been sent long
+/// before.
+fn finished_after_the_answer(url: &str) -> String {
+    let request = prepared(url, Method::Post, &[("content-length", "5")]).unwrap();
+    let body = request.body().unwrap();
+    let answer = outgoing_handler::handle(request, None).unwrap();
+    let stream = body.write().unwrap();
+    stream.subscribe().block();
+    let written = stream.check_write().and_then(|_| stream.write(b"12345"));
+    answer.subscribe().block();
+    let flushed = stream.blocking_flush();
+    drop(stream);
+    let finished = OutgoingBody::finish(body, None);
+    format!("{} {written:?} {flushed:?} {finished:?}", answered(&answer))
+}
+
+fn prepared(
+    url: &str,
+    method: Method,
+    headers: &[(&str, &str)],
+) -> Result<OutgoingRequest, String> {
+    let (scheme, rest) = match url.split_once("://") {
+        Some(("http", rest)) => (Scheme::Http, rest),
+        Some((_, rest)) => (Scheme::Https, rest),
+        None => return Err("no scheme".into()),
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, "/"),
+    };
+    let fields = Fields::new();
+    for (name, value) in headers {
+        if let Err(error) = fields.append(name, value.as_bytes()) {
+            return Err(format!("field {name}: {error:?}"));
+        }
+    }
+    let request = OutgoingRequest::new(fields);
+    let set = request.set_method(&method).is_ok()
+        && request.set_scheme(Some(&scheme)).is_ok()
+        && request.set_authority(Some(authority)).is_ok()
+        && request.set_path_with_query(Some(path)).is_ok();
+    if set { Ok(request) } else { Err("not a request".into()) }
+}
+
+fn answered(answer: &FutureIncomingResponse) -> String {
     answer.subscribe().block();
     let response = match answer.get() {
         Some(Ok(Ok(response))) => response,

@@ -1,0 +1,92 @@
+//! What runs inside: its limits, its filter, its arguments and its environment.
+
+use std::collections::BTreeMap;
+
+use palisade_sandbox::SandboxError;
+
+use super::{Inputs, MIB};
+use crate::{
+    filter::{self, Choice},
+    plan::PlanBuilder,
+    runtime::{self, PLUGIN},
+    way_out,
+};
+
+/// What both tiers share: limits, filter, program, environment.
+pub(super) fn common(
+    plan: &mut PlanBuilder,
+    inputs: &Inputs<'_>,
+    plugin: &str,
+    data: &str,
+    tmp: &str,
+    choice: Choice,
+) -> Result<(), SandboxError> {
+    let limits = &inputs.spec.limits;
+    let rlimits: [(&str, u64, u64); 9] = [
+        ("RLIMIT_FSIZE", 1, limits.disk),
+        // 1 and not 0: a core pattern that is a pipe ignores 0 but not 1 (core(5)).
+        ("RLIMIT_CORE", 4, 1),
+        ("RLIMIT_NPROC", 6, u64::from(limits.pids) + 1),
+        ("RLIMIT_NOFILE", 7, limits.files.into()),
+        ("RLIMIT_MEMLOCK", 8, (8 * MIB).min(limits.memory / 4)),
+        ("RLIMIT_SIGPENDING", 11, 1024),
+        ("RLIMIT_MSGQUEUE", 12, 64 * 1024),
+        ("RLIMIT_NICE", 13, 0),
+        ("RLIMIT_RTPRIO", 14, 0),
+    ];
+    for (name, number, value) in rlimits {
+        // Without a user namespace of its own the plugin shares its user's count of processes.
+        let shared_count = name == "RLIMIT_NPROC" && tmp == data && !inputs.machine.privileged;
+        if !shared_count {
+            plan.rlimit(name, number, value);
+        }
+    }
+    if inputs.options.has_seccomp() {
+        if inputs.is_observed() {
+            plan.seccomp(&filter::observed(&filter::policy(choice)?)?);
+        } else {
+            plan.seccomp(&filter::filter(choice)?);
+        }
+    }
+    let here = |path: &str| match path.strip_prefix(PLUGIN) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{plugin}{rest}"),
+        _ => path.to_owned(),
+    };
+    plan.exe(&here(&inputs.needs.exe));
+    plan.cwd(inputs.spec.workdir.as_deref().unwrap_or(plugin));
+    let mut argv = inputs.needs.argv.iter();
+    if let Some(name) = argv.next() {
+        plan.arg(&here(name));
+    }
+    if inputs.needs.is_java {
+        runtime::java_options(limits).iter().for_each(|option| plan.arg(option));
+    }
+    for arg in argv {
+        plan.arg(&here(arg));
+    }
+    let mut path: Vec<&str> = inputs.needs.path_dirs.iter().map(String::as_str).collect();
+    for dir in ["/usr/local/bin", "/usr/bin", "/bin"] {
+        if !path.contains(&dir) {
+            path.push(dir);
+        }
+    }
+    let mut env: BTreeMap<&str, String> =
+        inputs.spec.env.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    env.extend(inputs.needs.env.iter().map(|(k, v)| (k.as_str(), v.clone())));
+    env.entry("LANG").or_insert_with(|| "C.UTF-8".into());
+    if inputs.spec.has_way_out() {
+        env.extend(way_out::environment());
+    }
+    for (name, value) in [
+        ("PATH", path.join(":")),
+        ("HOME", data.to_owned()),
+        ("TMPDIR", tmp.to_owned()),
+        ("PALISADE", "1".to_owned()),
+    ] {
+        env.insert(name, value);
+    }
+    for (name, value) in &env {
+        plan.env(name, value);
+    }
+    Ok(())
+}

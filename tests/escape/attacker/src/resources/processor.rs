@@ -1,0 +1,99 @@
+//! Processor time, and the right to more of it.
+
+use crate::outcome::{At, Attempted, blocked, succeeded};
+use crate::sys;
+use crate::table::Ctx;
+use std::time::{Duration, Instant};
+
+/// Processor seconds of this process and its reaped children.
+fn used() -> f64 {
+    let of = |who| {
+        // SAFETY: getrusage fills a zeroed buffer.
+        unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(who, &mut usage);
+            let time = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+            time(usage.ru_utime) + time(usage.ru_stime)
+        }
+    };
+    of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
+}
+
+fn spin_until(end: Instant) {
+    let mut turns = 0u64;
+    while Instant::now() < end {
+        turns = std::hint::black_box(turns + 1);
+    }
+}
+
+/// Success: more processors than `max_cpus`, or nearly all that could be had where none is said.
+pub fn judge_cpu(ctx: &Ctx, share: f64, threads: u64) -> Attempted {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
+    let named = ctx.params.get("max_cpus").and_then(serde_json::Value::as_f64);
+    // Outside it is enough to show that the time is taken at all: the machine may be busy.
+    let share_of_all = if ctx.outside() { 0.2 } else { 0.8 };
+    let limit = named.unwrap_or_else(|| cores.min(threads as f64) * share_of_all);
+    let detail = format!("{share:.2} processors of {cores}, {threads} at work, limit {limit:.2}");
+    if share > limit { Ok(succeeded(detail)) } else { Ok(blocked(None, detail)) }
+}
+
+pub fn spin_amounts(ctx: &Ctx) -> (u64, Duration) {
+    let seconds = ctx.params.get("seconds").and_then(serde_json::Value::as_f64).unwrap_or(1.0);
+    let most = if ctx.outside() { 2.0 } else { 30.0 };
+    (ctx.amount("threads", 4, 8).clamp(1, 256), Duration::from_secs_f64(seconds.clamp(0.1, most)))
+}
+
+pub fn spin(ctx: &Ctx) -> Attempted {
+    let (threads, time) = spin_amounts(ctx);
+    let (before, begun) = (used(), Instant::now());
+    let end = begun + time;
+    let workers: Vec<_> = (1..threads)
+        .filter_map(|_| std::thread::Builder::new().spawn(move || spin_until(end)).ok())
+        .collect();
+    spin_until(end);
+    for worker in workers {
+        let _ = worker.join();
+    }
+    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), threads)
+}
+
+pub fn spin_children(ctx: &Ctx) -> Attempted {
+    let (count, time) = spin_amounts(ctx);
+    let (before, begun) = (used(), Instant::now());
+    let end = begun + time;
+    let mut children = Vec::new();
+    for _ in 0..count {
+        match sys::fork().at("fork")? {
+            0 => {
+                spin_until(end);
+                sys::exit(0);
+            }
+            pid => children.push(pid),
+        }
+    }
+    for pid in children {
+        if sys::wait_child(pid, time + Duration::from_secs(5), 0).is_none() {
+            sys::end_child(pid);
+        }
+    }
+    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), count)
+}
+
+pub fn sched_attr(policy: u32) -> Attempted {
+    // struct sched_attr: size, policy, flags (64), nice, priority, runtime, deadline, period.
+    let deadline = policy == 6;
+    let time = |ns: u64| if deadline { ns } else { 0 };
+    let attr: [u64; 6] = [
+        48 | u64::from(policy) << 32,
+        0,
+        u64::from(!deadline) << 32,
+        time(1_000_000),
+        time(10_000_000),
+        time(10_000_000),
+    ];
+    sys!(libc::SYS_sched_setattr, 0, attr.as_ptr(), 0).at("sched_setattr")?;
+    let now = sys!(libc::SYS_sched_getscheduler, 0).unwrap_or(-1);
+    let normal = 0i32;
+    let _ = sys!(libc::SYS_sched_setscheduler, 0, libc::SCHED_OTHER, &raw const normal);
+    Ok(succeeded(format!("the scheduling policy is {now}")))
+}

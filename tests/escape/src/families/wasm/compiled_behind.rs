@@ -1,0 +1,150 @@
+//! 111 where the engine stands behind walls. The code is kept by the host, which never runs it: its MAC stands in the
+//! name of its file, and says for which WebAssembly it was taken out of a compiling run. What is tried is to have
+//! other code run in the place of a plugin's own.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+use palisade_wasm::ablation::Layer;
+
+use super::{
+    Case,
+    Control::Careless,
+    Made, Verdict,
+    compiled::{RIGHT, both, compiled, run},
+    room::{Room, odd},
+    succeeded,
+};
+use crate::trouble::Result;
+
+const FOLDER: &str = "wasm+process";
+
+const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
+    // The file is run where its MAC does not count.
+    let control = Careless(|room| {
+        Box::pin(async move {
+            let away = palisade_wasm::ablation::without(Layer::Mac);
+            let seen = put(room, How::RightName).await?;
+            drop(away);
+            Ok(seen.0 == "SUCCEEDED")
+        })
+    });
+    Case { number: 111, variant, name, attack, control, without: &[] }
+}
+
+const fn believed(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
+    Case { without: &[Layer::Mac], ..case(variant, name, attack) }
+}
+
+pub(super) const CASES: &[Case] = &[
+    believed("forged", "other code behind the MAC of the right code", |room| {
+        Box::pin(put(room, How::RightName))
+    }),
+    believed("zeros", "other code behind a MAC of zeros", |room| Box::pin(put(room, How::Zeros))),
+    believed("another-host", "other code as another host signed it", |room| {
+        Box::pin(put(room, How::TheirTag))
+    }),
+    believed("swapped", "code of another plugin of this host under this one's name", |room| {
+        Box::pin(swapped(room))
+    }),
+    case("link", "a link to other code", |room| Box::pin(put(room, How::Link))),
+    case("writable", "a file that everybody may write", |room| Box::pin(put(room, How::Writable))),
+    case("pipe", "a named pipe in the place of a file", |room| Box::pin(put(room, How::Pipe))),
+    case("key", "a key that the attacker knows, which everybody may read", |room| {
+        Box::pin(known_key(room))
+    }),
+];
+
+#[derive(PartialEq)]
+enum How {
+    RightName,
+    Zeros,
+    TheirTag,
+    Link,
+    Writable,
+    Pipe,
+}
+
+/// What a file is called: what it was made from, and its MAC.
+fn named(path: &Path) -> Result<(&str, &str)> {
+    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    name.split_once('-').map_or_else(|| odd(format!("a name without a MAC: {name}")), Ok)
+}
+
+/// The file with this MAC in the place of the right one.
+fn beside(right: &Path, tag: &str) -> Result<PathBuf> {
+    let (made_from, _) = named(right)?;
+    Ok(right.with_file_name(format!("{made_from}-{tag}.cwasm")))
+}
+
+/// Puts other code in the place of the right one, and runs that once more.
+async fn put(room: Room, how: How) -> Result<Verdict> {
+    let (ours, theirs) = both(&room).await?;
+    let (right, other) = (compiled(&ours, FOLDER)?, compiled(&theirs, FOLDER)?);
+    let tag = match how {
+        How::Zeros => "0".repeat(64),
+        How::TheirTag => named(&other)?.1.to_owned(),
+        _ => named(&right)?.1.to_owned(),
+    };
+    let path = beside(&right, &tag)?;
+    fs::remove_file(&right)?;
+    match how {
+        How::Link => symlink(&other, &path)?,
+        How::Pipe => rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )?,
+        _ => drop(fs::copy(&other, &path)?),
+    }
+    if how == How::Writable {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    }
+    let seen = run(&room, &ours, 7).await?;
+    let is_there = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file());
+    if seen.0 == RIGHT && is_there && fs::read(&path)? == fs::read(&other)? {
+        return Ok(succeeded("the forged file is still there"));
+    }
+    Ok(seen)
+}
+
+async fn swapped(room: Room) -> Result<Verdict> {
+    let ours = room.folder.join("ours");
+    fs::create_dir(&ours)?;
+    let _ = run(&room, &ours, 7).await?;
+    let right = compiled(&ours, FOLDER)?;
+    let aside = room.folder.join("aside");
+    fs::rename(&right, &aside)?;
+    let _ = run(&room, &ours, 666).await?;
+    let other = compiled(&ours, FOLDER)?;
+    let tag = named(&other)?.1.to_owned();
+    fs::rename(&other, beside(&right, &tag)?)?;
+    run(&room, &ours, 7).await
+}
+
+/// The attacker's key and what it signed with it, where the host left its key open to everybody.
+async fn known_key(room: Room) -> Result<Verdict> {
+    let (ours, theirs) = (room.folder.join("ours"), room.folder.join("theirs"));
+    for folder in [&ours, &theirs] {
+        fs::create_dir(folder)?;
+        let _ = run(&room, folder, 7).await?;
+    }
+    let (right, other) = (compiled(&ours, FOLDER)?, compiled(&theirs, FOLDER)?);
+    fs::remove_file(&right)?;
+    let path = beside(&right, named(&other)?.1)?;
+    fs::copy(&other, &path)?;
+    let key = ours.join(FOLDER).join("key");
+    fs::write(&key, fs::read(theirs.join(FOLDER).join("key"))?)?;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644))?;
+    let seen = run(&room, &ours, 7).await?;
+    let is_private = fs::metadata(&key)?.permissions().mode() & 0o077 == 0;
+    if path.exists() || !is_private {
+        return Ok(succeeded("what the known key signed is still there"));
+    }
+    Ok(seen)
+}
