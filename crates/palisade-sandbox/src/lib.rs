@@ -21,7 +21,9 @@ pub use backend::{Assessment, Backend, Facts, Finding, Prepared, Unavailable};
 pub use error::SandboxError;
 pub use instance::{Deadline, Exit, ExitCause, Instance, KillReason, RightsChange, Usage};
 pub use lane::{HostCalls, HostRequest, Invocation, Lane, OutputStream, ToolCall, Trace, WayOut};
-pub use launch::{Artifact, Calls, Content, ExtismOutput, LaunchSpec, Program, Runtime, Wire, slots};
+pub use launch::{
+    Artifact, Calls, Content, ExtismOutput, LaunchSpec, Program, Runtime, Wire, slots,
+};
 pub use observe::{Observation, Observer};
 pub use resolver::{Candidate, NoBackend, Resolved, Resolver};
 

@@ -35,13 +35,9 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     p1::add_to_linker_async(linker, wasi)?;
     linker.allow_shadowing(true);
     let done = linker
-        .func_wrap_async(
-            MODULE,
-            "path_open",
-            |mut caller: Caller<'_, State>, params: PathOpen| {
-                Box::new(async move { open(&mut caller, params).await })
-            },
-        )
+        .func_wrap_async(MODULE, "path_open", |mut caller: Caller<'_, State>, params: PathOpen| {
+            Box::new(async move { open(&mut caller, params).await })
+        })
         .map(drop);
     linker.allow_shadowing(false);
     done
