@@ -14,6 +14,9 @@ pub const MAX_IDMAPS: usize = 16;
 /// Most arguments, and most environment variables, of a plan.
 pub const MAX_STRINGS: usize = 512;
 
+/// How long a turn of the processor a plugin asks for when it begins, in nanoseconds (sched_setattr(2)).
+pub const TURN_NS: u64 = 100_000;
+
 /// First word of every message, against crossed wires: "PALI".
 pub const MAGIC: u32 = 0x5041_4c49;
 

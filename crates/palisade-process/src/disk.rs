@@ -45,21 +45,6 @@ pub(crate) struct Held {
     pub(crate) unseen: bool,
 }
 
-/// Counts steps of a measurement, and lets others have the processor now and then: a plugin decides how long
-/// measuring takes, and where all processors are busy whoever wakes up would wait for it until the scheduler's
-/// next tick (sched_yield(2) returns at once where nobody waits).
-#[derive(Default)]
-struct Steps(u32);
-
-impl Steps {
-    fn one(&mut self) {
-        self.0 = (self.0 + 1) % 16;
-        if self.0 == 0 {
-            std::thread::yield_now();
-        }
-    }
-}
-
 fn open_folder(
     parent: impl rustix::fd::AsFd,
     name: impl rustix::path::Arg,
@@ -73,10 +58,8 @@ fn open_folder(
 pub(crate) fn measure(folder: &Path) -> Held {
     let mut held = Held::default();
     let mut open: Vec<(OwnedFd, Dir)> = Vec::new();
-    let mut steps = Steps::default();
     enter(&mut held, &mut open, open_folder(CWD, folder));
     while let Some((handle, entries)) = open.last_mut() {
-        steps.one();
         let Some(Ok(entry)) = entries.read() else {
             open.pop();
             continue;
@@ -127,13 +110,7 @@ pub(crate) fn free(folder: &Path) -> Option<u64> {
 pub(crate) fn add_nameless(held: &mut Held, folder: &Path, init: impl AsFd, largest: u64) {
     let Ok(device) = fs::metadata(folder).map(|m| m.dev()) else { return };
     let Some(init) = processes::pid_of(init) else { return };
-    let mut search = Search {
-        device,
-        open: HashSet::new(),
-        mapped: HashSet::new(),
-        held,
-        steps: Steps::default(),
-    };
+    let mut search = Search { device, open: HashSet::new(), mapped: HashSet::new(), held };
     for pid in processes::below(init) {
         search.process(pid);
     }
@@ -146,7 +123,6 @@ struct Search<'a> {
     open: HashSet<u64>,
     mapped: HashSet<u64>,
     held: &'a mut Held,
-    steps: Steps,
 }
 
 /// Whether a thread is there and has not ended.
@@ -172,7 +148,6 @@ impl Search<'_> {
     fn process(&mut self, pid: i32) {
         let mut mapped = false;
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            self.steps.one();
             let thread = task.path();
             let seen = self.handles(&thread).and_then(|()| {
                 // All threads of a process have the same memory.
@@ -187,7 +162,6 @@ impl Search<'_> {
 
     fn handles(&mut self, thread: &Path) -> io::Result<()> {
         for entry in fs::read_dir(thread.join("fd"))?.flatten() {
-            self.steps.one();
             let Ok(meta) = fs::metadata(entry.path()) else { continue };
             let kind = FileType::from_raw_mode(meta.mode());
             if kind == FileType::Socket {
@@ -206,7 +180,6 @@ impl Search<'_> {
     fn mappings(&mut self, thread: &Path) -> io::Result<()> {
         // address permissions offset device inode path
         for line in fs::read_to_string(thread.join("maps"))?.lines() {
-            self.steps.one();
             let mut words = line.split_ascii_whitespace().skip(3);
             if let (true, Some(device), Some(inode)) =
                 (line.ends_with(" (deleted)"), words.next(), words.next())
@@ -272,13 +245,8 @@ mod tests {
         }
         assert!(thread.join("stat").exists(), "not reaped yet");
         let mut held = Held::default();
-        let mut search = Search {
-            device: 0,
-            open: HashSet::new(),
-            mapped: HashSet::new(),
-            held: &mut held,
-            steps: Steps::default(),
-        };
+        let mut search =
+            Search { device: 0, open: HashSet::new(), mapped: HashSet::new(), held: &mut held };
         search.process(child.id().cast_signed());
         child.wait().unwrap();
         assert_eq!(held, Held::default());

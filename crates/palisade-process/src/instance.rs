@@ -41,6 +41,8 @@ const SIGKILL: i32 = 9;
 const ANSWER: Duration = Duration::from_millis(500);
 /// Between the plugin's last report and the disappearance of pid 1.
 const REAP: Duration = Duration::from_secs(10);
+/// Between an end and the removal of what it leaves behind.
+const TIDY: Duration = Duration::from_millis(25);
 
 /// What handles and the watcher share.
 pub(crate) struct Shared {
@@ -75,6 +77,7 @@ impl Shared {
         namespaced: bool,
         data: PathBuf,
         disk_limit: u64,
+        pace: Pace,
         spawner: Arc<Spawner>,
     ) -> Self {
         Self {
@@ -86,7 +89,7 @@ impl Shared {
             disk_limit: AtomicU64::new(disk_limit),
             measured: true,
             ran: AtomicU64::new(0),
-            pace: Pace::default(),
+            pace,
             exit: watch::Sender::new(None),
             reason: Mutex::new(None),
             usage: watch::Sender::new((0, None)),
@@ -243,8 +246,14 @@ pub(crate) async fn watch(
     }
     let cause = cause(&shared, &seen, memory_limit);
     let usage = shared.usage_now(None, seen.cpu_micros);
+    let is_limit =
+        matches!(cause, ExitCause::OutOfMemory | ExitCause::Killed(KillReason::Limit(_)));
+    shared.pace.ended(is_limit);
     shared.exit.send_replace(Some(Exit { cause, usage: Some(usage) }));
-    // May have to wait for the last process on its way out: not here, where others wait for their turn.
+    // Not before those who wait for it have gone on; and it may have to wait for the last process on its way out,
+    // which is not done here, where others wait for their turn. Who ends meanwhile drops it, which removes it too.
+    drop(host);
+    tokio::time::sleep(TIDY).await;
     tokio::task::spawn_blocking(move || shared.group.as_ref().map(Group::remove));
 }
 

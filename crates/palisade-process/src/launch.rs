@@ -23,6 +23,7 @@ use crate::{
     layout::{self, Inputs},
     observe::{self, Observing},
     output,
+    pace::Pace,
     plan::{Plan, format::command},
     probe::Machine,
     runtime::Needs,
@@ -111,13 +112,14 @@ impl Inner {
         if self.core.namespaces { layout::namespaced(inputs) } else { layout::landlocked(inputs) }
     }
 
-    /// Asks for walls with this plan: pid 1 exists when this returns.
+    /// Asks for walls with this plan: pid 1 exists when this returns. Without a pace it waits to be told to start
+    /// the program.
     async fn build(
         &self,
         spec: &LaunchSpec,
         plan: Plan,
         cgroups: Option<&Arc<Cgroups>>,
-        is_held: bool,
+        pace: Option<&Pace>,
         steps: &mut Steps,
     ) -> Result<Walls, SandboxError> {
         let core = &self.core;
@@ -131,7 +133,11 @@ impl Inner {
                 .cap_sockets(&spec.limits)
                 .map_err(|e| SandboxError::step("capping the plugin's sockets", e))?;
         }
+        if let (Some(group), Some(pace)) = (&group, pace) {
+            pace.begin(group);
+        }
         steps.done("host: cgroups");
+        let is_held = pace.is_none();
         let ends = Ends::open(&spec.wire)?;
         let mut handles = ends.borrowed();
         handles.extend(entries.iter().map(AsFd::as_fd));
@@ -198,13 +204,15 @@ impl Inner {
         steps.done("host: plan");
         let keeps_spares = self.wanted_spares(&spec) > 0;
         let spare = if keeps_spares { self.spares.take(&spec, &plan) } else { None };
+        let pace = Pace::of(&spec.instance.plugin);
         let walls = match spare {
             Some(walls) => {
+                walls.group.iter().for_each(|group| pace.begin(group));
                 let step = |e| SandboxError::step("starting the program", e);
                 walls.status.send(command::START, 0).map_err(step)?;
                 walls
             }
-            None => self.build(&spec, plan, cgroups.as_ref(), false, &mut steps).await?,
+            None => self.build(&spec, plan, cgroups.as_ref(), Some(&pace), &mut steps).await?,
         };
         let Walls { plan, pidfd, status, way_out, stdout, stderr, ours, group, spawner } = walls;
         // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
@@ -215,6 +223,7 @@ impl Inner {
             core.namespaces,
             spec.data.clone(),
             spec.limits.disk,
+            pace,
             spawner,
         );
         shared.measured = !self.needs.is_engine;
@@ -314,7 +323,7 @@ impl Inner {
         let machine = self.core.machine().await;
         let plan = self.plan(&self.inputs(spec, &needs, &hierarchy, machine, false))?;
         let mut steps = Steps::silent();
-        let mut walls = self.build(spec, plan, cgroups.as_ref(), true, &mut steps).await?;
+        let mut walls = self.build(spec, plan, cgroups.as_ref(), None, &mut steps).await?;
         let built = async {
             loop {
                 let report = walls.status.next().await;

@@ -75,6 +75,7 @@ mod steps;
 #[allow(clippy::indexing_slicing, dead_code, unreachable_pub)]
 mod times;
 #[cfg(palisade_helper)]
+mod turns;
 mod watched;
 #[cfg(palisade_helper)]
 mod way_out;

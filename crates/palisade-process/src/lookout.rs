@@ -10,13 +10,13 @@ use std::{
     io,
     sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use palisade_sandbox::KillReason;
 use tokio::runtime::Handle;
 
-use crate::{instance::Shared, quota::Quota};
+use crate::{instance::Shared, looks::NEAR, quota::Quota};
 
 /// One plugin, between two looks.
 struct Watched {
@@ -48,13 +48,15 @@ pub(crate) fn watch(shared: &Arc<Shared>) {
     if shared.group.is_none() && !shared.measured {
         return;
     }
-    let now = Instant::now();
+    // Sooner there is nothing to measure, and a thread that wakes up now is in the way of those that launch.
+    let first = if shared.pace.is_behind() { Duration::ZERO } else { NEAR };
+    let at = Instant::now() + first;
     let quota = shared.measured.then(|| Quota::new(shared.data.clone()));
     let runtime = Handle::current();
     match lookout() {
         Ok(lookout) => {
             let shared = Arc::downgrade(shared);
-            lookout.add(now, Watched { shared, quota, pace_at: now, runtime });
+            lookout.add(at, Watched { shared, quota, pace_at: at, runtime });
         }
         Err(e) => shared.kill(KillReason::Limit(format!(
             "nothing would look at its limits: the thread for it cannot be started ({e})"

@@ -12,7 +12,7 @@ const LOOK: Duration = Duration::from_millis(25);
 /// The same for one that does not run. Many plugins mostly wait, and each look costs some microseconds.
 pub(crate) const IDLE: Duration = Duration::from_millis(50);
 /// The same for one that is near it; also the shortest time between two measurements.
-const NEAR: Duration = Duration::from_millis(5);
+pub(crate) const NEAR: Duration = Duration::from_millis(5);
 /// Longest time until one that has run is measured.
 pub(crate) const LONGEST: Duration = Duration::from_millis(250);
 /// The same where measuring takes long: this many times as long as it takes, and at most [`SLOWEST`].

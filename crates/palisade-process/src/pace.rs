@@ -9,13 +9,27 @@
 //!
 //! until the quota has not had to stop it for a while. Who is stopped again soon after is held for longer.
 //! Where nobody else wants the time it gets its whole share as before.
+//!
+//! One that takes most of its quota without ever being stopped, as a single thread does, is confined too, but not
+//! put behind: it runs in long turns (`turns.rs`), so that whoever wakes up there goes first, as long as it has no more threads
+//! than processors, and loses nothing by either.
+//!
+//! A plugin that a limit has ended counts as one that was stopped, and an end wipes nothing out: started again
+//! soon after, it begins confined. Otherwise one that is started again and again would never be at it for long
+//! enough to be stopped, and taking down what it had held costs the kernel as much as it did. That is done within
+//! the kernel, which many kernels do not interrupt; and a processor with nothing but such a group at work counts
+//! as free when somebody wakes up. So one that begins confined gets its time behind others only when the quota
+//! stops it.
 
 use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
-use crate::{cgroup::Group, processors::Confined};
+use palisade_model::PluginRef;
+
+use crate::{cgroup::Group, processors::Confined, turns};
 
 /// Between two looks.
 const PACE: Duration = Duration::from_millis(250);
@@ -28,18 +42,38 @@ const CALM: u32 = 8;
 /// The same at the most, for one that comes back again and again.
 const LONGEST_CALM: u32 = 128;
 
-/// What is remembered of one plugin from look to look.
-#[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<State>);
+/// What part of its quota is most of it.
+const MOST: f64 = 0.75;
+/// Threads that are there and do not work: pid 1, and one that waits for its child.
+const RESTING: usize = 2;
+/// For how long the turns of an instance that has ended count for the next one.
+const REMEMBERED: Duration = PACE.saturating_mul(LONGEST_CALM);
+/// Of how many plugins they are kept.
+const MOST_REMEMBERED: usize = 4096;
+
+/// What is remembered of one instance from look to look.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    plugin: Arc<PluginRef>,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
     turns: Turns,
     looks: u32,
     confined: Option<Confined>,
+    gives_way: bool,
+    in_long_turns: bool,
+    /// Processor time that it had used, and when.
+    used: Option<(Instant, Duration)>,
 }
 
-#[derive(Debug)]
+/// The turns of plugins whose instances have ended, and when. Only of those that were behind others then.
+#[derive(Debug, Default)]
+struct Ended(HashMap<Arc<PluginRef>, (Instant, Turns)>);
+
+#[derive(Clone, Debug)]
 struct Turns {
     stops: u64,
     /// Looks that are left to it behind the others.
@@ -57,20 +91,58 @@ impl Default for Turns {
 }
 
 impl Pace {
-    /// Looks, and acts; gives the time until the next look. Reads one file of the kernel's, and more only
-    /// where it acts.
+    /// That of a plugin's next instance, which goes on where the one before has ended.
+    pub(crate) fn of(plugin: &Arc<PluginRef>) -> Self {
+        let ended = ended().lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = ended.last(plugin, Instant::now()).unwrap_or_default();
+        let state = Mutex::new(State { turns, ..State::default() });
+        Self { plugin: Arc::clone(plugin), state }
+    }
+
+    /// Confines an instance that has not begun, where that is its place.
+    pub(crate) fn begin(&self, group: &Group) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.turns.behind > 0 && !state.confine(group) {
+            state.give_way(group, true);
+        }
+    }
+
+    /// Whether it is confined, or behind the others.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).turns.behind > 0
+    }
+
+    /// The instance has ended; `by_limit`: a limit has ended it.
+    pub(crate) fn ended(&self, by_limit: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_limit {
+            state.turns.stopped();
+        }
+        let mut ended = ended().lock().unwrap_or_else(PoisonError::into_inner);
+        ended.put(&self.plugin, &state.turns, Instant::now());
+        state.confined = None;
+    }
+
+    /// Looks, and acts; gives the time until the next look. Reads two files of the kernel's, and more only
+    /// where the plugin is at work.
     pub(crate) fn look(&self, group: &Group) -> Duration {
         let Some(stops) = group.quota_stops() else { return PACE };
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.looks = state.looks.saturating_add(1);
-        match state.turns.look(stops) {
+        let takes_most = state.takes_most(group, Instant::now());
+        match state.turns.look(stops, takes_most) {
             Turn::GoBehind => {
-                // What cannot be written leaves it where it is; the confinement does not depend on it.
-                let _ = group.give_way(true);
-                state.confined = group.quota().and_then(Confined::to);
+                state.confine(group);
+                state.give_way(group, true);
+                state.end_long_turns(group);
+            }
+            Turn::GoAside => {
+                state.confine(group);
+                state.in_long_turns = !state.gives_way;
             }
             Turn::ComeBack => {
-                let _ = group.give_way(false);
+                state.give_way(group, false);
+                state.end_long_turns(group);
                 if let Some(confined) = state.confined.take() {
                     confined.release(|| group.threads());
                 }
@@ -81,35 +153,117 @@ impl Pace {
         if let Some(confined) = &state.confined {
             confined.hold(|| group.threads());
         }
+        if state.in_long_turns {
+            let threads = group.threads();
+            // With more threads than that the quota would stop it; and those that it starts begin with its turns.
+            let few = state.confined.as_ref().map_or(0, Confined::count) + RESTING;
+            let few = threads.len() <= few;
+            let turn = if few { turns::Turn::Long } else { turns::Turn::Short };
+            turn.give(&threads);
+        }
         if state.looks < FIRST_LOOKS { FIRST_PACE } else { PACE }
+    }
+}
+
+impl State {
+    /// Whether it could be.
+    fn confine(&mut self, group: &Group) -> bool {
+        if self.confined.is_none() {
+            self.confined = group.quota().and_then(Confined::to);
+        }
+        self.confined.is_some()
+    }
+
+    fn end_long_turns(&mut self, group: &Group) {
+        if std::mem::take(&mut self.in_long_turns) {
+            turns::Turn::Short.give(&group.threads());
+        }
+    }
+
+    /// Whether it has taken most of its quota since it was last asked, [`PACE`] ago or longer.
+    fn takes_most(&mut self, group: &Group, now: Instant) -> bool {
+        let Some(used) = group.cpu_time() else { return false };
+        let (since, before) = *self.used.get_or_insert((now, used));
+        let time = now.saturating_duration_since(since);
+        if time < PACE {
+            return false;
+        }
+        self.used = Some((now, used));
+        let part = used.saturating_sub(before).div_duration_f64(time);
+        part > 0.01 && group.quota().is_some_and(|quota| part >= MOST * quota)
+    }
+
+    fn give_way(&mut self, group: &Group, behind: bool) {
+        if self.gives_way != behind {
+            // What cannot be written leaves it where it is; the confinement does not depend on it.
+            let _ = group.give_way(behind);
+            self.gives_way = behind;
+        }
+    }
+}
+
+fn ended() -> &'static Mutex<Ended> {
+    static ENDED: OnceLock<Mutex<Ended>> = OnceLock::new();
+    ENDED.get_or_init(Mutex::default)
+}
+
+impl Ended {
+    fn put(&mut self, plugin: &Arc<PluginRef>, turns: &Turns, now: Instant) {
+        if turns.behind == 0 {
+            self.0.remove(plugin);
+            return;
+        }
+        if self.0.len() >= MOST_REMEMBERED {
+            self.0.retain(|_, (at, _)| now.saturating_duration_since(*at) < REMEMBERED);
+        }
+        if self.0.len() < MOST_REMEMBERED {
+            self.0.insert(Arc::clone(plugin), (now, turns.clone()));
+        }
+    }
+
+    /// The turns for a new instance, whose group has counted no stops yet.
+    fn last(&self, plugin: &PluginRef, now: Instant) -> Option<Turns> {
+        let (at, turns) = self.0.get(plugin)?;
+        let counts = now.saturating_duration_since(*at) < REMEMBERED;
+        counts.then(|| Turns { stops: 0, ..turns.clone() })
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
+    /// Or stay there for as long again.
     GoBehind,
+    /// The same for who is only confined.
+    GoAside,
     ComeBack,
     Stay,
 }
 
 impl Turns {
-    fn look(&mut self, stops: u64) -> Turn {
+    /// It goes behind, or stays there for as long again.
+    fn stopped(&mut self) {
+        if self.behind == 0 {
+            let relapse = self.free < self.calm;
+            self.calm = if relapse { (self.calm * 2).min(LONGEST_CALM) } else { CALM };
+        }
+        self.behind = self.calm;
+    }
+
+    fn look(&mut self, stops: u64, takes_most: bool) -> Turn {
         let stopped = stops > self.stops;
         self.stops = stops;
         match (self.behind, stopped) {
+            (_, false) if takes_most => {
+                self.stopped();
+                Turn::GoAside
+            }
             (0, false) => {
                 self.free = self.free.saturating_add(1);
                 Turn::Stay
             }
-            (0, true) => {
-                let relapse = self.free < self.calm;
-                self.calm = if relapse { (self.calm * 2).min(LONGEST_CALM) } else { CALM };
-                self.behind = self.calm;
-                Turn::GoBehind
-            }
             (_, true) => {
-                self.behind = self.calm;
-                Turn::Stay
+                self.stopped();
+                Turn::GoBehind
             }
             (1, false) => {
                 (self.behind, self.free) = (0, 0);
@@ -130,22 +284,78 @@ mod tests {
     /// Looks until it comes back, without a stop.
     fn looks_until_back(turns: &mut Turns) -> u32 {
         let stops = turns.stops;
-        (1..1000).find(|_| turns.look(stops) == Turn::ComeBack).unwrap()
+        (1..1000).find(|_| turns.look(stops, false) == Turn::ComeBack).unwrap()
     }
 
     #[test]
     fn who_is_stopped_goes_behind_and_comes_back_after_a_calm_time() {
         let mut turns = Turns::default();
-        assert_eq!(turns.look(0), Turn::Stay);
-        assert_eq!(turns.look(3), Turn::GoBehind);
-        assert_eq!(turns.look(4), Turn::Stay, "it is there already");
+        assert_eq!(turns.look(0, false), Turn::Stay);
+        assert_eq!(turns.look(3, false), Turn::GoBehind);
+        assert_eq!(turns.look(4, false), Turn::GoBehind, "for as long again");
         assert_eq!(looks_until_back(&mut turns), CALM);
-        assert_eq!(turns.look(4), Turn::Stay);
+        assert_eq!(turns.look(4, false), Turn::Stay);
         for _ in 0..CALM {
-            turns.look(4);
+            turns.look(4, false);
         }
-        assert_eq!(turns.look(5), Turn::GoBehind);
+        assert_eq!(turns.look(5, false), Turn::GoBehind);
         assert_eq!(looks_until_back(&mut turns), CALM, "it had behaved for long enough");
+    }
+
+    fn plugin(id: &str) -> Arc<PluginRef> {
+        let origin = palisade_model::Origin::Folder { path: "/p".into(), owner: 0 };
+        Arc::new(PluginRef { id: palisade_model::PluginId::parse(id).unwrap(), origin })
+    }
+
+    #[test]
+    fn an_end_by_a_limit_counts_for_the_next_instance() {
+        let (one, other) = (plugin("pace.one"), plugin("pace.other"));
+        let behind = |pace: &Pace| pace.state.lock().unwrap().turns.behind;
+        let first = Pace::of(&one);
+        assert_eq!(behind(&first), 0);
+        first.ended(false);
+        let second = Pace::of(&one);
+        assert_eq!(behind(&second), 0, "it ended by itself");
+        second.ended(true);
+        assert_eq!(behind(&Pace::of(&other)), 0, "it was somebody else");
+        let third = Pace::of(&one);
+        assert_eq!(behind(&third), CALM);
+        third.state.lock().unwrap().turns.look(0, false);
+        third.ended(false);
+        let fourth = Pace::of(&one);
+        assert_eq!(behind(&fourth), CALM - 1, "an end wipes nothing out");
+        let mut state = fourth.state.lock().unwrap();
+        assert_eq!(looks_until_back(&mut state.turns), CALM - 1);
+        drop(state);
+        fourth.ended(false);
+        assert_eq!(behind(&Pace::of(&one)), 0, "it had rested");
+    }
+
+    #[test]
+    fn what_ended_is_remembered_for_a_while_and_of_so_many() {
+        let mut ended = Ended::default();
+        let now = Instant::now();
+        let stopped = Turns { stops: 7, behind: 8, ..Turns::default() };
+        ended.put(&plugin("a"), &stopped, now);
+        assert!(ended.last(&plugin("a"), now + REMEMBERED).is_none());
+        for i in 0..=MOST_REMEMBERED {
+            ended.put(&plugin(&format!("a{i}")), &stopped, now);
+        }
+        assert_eq!(ended.0.len(), MOST_REMEMBERED);
+        let late = now + REMEMBERED;
+        ended.put(&plugin("late"), &stopped, late);
+        assert_eq!(ended.0.len(), 1, "the others no longer count");
+        assert_eq!(ended.last(&plugin("late"), late).unwrap().stops, 0);
+    }
+
+    #[test]
+    fn who_takes_most_goes_aside_and_comes_back() {
+        let mut turns = Turns::default();
+        assert_eq!(turns.look(0, true), Turn::GoAside);
+        assert_eq!(turns.look(0, false), Turn::Stay);
+        assert_eq!(turns.look(0, true), Turn::GoAside, "for as long again");
+        assert_eq!(turns.look(1, true), Turn::GoBehind);
+        assert_eq!(looks_until_back(&mut turns), CALM);
     }
 
     #[test]
@@ -153,7 +363,7 @@ mod tests {
         let mut turns = Turns::default();
         let mut held = Vec::new();
         for stop in 1..8 {
-            assert_eq!(turns.look(stop), Turn::GoBehind);
+            assert_eq!(turns.look(stop, false), Turn::GoBehind);
             held.push(looks_until_back(&mut turns));
         }
         assert_eq!(held, [8, 16, 32, 64, 128, 128, 128]);

@@ -61,9 +61,18 @@ impl Estimate {
 
 #[derive(Clone, Copy, Debug)]
 struct Unseen {
+    /// When the first of them was done.
     since: Instant,
     /// Bytes free on the file system then.
     free: Option<u64>,
+}
+
+impl Unseen {
+    /// Whether it lasts too long at a measurement that has begun at `begun`. How long a measurement takes is not the
+    /// plugin's doing alone, so the time of neither counts.
+    fn is_long(&self, begun: Instant) -> bool {
+        begun.saturating_duration_since(self.since) >= LONGEST
+    }
 }
 
 /// What is wrong.
@@ -148,12 +157,13 @@ impl Quota {
 
     /// How many bytes are left to the plugin, and whether it has to be looked at once more.
     fn measure(&mut self, shared: &Shared) -> (u64, bool) {
+        let begun = Instant::now();
         let limit = shared.disk_limit.load(Ordering::Relaxed);
         let free = disk::free(&self.folder);
         let mut held = disk::measure(&self.folder);
         disk::add_nameless(&mut held, &self.folder, shared.pidfd.get_ref(), limit);
         let before = self.unseen.filter(|_| held.unseen);
-        let long = before.map(|before| before.since.elapsed() >= LONGEST);
+        let long = before.map(|before| before.is_long(begun));
         let gone = match (before.and_then(|before| before.free), free) {
             (Some(before), Some(now)) => before.saturating_sub(now),
             _ => 0,
@@ -206,6 +216,16 @@ mod tests {
         assert_eq!(of(Some(false), 50), None, "somebody else may have written");
         assert_eq!(of(Some(false), 51), Some(Breach::GrewUnseen(51)));
         assert_eq!(of(Some(true), 0), Some(Breach::KeptUnseen));
+    }
+
+    #[test]
+    fn a_slow_measurement_does_not_make_a_moment_long() {
+        let since = Instant::now();
+        let unseen = Unseen { since, free: None };
+        assert!(!unseen.is_long(since + LONGEST - Duration::from_millis(1)));
+        assert!(unseen.is_long(since + LONGEST));
+        // Begun before the first was done: both are one moment.
+        assert!(!unseen.is_long(since.checked_sub(LONGEST).unwrap()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use palisade_model::{Guarantee, Level};
 use palisade_process::{Options, ProcessBackend};
-use palisade_sandbox::{Backend, Instance, KillReason, Runtime};
+use palisade_sandbox::{Backend, ExitCause, Instance, KillReason, Runtime};
 use serde_json::{Value, json};
 use support::{Bench, EVAL, bench, eval};
 
@@ -69,4 +69,26 @@ async fn a_plugin_does_not_choose_its_processors() {
     let failure = eval(&instance, choose).await.expect_err("it could choose");
     assert!(failure.message.contains("not permitted"), "{failure}");
     instance.kill(KillReason::Asked).await;
+}
+
+#[tokio::test]
+async fn who_was_ended_by_a_limit_begins_confined() {
+    let mut bench = python();
+    bench.spec.limits.memory = 64 << 20;
+    let backend = ProcessBackend::new(Options::default());
+    let assessed = backend.assess(&bench.spec).await;
+    let by_kernel = assessed.guarantees.level(Guarantee::CpuCapped) == Level::Kernel;
+    let host = rustix::thread::sched_getaffinity(None).unwrap().count();
+    let first = bench.launch(&backend).await.unwrap();
+    // One thread and a whole processor: the quota has nothing to stop.
+    assert_eq!(eval(&first, PROCESSORS).await.unwrap(), json!(host));
+    eval(&first, "len(bytearray(1 << 30))").await.expect_err("it got a gibibyte");
+    let exit = first.wait().await;
+    assert!(matches!(exit.cause, ExitCause::OutOfMemory | ExitCause::Killed(_)), "{exit}");
+    let second = bench.launch(&backend).await.unwrap();
+    if by_kernel && host > 1 {
+        assert!(becomes(&second, PROCESSORS, &json!(1)).await, "it is not confined");
+        assert!(becomes(&second, PROCESSORS, &json!(host)).await, "it was not released");
+    }
+    second.kill(KillReason::Asked).await;
 }

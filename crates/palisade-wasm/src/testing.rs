@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, OnceLock},
     time::{Duration, Instant},
 };
@@ -27,6 +26,12 @@ use crate::{
     reflect::Reflected,
     state::{self, Shared},
 };
+
+#[path = "../tests/support/built.rs"]
+mod built;
+use built::build;
+
+const P2: &str = "wasm32-wasip2";
 
 static ENGINES: LazyLock<Engines> = LazyLock::new(|| Engines::new(64).unwrap());
 
@@ -172,27 +177,11 @@ impl Launched {
 /// Builds a guest of `tests/guests` for `wasm32-wasip2`, once.
 pub(crate) fn wasi_guest() -> &'static Reflected {
     static CODE: OnceLock<Reflected> = OnceLock::new();
-    CODE.get_or_init(|| reflect(&build("wasi", "wasi-guest")).unwrap())
+    CODE.get_or_init(|| reflect(&build("wasi", P2, "wasi-guest.wasm").unwrap()).unwrap())
 }
 
 /// The same of one that uses WASI 0.3.
 pub(crate) fn wasi3_guest() -> &'static Reflected {
     static CODE: OnceLock<Reflected> = OnceLock::new();
-    CODE.get_or_init(|| reflect(&build("wasi3", "wasi3_guest")).unwrap())
-}
-
-fn build(guest: &str, name: &str) -> Vec<u8> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = here.join("../../target/guests");
-    let added = Command::new("rustup").args(["target", "add", "wasm32-wasip2"]).output().unwrap();
-    assert!(added.status.success(), "{added:?}");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--target", "wasm32-wasip2", "--target-dir"])
-        .arg(&target)
-        .current_dir(here.join("tests/guests").join(guest))
-        .env_remove("RUSTFLAGS")
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    std::fs::read(target.join(format!("wasm32-wasip2/release/{name}.wasm"))).unwrap()
+    CODE.get_or_init(|| reflect(&build("wasi3", P2, "wasi3_guest.wasm").unwrap()).unwrap())
 }

@@ -1,6 +1,7 @@
 // The processors, and this process's turns on them.
 
 use super::{nr, sys};
+use crate::plan::TURN_NS;
 
 /// How many processors this process may run on.
 pub fn processors() -> u64 {
@@ -16,7 +17,6 @@ pub fn processors() -> u64 {
 pub fn short_turns() {
     // struct sched_attr, version 0: size, policy; flags; nice, priority; runtime, deadline, period.
     const SIZE: usize = 48;
-    const TURN_NS: u64 = 100_000;
     let mut attributes = [0u64; SIZE / 8];
     if sys!(nr::SCHED_GETATTR, 0, attributes.as_mut_ptr(), SIZE, 0) < 0 || attributes[0] >> 32 != 0 {
         // No ordinary process (SCHED_OTHER): somebody has chosen otherwise.

@@ -156,24 +156,29 @@ pub fn here() -> Result<InstanceId, String> {
     Ok(InstanceId { node: NodeId("here".into()), plugin, generation: Generation(1), serial: 1 })
 }
 
-/// What stands before an error's hint: the protocol lets a plugin name few codes, and the engine has more to
-/// say. Which of them are believed is the host's decision.
+/// What stands before an error's hint, with its code and its rule: the protocol lets a plugin name few codes and no
+/// rules, and the engine has more to say. Which of them are believed is the host's decision.
 const CODED: &str = "engine:";
+/// The limits that an engine ends a guest by, and may name as the rule that decided.
+const RULES: [&str; 4] = ["memory", "stack", "resources", "host-call-bytes"];
 /// What the protocol puts before a plugin's own hint (`palisade_protocol::WireError`).
 pub(crate) const SAID: &str = "the plugin says: ";
 
 /// An error on its way to the host.
 pub(super) fn coded(mut failure: Failure) -> Failure {
     let hint = failure.hint.take().unwrap_or_default();
-    failure.hint = Some(format!("{CODED}{};{hint}", failure.code));
+    let rule = failure.rule.take().unwrap_or_default();
+    failure.hint = Some(format!("{CODED}{};{rule};{hint}", failure.code));
     failure
 }
 
 /// The error that the engine meant; `None` where the engine did not say it.
 pub(crate) fn decoded(failure: &Failure) -> Option<Failure> {
     let told = failure.hint.as_deref()?.strip_prefix(SAID)?.strip_prefix(CODED)?;
-    let (code, hint) = told.split_once(';')?;
+    let (code, told) = told.split_once(';')?;
+    let (rule, hint) = told.split_once(';')?;
     let mut meant = Failure::new(ErrorCode::parse(code)?, failure.message.clone());
+    meant.rule = RULES.contains(&rule).then(|| rule.to_owned());
     meant.hint = (!hint.is_empty()).then(|| hint.to_owned());
     meant.retry_after_ms = failure.retry_after_ms;
     Some(meant)
@@ -189,13 +194,20 @@ mod tests {
     fn an_error_of_the_engine_keeps_its_code_on_the_way() {
         for hint in [None, Some("the plugin says: try; again"), Some("engine:PAL-DENIED;no")] {
             for code in [ErrorCode::Crashed, ErrorCode::PluginError, ErrorCode::LimitExceeded] {
-                let mut failure = Failure::new(code, "it did not work");
-                failure.hint = hint.map(str::to_owned);
-                let wire = WireError::from(&coded(failure.clone()));
-                let arrived = wire.into_failure(Side::Host);
-                assert_eq!(decoded(&arrived).unwrap(), failure);
+                for rule in [None, Some("memory"), Some("stack")] {
+                    let mut failure = Failure::new(code, "it did not work");
+                    (failure.hint, failure.rule) =
+                        (hint.map(str::to_owned), rule.map(str::to_owned));
+                    let wire = WireError::from(&coded(failure.clone()));
+                    let arrived = wire.into_failure(Side::Host);
+                    assert_eq!(decoded(&arrived).unwrap(), failure);
+                }
             }
         }
+        // It cannot say that something of the host's decided.
+        let forged = Failure::new(ErrorCode::LimitExceeded, "no").rule("forbid:all");
+        let arrived = WireError::from(&coded(forged)).into_failure(Side::Host);
+        assert_eq!(decoded(&arrived).unwrap().rule, None);
         // What did not come over the wire is no word of the engine's.
         assert_eq!(decoded(&Failure::new(ErrorCode::Crashed, "closed")), None);
         assert_eq!(decoded(&Failure::new(ErrorCode::Deadline, "late").hint("raise it")), None);

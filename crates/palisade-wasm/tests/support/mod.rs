@@ -1,6 +1,8 @@
 //! What the tests of this crate share: plugins written as text, launched by the real backend.
 #![allow(dead_code)]
 
+pub(crate) mod built;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -76,18 +78,7 @@ pub(crate) fn guest() -> Vec<u8> {
 
 /// The plugin in `guests/plugin`, which uses all of `palisade:plugin`.
 pub(crate) fn rust_guest() -> Vec<u8> {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (place, target) = (here.join("tests/guests/plugin"), here.join("../../target/guests"));
-    let unknown = "wasm32-unknown-unknown";
-    let run = |command: &mut std::process::Command| {
-        let out = command.current_dir(&place).env_remove("RUSTFLAGS").output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    };
-    run(std::process::Command::new("rustup").args(["target", "add", unknown]));
-    run(std::process::Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--target", unknown, "--target-dir"])
-        .arg(&target));
-    std::fs::read(target.join(unknown).join("release/palisade_guest.wasm")).unwrap()
+    built::build("plugin", "wasm32-unknown-unknown", "palisade_guest.wasm").unwrap()
 }
 
 /// One right of each kind that it imports something for.

@@ -63,24 +63,15 @@ async fn an_engine_that_seems_to_end_and_goes_on_keeps_no_call_beyond_its_deadli
 
 #[tokio::test]
 async fn a_call_with_time_learns_that_its_engine_was_ended() {
-    let walled = behind_hostile();
-    let instance = walled.started().await;
-    let begun = Instant::now();
-    let failure = tool(&instance, "unavailable", "{}", TIME).await.unwrap_err();
-    assert_eq!(failure.code, C::ProtocolBreach, "{failure}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(walled.is_gone().await);
-}
-
-#[tokio::test]
-async fn an_engine_that_closes_its_lane_is_ended_as_any_program_is() {
-    let walled = behind_hostile();
-    let instance = walled.started().await;
-    let begun = Instant::now();
-    let failure = tool(&instance, "close", "{}", TIME).await.unwrap_err();
-    assert_eq!(failure.code, C::ProtocolBreach, "{failure}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(walled.is_gone().await);
+    for how in ["unavailable", "close"] {
+        let walled = behind_hostile();
+        let instance = walled.started().await;
+        let begun = Instant::now();
+        let failure = tool(&instance, how, "{}", TIME).await.unwrap_err();
+        assert_eq!(failure.code, C::ProtocolBreach, "{how}: {failure}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{how}: {:?}", begun.elapsed());
+        assert!(walled.is_gone().await, "{how}");
+    }
 }
 
 #[tokio::test]

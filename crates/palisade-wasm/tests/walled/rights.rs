@@ -3,8 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
-    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,7 +17,7 @@ use palisade_sandbox::{BoxFuture, Calls, HostCalls, HostRequest, OutputStream, W
 use super::{
     TIME, Walled,
     net::{Rights, guard_for, ok, rights, web_server},
-    support::{initialize, tool},
+    support::{built::build, initialize, tool},
     walled,
 };
 
@@ -50,19 +48,7 @@ impl HostCalls for Net {
 
 /// The WASI program of the tests, as `src/testing.rs` builds it.
 fn wasi_guest() -> Vec<u8> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = here.join("../../target/guests");
-    let added = Command::new("rustup").args(["target", "add", "wasm32-wasip2"]).output().unwrap();
-    assert!(added.status.success(), "{added:?}");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--target", "wasm32-wasip2", "--target-dir"])
-        .arg(&target)
-        .current_dir(here.join("tests/guests/wasi"))
-        .env_remove("RUSTFLAGS")
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    fs::read(target.join("wasm32-wasip2/release/wasi-guest.wasm")).unwrap()
+    build("wasi", "wasm32-wasip2", "wasi-guest.wasm").unwrap()
 }
 
 /// What the WASI program writes when it does one thing.
@@ -78,8 +64,16 @@ async fn does(walled: &mut Walled, net: &Arc<Net>, task: &str, what: &str) -> Ve
     assert_eq!(answer.as_deref(), Ok("null"), "{:?}", net.lines.lock().unwrap());
     // Lines come by a pipe of their own.
     instance.stop(Duration::from_secs(5)).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    std::mem::take(&mut *net.lines.lock().unwrap())
+    let mut lines = Vec::new();
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let more = std::mem::take(&mut *net.lines.lock().unwrap());
+        if more.is_empty() && !lines.is_empty() {
+            break;
+        }
+        lines.extend(more);
+    }
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,10 +13,10 @@ use serde_json::json;
 
 use super::{
     Case,
-    Control::Careless,
+    Control::{self, Careless},
     Made, Verdict,
     guests::text,
-    room::{Room, Terms, odd, outcome},
+    room::{Room, Terms, named_pipe, odd, outcome},
     succeeded,
 };
 use crate::trouble::{Result, While};
@@ -27,52 +27,97 @@ pub(super) const RIGHT: &str = "blocked:refused";
 /// Bytes before the code: what the file is, and its MAC.
 const HEAD: usize = 48;
 
-const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
-    // The control is the same as the ablation: the file is run where its MAC does not count.
-    let control = Careless(|room| {
-        Box::pin(async move {
-            let away = palisade_wasm::ablation::without(Layer::Mac);
-            let seen = forged(room, |good, other| Ok(joined(good, other))).await?;
-            drop(away);
-            Ok(seen.0 == "SUCCEEDED")
-        })
-    });
+/// The file is run where its MAC does not count.
+const CONTROL: Control =
+    Careless(|room| Box::pin(without_mac(forged(room, |good, other| Ok(joined(good, other))))));
+
+/// An attempt that the MAC is not alone against.
+pub(super) const fn case(
+    variant: &'static str,
+    name: &'static str,
+    attack: fn(Room) -> Made,
+    control: Control,
+) -> Case {
     Case { number: 111, variant, name, attack, control, without: &[] }
 }
 
-const fn believed(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
-    Case { without: &[Layer::Mac], ..case(variant, name, attack) }
+/// An attempt that succeeds without the MAC.
+pub(super) const fn believed(
+    variant: &'static str,
+    name: &'static str,
+    attack: fn(Room) -> Made,
+    control: Control,
+) -> Case {
+    Case { without: &[Layer::Mac], ..case(variant, name, attack, control) }
+}
+
+/// Whether an attempt succeeds without the MAC.
+pub(super) async fn without_mac(attack: impl Future<Output = Result<Verdict>>) -> Result<bool> {
+    let away = palisade_wasm::ablation::without(Layer::Mac);
+    let seen = attack.await?;
+    drop(away);
+    Ok(seen.0 == "SUCCEEDED")
 }
 
 pub(super) const CASES: &[Case] = &[
-    believed("forged", "other code behind the MAC of the right code", |room| {
-        Box::pin(forged(room, |good, other| Ok(joined(good, other))))
-    }),
-    believed("zeros", "other code behind a MAC of zeros", |room| {
-        Box::pin(forged(room, |good, other| {
-            let mut file = good.get(..16).unwrap_or_default().to_vec();
-            file.extend_from_slice(&[0; 32]);
-            file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
-            Ok(file)
-        }))
-    }),
-    believed("another-host", "other code as another host signed it", |room| {
-        Box::pin(forged(room, |_, other| Ok(other.to_vec())))
-    }),
-    case("bare", "other code as the engine writes it", |room| {
-        Box::pin(forged(room, |_, other| Ok(other.get(HEAD..).unwrap_or_default().to_vec())))
-    }),
-    case("swapped", "code of another plugin of this host under this one's name", |room| {
-        Box::pin(swapped(room))
-    }),
-    case("link", "a link to other code", |room| Box::pin(replaced(room, How::Link))),
-    case("writable", "a file that everybody may write", |room| {
-        Box::pin(replaced(room, How::Writable))
-    }),
-    case("pipe", "a named pipe in the place of a file", |room| Box::pin(replaced(room, How::Pipe))),
-    case("key", "a key that the attacker knows, which everybody may read", |room| {
-        Box::pin(known_key(room))
-    }),
+    believed(
+        "forged",
+        "other code behind the MAC of the right code",
+        |room| Box::pin(forged(room, |good, other| Ok(joined(good, other)))),
+        CONTROL,
+    ),
+    believed(
+        "zeros",
+        "other code behind a MAC of zeros",
+        |room| {
+            Box::pin(forged(room, |good, other| {
+                let mut file = good.get(..16).unwrap_or_default().to_vec();
+                file.extend_from_slice(&[0; 32]);
+                file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
+                Ok(file)
+            }))
+        },
+        CONTROL,
+    ),
+    believed(
+        "another-host",
+        "other code as another host signed it",
+        |room| Box::pin(forged(room, |_, other| Ok(other.to_vec()))),
+        CONTROL,
+    ),
+    case(
+        "bare",
+        "other code as the engine writes it",
+        |room| {
+            Box::pin(forged(room, |_, other| Ok(other.get(HEAD..).unwrap_or_default().to_vec())))
+        },
+        CONTROL,
+    ),
+    case(
+        "swapped",
+        "code of another plugin of this host under this one's name",
+        |room| Box::pin(swapped(room)),
+        CONTROL,
+    ),
+    case("link", "a link to other code", |room| Box::pin(replaced(room, How::Link)), CONTROL),
+    case(
+        "writable",
+        "a file that everybody may write",
+        |room| Box::pin(replaced(room, How::Writable)),
+        CONTROL,
+    ),
+    case(
+        "pipe",
+        "a named pipe in the place of a file",
+        |room| Box::pin(replaced(room, How::Pipe)),
+        CONTROL,
+    ),
+    case(
+        "key",
+        "a key that the attacker knows, which everybody may read",
+        |room| Box::pin(known_key(room)),
+        CONTROL,
+    ),
 ];
 
 /// A component that answers with a number.
@@ -173,13 +218,7 @@ async fn replaced(room: Room, how: How) -> Result<Verdict> {
             fs::copy(&other, &path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         }
-        How::Pipe => rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )?,
+        How::Pipe => named_pipe(&path)?,
     }
     run(&room, &ours, 7).await
 }

@@ -8,54 +8,65 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use palisade_wasm::ablation::Layer;
-
 use super::{
     Case,
-    Control::Careless,
-    Made, Verdict,
-    compiled::{RIGHT, both, compiled, run},
-    room::{Room, odd},
+    Control::{self, Careless},
+    Verdict,
+    compiled::{RIGHT, believed, both, case, compiled, run, without_mac},
+    room::{Room, named_pipe, odd},
     succeeded,
 };
 use crate::trouble::Result;
 
 const FOLDER: &str = "wasm+process";
 
-const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
-    // The file is run where its MAC does not count.
-    let control = Careless(|room| {
-        Box::pin(async move {
-            let away = palisade_wasm::ablation::without(Layer::Mac);
-            let seen = put(room, How::RightName).await?;
-            drop(away);
-            Ok(seen.0 == "SUCCEEDED")
-        })
-    });
-    Case { number: 111, variant, name, attack, control, without: &[] }
-}
-
-const fn believed(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
-    Case { without: &[Layer::Mac], ..case(variant, name, attack) }
-}
+/// The file is run where its MAC does not count.
+const CONTROL: Control = Careless(|room| Box::pin(without_mac(put(room, How::RightName))));
 
 pub(super) const CASES: &[Case] = &[
-    believed("forged", "other code behind the MAC of the right code", |room| {
-        Box::pin(put(room, How::RightName))
-    }),
-    believed("zeros", "other code behind a MAC of zeros", |room| Box::pin(put(room, How::Zeros))),
-    believed("another-host", "other code as another host signed it", |room| {
-        Box::pin(put(room, How::TheirTag))
-    }),
-    believed("swapped", "code of another plugin of this host under this one's name", |room| {
-        Box::pin(swapped(room))
-    }),
-    case("link", "a link to other code", |room| Box::pin(put(room, How::Link))),
-    case("writable", "a file that everybody may write", |room| Box::pin(put(room, How::Writable))),
-    case("pipe", "a named pipe in the place of a file", |room| Box::pin(put(room, How::Pipe))),
-    case("key", "a key that the attacker knows, which everybody may read", |room| {
-        Box::pin(known_key(room))
-    }),
+    believed(
+        "forged",
+        "other code behind the MAC of the right code",
+        |room| Box::pin(put(room, How::RightName)),
+        CONTROL,
+    ),
+    believed(
+        "zeros",
+        "other code behind a MAC of zeros",
+        |room| Box::pin(put(room, How::Zeros)),
+        CONTROL,
+    ),
+    believed(
+        "another-host",
+        "other code as another host signed it",
+        |room| Box::pin(put(room, How::TheirTag)),
+        CONTROL,
+    ),
+    believed(
+        "swapped",
+        "code of another plugin of this host under this one's name",
+        |room| Box::pin(swapped(room)),
+        CONTROL,
+    ),
+    case("link", "a link to other code", |room| Box::pin(put(room, How::Link)), CONTROL),
+    case(
+        "writable",
+        "a file that everybody may write",
+        |room| Box::pin(put(room, How::Writable)),
+        CONTROL,
+    ),
+    case(
+        "pipe",
+        "a named pipe in the place of a file",
+        |room| Box::pin(put(room, How::Pipe)),
+        CONTROL,
+    ),
+    case(
+        "key",
+        "a key that the attacker knows, which everybody may read",
+        |room| Box::pin(known_key(room)),
+        CONTROL,
+    ),
 ];
 
 #[derive(PartialEq)]
@@ -93,13 +104,7 @@ async fn put(room: Room, how: How) -> Result<Verdict> {
     fs::remove_file(&right)?;
     match how {
         How::Link => symlink(&other, &path)?,
-        How::Pipe => rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )?,
+        How::Pipe => named_pipe(&path)?,
         _ => drop(fs::copy(&other, &path)?),
     }
     if how == How::Writable {

@@ -17,7 +17,7 @@ use super::{
     Case,
     Control::Careless,
     Verdict,
-    guests::text,
+    guests::opening,
     room::{Room, Running, Terms, blocked, of_call, outcome},
     succeeded,
 };
@@ -398,13 +398,7 @@ async fn third(room: Room) -> Result<Verdict> {
             Ok(running) => running,
             Err(refused) => return Ok(outcome(&refused)),
         };
-    let ended = running.call("run", &json!({}), TIME).await;
-    let line = running.lines().pop().unwrap_or_default();
-    Ok(match (line.strip_prefix("error ErrorCode::"), ended) {
-        (_, Err(failure)) => outcome(&failure),
-        (Some(error), Ok(_)) => blocked(error),
-        (None, Ok(_)) => succeeded(line),
-    })
+    Ok(running.task_of_wasi3(TIME).await)
 }
 
 async fn extism_link(room: Room) -> Result<Verdict> {
@@ -418,17 +412,7 @@ async fn extism_dotdot(room: Room) -> Result<Verdict> {
 /// Opens a path of the first folder with the older WASI; gives the number of the error.
 async fn extism(room: Room, path: &str) -> Result<Verdict> {
     scene(&room)?;
-    let module = text(&format!(
-        r#"(module
-            (import "wasi_snapshot_preview1" "path_open" (func $open
-                (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 16) "{path}")
-            (func (export "f") (result i32)
-                (call $open (i32.const 3) (i32.const 1) (i32.const 16) (i32.const {})
-                    (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 1024))))"#,
-        path.len()
-    ))?;
+    let module = opening(path)?;
     let right = format!("fs.read:{}/granted/**", room.folder.display());
     let terms = Terms::extism(&[right.as_str()]);
     let seen = of_call(room.once(&module, terms, "f", json!({}), TIME).await?);

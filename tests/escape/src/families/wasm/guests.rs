@@ -4,13 +4,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 use crate::trouble::{Result, Trouble, While};
+
+#[path = "../../../../../crates/palisade-wasm/tests/support/built.rs"]
+mod built;
 
 /// What was built, as bytes.
 pub struct Guests {
@@ -35,30 +37,11 @@ const CRATES: [(&str, &str, &str); 3] = [
 /// When the toolchain or a target is missing, or one does not build.
 pub fn build(folder: &Path) -> Result<()> {
     fs::create_dir(folder)?;
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let target_folder = here.join("target/guests");
     for (name, target, file) in CRATES {
-        let place = here.join("crates/palisade-wasm/tests/guests").join(name);
-        run(Command::new("rustup").args(["target", "add", target]).current_dir(&place))?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        run(Command::new(cargo)
-            .args(["build", "--release", "--locked", "--target", target, "--target-dir"])
-            .arg(&target_folder)
-            .current_dir(&place)
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"))?;
-        let built = target_folder.join(target).join("release").join(file);
-        fs::copy(&built, folder.join(file)).doing(built.display())?;
+        let wasm = built::build(name, target, file).map_err(Trouble)?;
+        fs::write(folder.join(file), wasm)?;
     }
     Ok(())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let out = command.output().doing("building a guest")?;
-    if out.status.success() {
-        return Ok(());
-    }
-    Err(Trouble(format!("a guest does not build:\n{}", String::from_utf8_lossy(&out.stderr))))
 }
 
 impl Guests {
@@ -79,6 +62,21 @@ impl Guests {
 /// A component or a module as text.
 pub(super) fn text(text: &str) -> Result<Vec<u8>> {
     wat::parse_str(text).doing("a guest")
+}
+
+/// A module that opens a path of its first folder with the older WASI; its `f` gives the number of the error.
+pub(super) fn opening(path: &str) -> Result<Vec<u8>> {
+    text(&format!(
+        r#"(module
+            (import "wasi_snapshot_preview1" "path_open" (func $open
+                (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 16) "{path}")
+            (func (export "f") (result i32)
+                (call $open (i32.const 3) (i32.const 1) (i32.const 16) (i32.const {})
+                    (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 1024))))"#,
+        path.len()
+    ))
 }
 
 /// A component of `palisade:plugin` around a core module. `imports` are its interfaces.

@@ -12,10 +12,10 @@ use super::{
     Case,
     Control::{Careless, Lifted},
     Made, Verdict,
-    guests::text,
+    guests::{opening, text},
     imports::with,
     limits::MUCH,
-    room::{Room, Terms, of_call, outcome},
+    room::{Room, Terms, named_pipe, of_call, outcome},
     succeeded,
 };
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
 };
 
 const TIME: Duration = Duration::from_secs(20);
+/// How long a guest may wait for a named pipe. It is stuck for as long as the deadline lets it.
+const PIPED: Duration = Duration::from_secs(5);
 
 const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
     Case { number: 106, variant, name, attack, control: Lifted, without: &[] }
@@ -31,6 +33,11 @@ const fn case(variant: &'static str, name: &'static str, attack: fn(Room) -> Mad
 
 const fn counted(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
     Case { number: 106, variant, name, attack, control: Lifted, without: &[Layer::Handles] }
+}
+
+/// A guest that opens a named pipe.
+const fn piped(variant: &'static str, name: &'static str, attack: fn(Room) -> Made) -> Case {
+    Case { control: Careless(|room| Box::pin(stuck(room))), ..case(variant, name, attack) }
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -66,8 +73,9 @@ pub(super) const CASES: &[Case] = &[
                 Ok(running) => running,
                 Err(refused) => return Ok(outcome(&refused)),
             };
-            Ok(match running.call("run", &json!({}), TIME).await {
-                Ok(_) => succeeded(running.lines().join(" ")),
+            let (ended, lines) = running.run(TIME).await;
+            Ok(match ended {
+                Ok(_) => succeeded(lines.join(" ")),
                 Err(failure) => outcome(&failure),
             })
         })
@@ -76,77 +84,17 @@ pub(super) const CASES: &[Case] = &[
     case("extism-files", "four hundred open files in an Extism module", |room| {
         Box::pin(extism_files(room))
     }),
-    Case {
-        number: 106,
-        variant: "pipe",
-        name: "a named pipe without a writer, which keeps a thread of the host",
-        attack: |room| {
-            Box::pin(async move {
-                let path = pipe(&room)?;
-                let right = format!("fs.read:{}/**", room.folder.display());
-                let terms = Terms::task("open", &path, &[right.as_str()]);
-                let seen = room.command(terms, Duration::from_secs(1)).await?;
-                release(&path);
-                Ok(seen)
-            })
-        },
-        control: Careless(|room| Box::pin(stuck(room))),
-        without: &[],
-    },
-    Case {
-        number: 106,
-        variant: "pipe-0.3",
-        name: "the same through WASI 0.3",
-        attack: |room| {
-            Box::pin(async move {
-                let path = pipe(&room)?;
-                let right = format!("fs.read:{}/**", room.folder.display());
-                let terms = Terms::task("open", &path, &[right.as_str()]);
-                let wasm = room.guests().wasi3.clone();
-                let running = match room.start(&wasm, terms).await? {
-                    Ok(running) => running,
-                    Err(refused) => return Ok(outcome(&refused)),
-                };
-                let ended = running.call("run", &json!({}), Duration::from_secs(1)).await;
-                release(&path);
-                let line = running.lines().pop().unwrap_or_default();
-                Ok(match (line.strip_prefix("error ErrorCode::"), ended) {
-                    (_, Err(failure)) => outcome(&failure),
-                    (Some(error), Ok(_)) => super::room::blocked(error),
-                    (None, Ok(_)) => succeeded(line),
-                })
-            })
-        },
-        control: Careless(|room| Box::pin(stuck(room))),
-        without: &[],
-    },
-    Case {
-        number: 106,
-        variant: "pipe-extism",
-        name: "the same through the older WASI",
-        attack: |room| {
-            Box::pin(async move {
-                let path = pipe(&room)?;
-                let module = text(
-                    r#"(module
-                        (import "wasi_snapshot_preview1" "path_open" (func $open
-                            (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-                        (memory (export "memory") 1)
-                        (data (i32.const 16) "pipe")
-                        (func (export "f") (result i32)
-                            (call $open (i32.const 3) (i32.const 1) (i32.const 16) (i32.const 4)
-                                (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 1024))))"#,
-                )?;
-                let right = format!("fs.read:{}/**", room.folder.display());
-                let terms = Terms::extism(&[right.as_str()]);
-                let seen = room.once(&module, terms, "f", json!({}), Duration::from_secs(1)).await;
-                release(&path);
-                Ok(of_call(seen?))
-            })
-        },
-        control: Careless(|room| Box::pin(stuck(room))),
-        without: &[],
-    },
+    piped("pipe", "a named pipe without a writer, which keeps a thread of the host", |room| {
+        Box::pin(opened(room, async |room, terms| room.command(terms, PIPED).await))
+    }),
+    piped("pipe-0.3", "the same through WASI 0.3", |room| Box::pin(opened(room, opened_by_wasi3))),
+    piped("pipe-extism", "the same through the older WASI", |room| {
+        Box::pin(opened(room, async |room, terms| {
+            let module = opening("pipe")?;
+            let terms = Terms { runtime: Terms::extism(&[]).runtime, ..terms };
+            Ok(of_call(room.once(&module, terms, "f", json!({}), PIPED).await?))
+        }))
+    }),
     Case {
         number: 106,
         variant: "fields",
@@ -235,14 +183,29 @@ async fn extism_files(room: Room) -> Result<Verdict> {
 
 fn pipe(room: &Room) -> Result<String> {
     let path = room.folder.join("pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )?;
+    named_pipe(&path)?;
     Ok(path.display().to_string())
+}
+
+/// What comes of it when a guest that is granted the folder opens a named pipe in it.
+async fn opened(
+    room: Room,
+    open: impl AsyncFnOnce(&Room, Terms) -> Result<Verdict>,
+) -> Result<Verdict> {
+    let path = pipe(&room)?;
+    let right = format!("fs.read:{}/**", room.folder.display());
+    let seen = open(&room, Terms::task("open", &path, &[right.as_str()])).await;
+    release(&path);
+    seen
+}
+
+async fn opened_by_wasi3(room: &Room, terms: Terms) -> Result<Verdict> {
+    let wasm = room.guests().wasi3.clone();
+    let running = match room.start(&wasm, terms).await? {
+        Ok(running) => running,
+        Err(refused) => return Ok(outcome(&refused)),
+    };
+    Ok(running.task_of_wasi3(PIPED).await)
 }
 
 /// Lets whoever waits at the other end go on.
@@ -353,8 +316,9 @@ async fn spam(room: Room) -> Result<Verdict> {
         Err(refused) => return Ok(outcome(&refused)),
     };
     let begun = Instant::now();
-    running.call("run", &json!({}), TIME).await.doing("the flood")?;
-    let kept: usize = running.lines().iter().map(String::len).sum();
+    let (ended, lines) = running.run(TIME).await;
+    ended.doing("the flood")?;
+    let kept: usize = lines.iter().map(String::len).sum();
     let dropped = running.host.dropped.load(Ordering::Relaxed);
     let said = format!("{dropped} bytes reported as dropped");
     flooded(kept as u64, 20_000_000, rate, begun, said)

@@ -46,6 +46,9 @@ use crate::{
 
 /// Most instances of all plugins here.
 pub(super) const INSTANCES: u32 = 64;
+/// How late the lines may come that a program wrote before its answer, and how long none comes behind the last.
+const LATE: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_millis(100);
 /// Most records that are kept of one launch.
 const RECORDS: usize = 1000;
 
@@ -217,6 +220,10 @@ impl HostCalls for Host {
 }
 
 impl Host {
+    fn take_lines(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// How many decisions of the gate with this code are in the record.
     pub(super) fn decided(&self, code: ErrorCode) -> usize {
         self.records.records().iter().filter(|record| record.code == Some(code)).count()
@@ -225,6 +232,7 @@ impl Host {
 
 /// A guest that was launched.
 pub(super) struct Running {
+    wall: Wall,
     pub(super) instance: Arc<dyn Instance>,
     pub(super) host: Arc<Host>,
 }
@@ -314,7 +322,7 @@ impl Room {
         let launched: std::result::Result<_, SandboxError> =
             async { backend.prepare(&artifact).await?.launch(spec, calls).await }.await;
         let running = match launched {
-            Ok(instance) => Running { instance, host },
+            Ok(instance) => Running { wall: self.scene.wall, instance, host },
             Err(refused) => return Ok(Err(Failure::from(refused))),
         };
         let rights: Vec<&String> = terms.rights.iter().collect();
@@ -447,14 +455,44 @@ impl Running {
         self.instance.lane().call(invocation).await?.parse().map_err(internal)
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.host.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Runs a WASI command, and gives the lines that it wrote meanwhile.
+    pub(super) async fn run(
+        &self,
+        time: Duration,
+    ) -> (std::result::Result<Value, Failure>, Vec<String>) {
+        self.host.take_lines();
+        let ended = self.call("run", &json!({}), time).await;
+        let mut lines = self.host.take_lines();
+        if self.wall == Wall::Process && ended.is_ok() {
+            // They come by a pipe of their own, behind the answer or before it.
+            let until = Instant::now() + LATE;
+            loop {
+                tokio::time::sleep(REST).await;
+                let more = self.host.take_lines();
+                if (more.is_empty() && !lines.is_empty()) || Instant::now() > until {
+                    break;
+                }
+                lines.extend(more);
+            }
+        }
+        (ended, lines)
+    }
+
+    /// Runs the command of WASI 0.3: its last line is what it got, or the error.
+    pub(super) async fn task_of_wasi3(&self, time: Duration) -> Verdict {
+        let (ended, mut lines) = self.run(time).await;
+        let line = lines.pop().unwrap_or_default();
+        match (line.strip_prefix("error ErrorCode::"), ended) {
+            (_, Err(failure)) => outcome(&failure),
+            (Some(error), Ok(_)) => blocked(error),
+            (None, Ok(_)) => succeeded(line),
+        }
     }
 
     /// Runs a WASI command; what its last line says.
     pub(super) async fn task(&self, time: Duration) -> Verdict {
-        let ended = self.call("run", &json!({}), time).await;
-        let line = self.lines().pop().unwrap_or_default();
+        let (ended, mut lines) = self.run(time).await;
+        let line = lines.pop().unwrap_or_default();
         match (line.split_once(' '), ended) {
             (Some(("reached", what)), Ok(_)) => succeeded(what),
             (Some(("blocked", why)), Ok(_)) => blocked(why),
@@ -497,6 +535,12 @@ pub(super) fn of_call(answer: std::result::Result<Value, Failure>) -> Verdict {
         }
         Err(failure) => outcome(&failure),
     }
+}
+
+/// A named pipe (mkfifo(3)) that the host's user may open.
+pub(super) fn named_pipe(path: &Path) -> Result<()> {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    Ok(rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)?)
 }
 
 /// What is not an outcome.

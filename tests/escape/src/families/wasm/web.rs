@@ -13,7 +13,7 @@ use super::{
     guests::text,
     imports::with,
     net::{Names, Web, ok, redirect},
-    room::{Room, Running, Terms, blocked, of_call, outcome},
+    room::{Room, Running, Terms, of_call, outcome},
     succeeded,
 };
 use crate::trouble::Result;
@@ -181,15 +181,7 @@ async fn fetch(running: &Running, by: By, url: &str, more: Value) -> Verdict {
             of_call(running.call("fetch", &input, TIME).await)
         }
         Wasi => running.task(TIME).await,
-        Wasi3 => {
-            let ended = running.call("run", &json!({}), TIME).await;
-            let line = running.lines().pop().unwrap_or_default();
-            match (line.strip_prefix("error ErrorCode::"), ended) {
-                (_, Err(failure)) => outcome(&failure),
-                (Some(error), Ok(_)) => blocked(error),
-                (None, Ok(_)) => succeeded(line),
-            }
-        }
+        Wasi3 => running.task_of_wasi3(TIME).await,
     }
 }
 
