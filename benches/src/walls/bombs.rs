@@ -97,6 +97,8 @@ pub(super) const BOMBS: &[Bomb] = &[
 const STRESS_NG: &str = "/usr/bin/stress-ng";
 /// What a bomb must have used of the processor to have gone off, hundredths of a second.
 const LEAST_TICKS: u64 = 3;
+/// The same for one that is held up as it writes, in bytes: a flood of logs waits for its reader.
+const LEAST_WRITTEN: u64 = 256 << 10;
 /// A plugin that a limit has ended is started again after this time, as an operator's rule would.
 const RESTART: Duration = Duration::from_millis(250);
 
@@ -197,20 +199,32 @@ impl Arsenal {
     }
 }
 
+/// The processes with this name.
+fn named(name: &str) -> Vec<PathBuf> {
+    let is_one = |folder: &PathBuf| {
+        fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.starts_with(name))
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().map(|e| e.path()).filter(is_one).collect()
+}
+
 /// Processor time, in hundredths of a second, of the processes with this name and of those that they have
 /// waited for (proc_pid_stat(5)).
 fn worked(name: &str) -> u64 {
-    let mut ticks = 0;
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        if let Some((head, tail)) = stat.rsplit_once(") ")
-            && head.split_once('(').is_some_and(|(_, comm)| comm.starts_with(name))
-        {
-            let times = tail.split(' ').skip(11).take(4);
-            ticks += times.filter_map(|f| f.parse::<u64>().ok()).sum::<u64>();
-        }
-    }
-    ticks
+    let ticks = named(name).into_iter().map(|folder| {
+        let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        let times = stat.rsplit_once(") ").map_or("", |(_, tail)| tail).split(' ').skip(11).take(4);
+        times.filter_map(|f| f.parse::<u64>().ok()).sum::<u64>()
+    });
+    ticks.sum()
+}
+
+/// Bytes that the processes with this name have written, wherever to (proc_pid_io(5)).
+fn wrote(name: &str) -> u64 {
+    let bytes = named(name).into_iter().filter_map(|folder| {
+        let io = fs::read_to_string(folder.join("io")).ok()?;
+        io.lines().find_map(|line| line.strip_prefix("wchar: "))?.parse::<u64>().ok()
+    });
+    bytes.sum()
 }
 
 async fn again_and_again(plugin: Plugin, args: Value, done: Arc<AtomicU64>) {
@@ -247,14 +261,17 @@ impl Lit {
     pub(super) async fn put_out(self) -> Result<String> {
         match self {
             Self::Own { plugin, task, done } => {
-                let ticks = worked("attacker");
+                let (ticks, written) = (worked("attacker"), wrote("attacker"));
                 let used = plugin.usage().await.and_then(|u| u.memory).unwrap_or(0);
                 task.abort();
                 let _ = task.await;
                 plugin.kill().await?;
                 let done = done.load(Ordering::Relaxed);
-                if done == 0 && ticks < LEAST_TICKS {
-                    return Err("the bomb did not go off: no attempt, no processor time".into());
+                if done == 0 && ticks < LEAST_TICKS && written < LEAST_WRITTEN {
+                    return Err(
+                        "the bomb did not go off: no attempt, no processor time, nothing written"
+                            .into(),
+                    );
                 }
                 Ok(format!("{done} attempts, {} KiB at the end", used >> 10))
             }

@@ -62,6 +62,8 @@ mod quota;
 #[cfg(palisade_helper)]
 mod runtime;
 #[cfg(palisade_helper)]
+mod slice;
+#[cfg(palisade_helper)]
 mod spares;
 #[cfg(palisade_helper)]
 mod spawner;
@@ -75,7 +77,6 @@ mod steps;
 #[allow(clippy::indexing_slicing, dead_code, unreachable_pub)]
 mod times;
 #[cfg(palisade_helper)]
-mod turns;
 mod watched;
 #[cfg(palisade_helper)]
 mod way_out;

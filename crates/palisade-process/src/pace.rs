@@ -11,8 +11,8 @@
 //! Where nobody else wants the time it gets its whole share as before.
 //!
 //! One that takes most of its quota without ever being stopped, as a single thread does, is confined too, but not
-//! put behind: it runs in long turns (`turns.rs`), so that whoever wakes up there goes first, as long as it has no more threads
-//! than processors, and loses nothing by either.
+//! put behind: as long as it has no more threads than processors it runs in long slices (`slice.rs`), so that
+//! whoever wakes up there goes first. It loses nothing by either.
 //!
 //! A plugin that a limit has ended counts as one that was stopped, and an end wipes nothing out: started again
 //! soon after, it begins confined. Otherwise one that is started again and again would never be at it for long
@@ -29,7 +29,7 @@ use std::{
 
 use palisade_model::PluginRef;
 
-use crate::{cgroup::Group, processors::Confined, turns};
+use crate::{cgroup::Group, processors::Confined, slice::Slice};
 
 /// Between two looks.
 const PACE: Duration = Duration::from_millis(250);
@@ -64,7 +64,7 @@ struct State {
     looks: u32,
     confined: Option<Confined>,
     gives_way: bool,
-    in_long_turns: bool,
+    in_long_slices: bool,
     /// Processor time that it had used, and when.
     used: Option<(Instant, Duration)>,
 }
@@ -134,15 +134,15 @@ impl Pace {
             Turn::GoBehind => {
                 state.confine(group);
                 state.give_way(group, true);
-                state.end_long_turns(group);
+                state.end_long_slices(group);
             }
             Turn::GoAside => {
                 state.confine(group);
-                state.in_long_turns = !state.gives_way;
+                state.in_long_slices = !state.gives_way;
             }
             Turn::ComeBack => {
                 state.give_way(group, false);
-                state.end_long_turns(group);
+                state.end_long_slices(group);
                 if let Some(confined) = state.confined.take() {
                     confined.release(|| group.threads());
                 }
@@ -153,13 +153,13 @@ impl Pace {
         if let Some(confined) = &state.confined {
             confined.hold(|| group.threads());
         }
-        if state.in_long_turns {
+        if state.in_long_slices {
             let threads = group.threads();
-            // With more threads than that the quota would stop it; and those that it starts begin with its turns.
-            let few = state.confined.as_ref().map_or(0, Confined::count) + RESTING;
-            let few = threads.len() <= few;
-            let turn = if few { turns::Turn::Long } else { turns::Turn::Short };
-            turn.give(&threads);
+            // With more threads than that the quota would stop it; and those that it starts begin with its slice.
+            let most = state.confined.as_ref().map_or(0, Confined::count) + RESTING;
+            let few = threads.len() <= most;
+            let slice = if few { Slice::Long } else { Slice::Short };
+            slice.give(&threads);
         }
         if state.looks < FIRST_LOOKS { FIRST_PACE } else { PACE }
     }
@@ -174,9 +174,9 @@ impl State {
         self.confined.is_some()
     }
 
-    fn end_long_turns(&mut self, group: &Group) {
-        if std::mem::take(&mut self.in_long_turns) {
-            turns::Turn::Short.give(&group.threads());
+    fn end_long_slices(&mut self, group: &Group) {
+        if std::mem::take(&mut self.in_long_slices) {
+            Slice::Short.give(&group.threads());
         }
     }
 

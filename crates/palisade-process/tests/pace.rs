@@ -92,3 +92,32 @@ async fn who_was_ended_by_a_limit_begins_confined() {
     }
     second.kill(KillReason::Asked).await;
 }
+
+#[tokio::test]
+async fn who_takes_most_of_its_quota_is_confined() {
+    let bench = python();
+    let backend = ProcessBackend::new(Options::default());
+    let assessed = backend.assess(&bench.spec).await;
+    let by_kernel = assessed.guarantees.level(Guarantee::CpuCapped) == Level::Kernel;
+    let host = rustix::thread::sched_getaffinity(None).unwrap().count();
+    let instance = bench.launch(&backend).await.unwrap();
+    // Nine tenths of a processor, so that there is nothing to stop.
+    let work = "
+import subprocess
+busy = '''
+import time
+while True:
+    end = time.monotonic() + 0.009
+    while time.monotonic() < end: pass
+    time.sleep(0.001)
+'''
+worker = subprocess.Popen([sys.executable, '-c', busy])
+result = True";
+    eval(&instance, work).await.unwrap();
+    if by_kernel && host > 1 {
+        assert!(becomes(&instance, PROCESSORS, &json!(1)).await, "it was not confined");
+        eval(&instance, "worker.kill() or worker.wait()").await.unwrap();
+        assert!(becomes(&instance, PROCESSORS, &json!(host)).await, "it was not released");
+    }
+    instance.kill(KillReason::Asked).await;
+}

@@ -15,13 +15,13 @@ const LONG_NS: u64 = 10_000_000;
 const SIZE: u32 = 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Slice {
     /// As a plugin begins.
     Short,
     Long,
 }
 
-impl Turn {
+impl Slice {
     /// Has these threads run in such turns. Those that have ended, and those of another scheduling class, are
     /// passed over.
     pub(crate) fn give(self, threads: &[i32]) {
@@ -34,10 +34,10 @@ impl Turn {
             let at = attributes.as_mut_ptr();
             // SAFETY: the kernel writes at most `SIZE` bytes, which is the array's size.
             let got = unsafe { libc::syscall(libc::SYS_sched_getattr, thread, at, SIZE, 0) };
-            let [head, _, _, turn, ..] = &mut attributes;
+            let [head, _, _, slice, ..] = &mut attributes;
             // The upper half of the first word is the class, 0 for SCHED_OTHER.
-            if got == 0 && *head >> 32 == 0 && *turn != wanted {
-                *turn = wanted;
+            if got == 0 && *head >> 32 == 0 && *slice != wanted {
+                *slice = wanted;
                 // SAFETY: the kernel reads `SIZE` bytes; the first word has the size that it wrote.
                 let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, thread, at, 0) };
             }
@@ -49,7 +49,7 @@ impl Turn {
 mod tests {
     use super::*;
 
-    fn own_turn() -> u64 {
+    fn own_slice() -> u64 {
         let mut attributes = [0u64; SIZE as usize / 8];
         // SAFETY: as above; 0 is the calling thread.
         let got =
@@ -62,14 +62,14 @@ mod tests {
     fn turns_are_given_and_taken_back_and_nothing_else_changes() {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         let nice = rustix::process::nice(3).unwrap();
-        let before = own_turn();
-        Turn::Long.give(&[thread, i32::MAX]);
-        let long = own_turn();
-        Turn::Short.give(&[thread]);
+        let before = own_slice();
+        Slice::Long.give(&[thread, i32::MAX]);
+        let long = own_slice();
+        Slice::Short.give(&[thread]);
         // A kernel that takes no hint tells none.
         let takes_hints = before != 0;
         assert_eq!(long, if takes_hints { LONG_NS } else { 0 });
-        assert_eq!(own_turn(), if takes_hints { TURN_NS } else { 0 });
+        assert_eq!(own_slice(), if takes_hints { TURN_NS } else { 0 });
         assert_eq!(rustix::process::nice(0).unwrap(), nice);
     }
 }
