@@ -16,7 +16,7 @@ use std::{
 use palisade_model::{CapabilitySet, InstanceId, Limits, Payload};
 use palisade_sandbox::{
     Assessment, BoxFuture, Exit, ExitCause, HostCalls, Instance, Invocation, KillReason, Lane,
-    RightsChange, SandboxError, Trace, Usage, stream::End,
+    LaunchSpec, RightsChange, SandboxError, Trace, Usage, stream::End,
 };
 use palisade_seccomp::{Arch, SeccompData};
 use rustix::process::Signal;
@@ -75,8 +75,7 @@ impl Shared {
         pidfd: AsyncFd<OwnedFd>,
         group: Option<Group>,
         namespaced: bool,
-        data: PathBuf,
-        disk_limit: u64,
+        spec: &LaunchSpec,
         pace: Pace,
         spawner: Arc<Spawner>,
     ) -> Self {
@@ -84,9 +83,9 @@ impl Shared {
             status,
             pidfd,
             group,
-            data,
+            data: spec.data.clone(),
             namespaced,
-            disk_limit: AtomicU64::new(disk_limit),
+            disk_limit: AtomicU64::new(spec.limits.disk),
             measured: true,
             ran: AtomicU64::new(0),
             pace,

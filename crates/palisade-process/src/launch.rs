@@ -216,16 +216,7 @@ impl Inner {
         };
         let Walls { plan, pidfd, status, way_out, stdout, stderr, ours, group, spawner } = walls;
         // Whatever fails from here on, dropping `shared` closes the status socket, and pid 1 ends.
-        let mut shared = Shared::new(
-            status,
-            pidfd,
-            group,
-            core.namespaces,
-            spec.data.clone(),
-            spec.limits.disk,
-            pace,
-            spawner,
-        );
+        let mut shared = Shared::new(status, pidfd, group, core.namespaces, &spec, pace, spawner);
         shared.measured = !self.needs.is_engine;
         let shared = Arc::new(shared);
         let observing = observe::of(&inputs, core.namespaces)?
