@@ -258,12 +258,6 @@ impl Inspection {
         self.exports.iter().any(|export| is_interface(&export.name, package, interface))
     }
 
-    /// Whether the interface `package/interface` is imported, in whichever version.
-    #[must_use]
-    pub fn imports_interface(&self, package: &str, interface: &str) -> bool {
-        self.imports.iter().any(|import| is_interface(&import.name, package, interface))
-    }
-
     /// That everything that is imported can be had by somebody.
     ///
     /// # Errors

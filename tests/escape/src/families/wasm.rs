@@ -68,6 +68,7 @@ struct Case {
 }
 
 /// A positive control.
+#[derive(Clone, Copy)]
 enum Control {
     /// The attack itself, with its limit lifted or its right granted.
     Lifted,
@@ -104,6 +105,7 @@ fn shared_cases() -> impl Iterator<Item = &'static Case> {
         leaks::CASES,
         web::CASES,
         compiled::CASES,
+        compiled::BARE,
         folders::CASES,
         siblings::CASES,
     ]

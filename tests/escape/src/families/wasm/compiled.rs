@@ -21,6 +21,7 @@ use super::{
 };
 use crate::trouble::{Result, While};
 
+const FOLDER: &str = "wasm";
 const TIME: Duration = Duration::from_secs(10);
 /// What was put there was not run: the right code was compiled anew, and ran.
 pub(super) const RIGHT: &str = "blocked:refused";
@@ -31,24 +32,68 @@ const HEAD: usize = 48;
 const CONTROL: Control =
     Careless(|room| Box::pin(without_mac(forged(room, |good, other| Ok(joined(good, other))))));
 
-/// An attempt that the MAC is not alone against.
-pub(super) const fn case(
-    variant: &'static str,
-    name: &'static str,
-    attack: fn(Room) -> Made,
-    control: Control,
-) -> Case {
-    Case { number: 111, variant, name, attack, control, without: &[] }
+/// How the attempts are made that there are wherever the engine stands.
+pub(super) struct Attacks {
+    pub(super) forged: fn(Room) -> Made,
+    pub(super) zeros: fn(Room) -> Made,
+    pub(super) another_host: fn(Room) -> Made,
+    pub(super) swapped: fn(Room) -> Made,
+    pub(super) link: fn(Room) -> Made,
+    pub(super) writable: fn(Room) -> Made,
+    pub(super) pipe: fn(Room) -> Made,
+    pub(super) key: fn(Room) -> Made,
 }
 
-/// An attempt that succeeds without the MAC.
-pub(super) const fn believed(
+impl Attacks {
+    /// `names_tell`: the MAC stands in the name of a file, and is all that tells whose code it is.
+    pub(super) const fn cases(self, control: Control, names_tell: bool) -> [Case; 8] {
+        const MAC: &[Layer] = &[Layer::Mac];
+        let swapped: &[Layer] = if names_tell { MAC } else { &[] };
+        [
+            case(
+                "forged",
+                "other code behind the MAC of the right code",
+                self.forged,
+                control,
+                MAC,
+            ),
+            case("zeros", "other code behind a MAC of zeros", self.zeros, control, MAC),
+            case(
+                "another-host",
+                "other code as another host signed it",
+                self.another_host,
+                control,
+                MAC,
+            ),
+            case(
+                "swapped",
+                "code of another plugin of this host under this one's name",
+                self.swapped,
+                control,
+                swapped,
+            ),
+            case("link", "a link to other code", self.link, control, &[]),
+            case("writable", "a file that everybody may write", self.writable, control, &[]),
+            case("pipe", "a named pipe in the place of a file", self.pipe, control, &[]),
+            case(
+                "key",
+                "a key that the attacker knows, which everybody may read",
+                self.key,
+                control,
+                &[],
+            ),
+        ]
+    }
+}
+
+const fn case(
     variant: &'static str,
     name: &'static str,
     attack: fn(Room) -> Made,
     control: Control,
+    without: &'static [Layer],
 ) -> Case {
-    Case { without: &[Layer::Mac], ..case(variant, name, attack, control) }
+    Case { number: 111, variant, name, attack, control, without }
 }
 
 /// Whether an attempt succeeds without the MAC.
@@ -59,66 +104,33 @@ pub(super) async fn without_mac(attack: impl Future<Output = Result<Verdict>>) -
     Ok(seen.0 == "SUCCEEDED")
 }
 
-pub(super) const CASES: &[Case] = &[
-    believed(
-        "forged",
-        "other code behind the MAC of the right code",
-        |room| Box::pin(forged(room, |good, other| Ok(joined(good, other)))),
-        CONTROL,
-    ),
-    believed(
-        "zeros",
-        "other code behind a MAC of zeros",
-        |room| {
-            Box::pin(forged(room, |good, other| {
-                let mut file = good.get(..16).unwrap_or_default().to_vec();
-                file.extend_from_slice(&[0; 32]);
-                file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
-                Ok(file)
-            }))
-        },
-        CONTROL,
-    ),
-    believed(
-        "another-host",
-        "other code as another host signed it",
-        |room| Box::pin(forged(room, |_, other| Ok(other.to_vec()))),
-        CONTROL,
-    ),
-    case(
-        "bare",
-        "other code as the engine writes it",
-        |room| {
-            Box::pin(forged(room, |_, other| Ok(other.get(HEAD..).unwrap_or_default().to_vec())))
-        },
-        CONTROL,
-    ),
-    case(
-        "swapped",
-        "code of another plugin of this host under this one's name",
-        |room| Box::pin(swapped(room)),
-        CONTROL,
-    ),
-    case("link", "a link to other code", |room| Box::pin(replaced(room, How::Link)), CONTROL),
-    case(
-        "writable",
-        "a file that everybody may write",
-        |room| Box::pin(replaced(room, How::Writable)),
-        CONTROL,
-    ),
-    case(
-        "pipe",
-        "a named pipe in the place of a file",
-        |room| Box::pin(replaced(room, How::Pipe)),
-        CONTROL,
-    ),
-    case(
-        "key",
-        "a key that the attacker knows, which everybody may read",
-        |room| Box::pin(known_key(room)),
-        CONTROL,
-    ),
-];
+pub(super) const CASES: &[Case] = &Attacks {
+    forged: |room| Box::pin(forged(room, |good, other| Ok(joined(good, other)))),
+    zeros: |room| {
+        Box::pin(forged(room, |good, other| {
+            let mut file = good.get(..16).unwrap_or_default().to_vec();
+            file.extend_from_slice(&[0; 32]);
+            file.extend_from_slice(other.get(HEAD..).unwrap_or_default());
+            Ok(file)
+        }))
+    },
+    another_host: |room| Box::pin(forged(room, |_, other| Ok(other.to_vec()))),
+    swapped: |room| Box::pin(swapped(room, FOLDER, |right, _| Ok(right.to_owned()))),
+    link: |room| Box::pin(replaced(room, How::Link)),
+    writable: |room| Box::pin(replaced(room, How::Writable)),
+    pipe: |room| Box::pin(replaced(room, How::Pipe)),
+    key: |room| Box::pin(known_key(room)),
+}
+.cases(CONTROL, false);
+
+/// What only the engine in the host writes.
+pub(super) const BARE: &[Case] = &[case(
+    "bare",
+    "other code as the engine writes it",
+    |room| Box::pin(forged(room, |_, other| Ok(other.get(HEAD..).unwrap_or_default().to_vec()))),
+    CONTROL,
+    &[],
+)];
 
 /// A component that answers with a number.
 fn answering(number: u32) -> Result<Vec<u8>> {
@@ -179,8 +191,8 @@ pub(super) async fn both(room: &Room) -> Result<(PathBuf, PathBuf)> {
 /// Puts a file in the place of the right one, and runs that once more.
 async fn forged(room: Room, forge: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>>) -> Result<Verdict> {
     let (ours, theirs) = both(&room).await?;
-    let path = compiled(&ours, "wasm")?;
-    let forged = forge(&fs::read(&path)?, &fs::read(compiled(&theirs, "wasm")?)?)?;
+    let path = compiled(&ours, FOLDER)?;
+    let forged = forge(&fs::read(&path)?, &fs::read(compiled(&theirs, FOLDER)?)?)?;
     fs::write(&path, &forged)?;
     let seen = run(&room, &ours, 7).await?;
     if seen.0 == RIGHT && fs::read(&path)? == forged {
@@ -189,16 +201,21 @@ async fn forged(room: Room, forge: impl Fn(&[u8], &[u8]) -> Result<Vec<u8>>) -> 
     Ok(seen)
 }
 
-async fn swapped(room: Room) -> Result<Verdict> {
+/// Puts the file of another plugin's code where `place` says, given the right file and the other, and runs the
+/// right code once more.
+pub(super) async fn swapped(
+    room: Room,
+    backend: &'static str,
+    place: fn(&Path, &Path) -> Result<PathBuf>,
+) -> Result<Verdict> {
     let ours = room.folder.join("ours");
     fs::create_dir(&ours)?;
     let _ = run(&room, &ours, 7).await?;
-    let path = compiled(&ours, "wasm")?;
-    let aside = room.folder.join("aside");
-    fs::rename(&path, &aside)?;
+    let right = compiled(&ours, backend)?;
+    fs::rename(&right, room.folder.join("aside"))?;
     let _ = run(&room, &ours, 666).await?;
-    let other = compiled(&ours, "wasm")?;
-    fs::rename(&other, &path)?;
+    let other = compiled(&ours, backend)?;
+    fs::rename(&other, place(&right, &other)?)?;
     run(&room, &ours, 7).await
 }
 
@@ -210,7 +227,7 @@ enum How {
 
 async fn replaced(room: Room, how: How) -> Result<Verdict> {
     let (ours, theirs) = both(&room).await?;
-    let (path, other) = (compiled(&ours, "wasm")?, compiled(&theirs, "wasm")?);
+    let (path, other) = (compiled(&ours, FOLDER)?, compiled(&theirs, FOLDER)?);
     fs::remove_file(&path)?;
     match how {
         How::Link => symlink(&other, &path)?,
@@ -228,7 +245,7 @@ async fn known_key(room: Room) -> Result<Verdict> {
     let ours = room.folder.join("ours");
     fs::create_dir(&ours)?;
     let _ = run(&room, &ours, 7).await?;
-    let path = compiled(&ours, "wasm")?;
+    let path = compiled(&ours, FOLDER)?;
     let name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     // The attacker compiles the same component with a key of its own and changes what it then signs; here the
     // signature of the right code under that key stands for it.

@@ -12,7 +12,7 @@ use super::{
     Case,
     Control::{self, Careless},
     Verdict,
-    compiled::{RIGHT, believed, both, case, compiled, run, without_mac},
+    compiled::{Attacks, RIGHT, both, compiled, run, swapped, without_mac},
     room::{Room, named_pipe, odd},
     succeeded,
 };
@@ -23,51 +23,17 @@ const FOLDER: &str = "wasm+process";
 /// The file is run where its MAC does not count.
 const CONTROL: Control = Careless(|room| Box::pin(without_mac(put(room, How::RightName))));
 
-pub(super) const CASES: &[Case] = &[
-    believed(
-        "forged",
-        "other code behind the MAC of the right code",
-        |room| Box::pin(put(room, How::RightName)),
-        CONTROL,
-    ),
-    believed(
-        "zeros",
-        "other code behind a MAC of zeros",
-        |room| Box::pin(put(room, How::Zeros)),
-        CONTROL,
-    ),
-    believed(
-        "another-host",
-        "other code as another host signed it",
-        |room| Box::pin(put(room, How::TheirTag)),
-        CONTROL,
-    ),
-    believed(
-        "swapped",
-        "code of another plugin of this host under this one's name",
-        |room| Box::pin(swapped(room)),
-        CONTROL,
-    ),
-    case("link", "a link to other code", |room| Box::pin(put(room, How::Link)), CONTROL),
-    case(
-        "writable",
-        "a file that everybody may write",
-        |room| Box::pin(put(room, How::Writable)),
-        CONTROL,
-    ),
-    case(
-        "pipe",
-        "a named pipe in the place of a file",
-        |room| Box::pin(put(room, How::Pipe)),
-        CONTROL,
-    ),
-    case(
-        "key",
-        "a key that the attacker knows, which everybody may read",
-        |room| Box::pin(known_key(room)),
-        CONTROL,
-    ),
-];
+pub(super) const CASES: &[Case] = &Attacks {
+    forged: |room| Box::pin(put(room, How::RightName)),
+    zeros: |room| Box::pin(put(room, How::Zeros)),
+    another_host: |room| Box::pin(put(room, How::TheirTag)),
+    swapped: |room| Box::pin(swapped(room, FOLDER, |right, other| beside(right, named(other)?.1))),
+    link: |room| Box::pin(put(room, How::Link)),
+    writable: |room| Box::pin(put(room, How::Writable)),
+    pipe: |room| Box::pin(put(room, How::Pipe)),
+    key: |room| Box::pin(known_key(room)),
+}
+.cases(CONTROL, true);
 
 #[derive(PartialEq)]
 enum How {
@@ -116,20 +82,6 @@ async fn put(room: Room, how: How) -> Result<Verdict> {
         return Ok(succeeded("the forged file is still there"));
     }
     Ok(seen)
-}
-
-async fn swapped(room: Room) -> Result<Verdict> {
-    let ours = room.folder.join("ours");
-    fs::create_dir(&ours)?;
-    let _ = run(&room, &ours, 7).await?;
-    let right = compiled(&ours, FOLDER)?;
-    let aside = room.folder.join("aside");
-    fs::rename(&right, &aside)?;
-    let _ = run(&room, &ours, 666).await?;
-    let other = compiled(&ours, FOLDER)?;
-    let tag = named(&other)?.1.to_owned();
-    fs::rename(&other, beside(&right, &tag)?)?;
-    run(&room, &ours, 7).await
 }
 
 /// The attacker's key and what it signed with it, where the host left its key open to everybody.
