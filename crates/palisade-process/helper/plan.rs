@@ -102,13 +102,14 @@ pub mod switch {
     /// The helper's own ids are switched to the host ids given (a privileged launcher without
     /// namespaces).
     pub const SET_IDS: u64 = 4;
-    /// A cgroup handle (for CLONE_INTO_CGROUP) is among the handles passed.
+    /// The handle [`super::handle::CGROUP`] is a directory of cgroups version 2, for CLONE_INTO_CGROUP.
     pub const INTO_CGROUP: u64 = 8;
     /// Unshare the cgroup namespace once the process is in its groups.
     pub const CGROUP_NS: u64 = 16;
     /// Report [`super::report::WALLS_UP`] and end: a trial.
     pub const ONLY_WALLS: u64 = 32;
-    /// The handles from [`super::handle::CGROUP`] on are `tasks` files of version 1 groups to join.
+    /// The handles from [`super::handle::CGROUP`] on, or behind it where [`INTO_CGROUP`] is set too, are
+    /// `tasks` files of version 1 groups to join.
     pub const JOIN_GROUPS: u64 = 64;
     /// Load the filter with a listener, and give it to the host ([`super::report::LISTENER`]).
     pub const OBSERVE: u64 = 128;
@@ -158,10 +159,10 @@ pub mod handle {
     pub const LANE: usize = 4;
     /// How many there are without the cgroup.
     pub const COUNT: usize = 5;
-    /// The cgroup directory, where [`super::switch::INTO_CGROUP`] is set; the first of the `tasks` files,
-    /// where [`super::switch::JOIN_GROUPS`] is.
+    /// The first of what lets pid 1 into its cgroups: [`super::switch::INTO_CGROUP`],
+    /// [`super::switch::JOIN_GROUPS`].
     pub const CGROUP: usize = 5;
-    /// Most that come: version 1 has a group each for memory, processes, processor time and its counting.
+    /// Most that come: version 1 has a group each for memory, processes and processor time, and a fourth counts time.
     pub const MOST: usize = COUNT + 4;
 }
 

@@ -54,7 +54,10 @@ fn join_groups(launch: &Launch<'_>) -> Result<(), Failure> {
     if launch.config[word::SWITCHES] & switch::JOIN_GROUPS == 0 {
         return Ok(());
     }
-    let files = launch.handles.get(handle::CGROUP..launch.handle_count).unwrap_or_default();
+    // The clone itself was into the group of version 2, where there is one.
+    let into = launch.config[word::SWITCHES] & switch::INTO_CGROUP != 0;
+    let first = handle::CGROUP + usize::from(into);
+    let files = launch.handles.get(first..launch.handle_count).unwrap_or_default();
     for (i, file) in files.iter().enumerate() {
         check(step::JOIN_GROUP, i as u32, sys::write(*file, b"0"))?;
         sys::close(*file);

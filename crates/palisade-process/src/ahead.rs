@@ -9,7 +9,6 @@ use std::{
 
 use palisade_model::Limits;
 use palisade_sandbox::SandboxError;
-use rustix::fs::{Mode, OFlags, open};
 
 use crate::cgroup::{Cgroups, Group};
 
@@ -56,13 +55,6 @@ impl Ahead {
 
 fn make(cgroups: &Arc<Cgroups>, limits: &Limits) -> io::Result<Ready> {
     let Some(group) = cgroups.create(limits)? else { return Ok((None, Vec::new())) };
-    // What lets pid 1 in: the folder that it is cloned into, or the files that it enters by.
-    let entries = match group.unified_folder() {
-        Some(path) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            vec![open(&path, flags, Mode::empty())?]
-        }
-        None => group.tasks()?,
-    };
+    let entries = group.entries()?;
     Ok((Some(group), entries))
 }

@@ -41,10 +41,13 @@ pub(crate) struct Hierarchy {
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
     cpu: Option<PathBuf>,
-    /// Counts processor time; it has no limit. A folder of its own only where version 1 counts apart from
-    /// `cpu`.
+    /// Counts processor time. With version 1 of the controllers that is the folder of version 2 if there is
+    /// one, else a folder of its own only where `cpuacct` is apart from `cpu`.
     time: Option<PathBuf>,
-    /// Version 2.
+    /// The folder of version 2, also where the controllers are version 1's (a hybrid machine): pid 1 begins in
+    /// a group there (CLONE_INTO_CGROUP), everything in it can be killed at once, and its time is counted.
+    second: Option<PathBuf>,
+    /// The controllers are version 2's.
     unified: bool,
     /// Why something is missing, for people.
     pub(crate) note: String,
@@ -67,8 +70,16 @@ impl Hierarchy {
     pub(crate) fn is_unified(&self) -> bool {
         self.unified
     }
+    /// Whether pid 1 begins in a group of version 2.
+    pub(crate) fn begins_within(&self) -> bool {
+        self.second.is_some()
+    }
+    /// Whether there are groups that pid 1 enters by itself.
+    pub(crate) fn has_more(&self) -> bool {
+        self.folders().into_iter().any(|folder| Some(folder) != self.second.as_deref())
+    }
     fn folders(&self) -> Vec<&Path> {
-        let mut all: Vec<&Path> = [&self.memory, &self.pids, &self.cpu, &self.time]
+        let mut all: Vec<&Path> = [&self.memory, &self.pids, &self.cpu, &self.time, &self.second]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
@@ -127,11 +138,7 @@ fn find_unified(groups: &[(String, String)]) -> Result<Hierarchy, String> {
         .find(|(controllers, _)| controllers.is_empty())
         .map(|(_, path)| path.trim_start_matches('/').to_owned())
         .ok_or("this process is in no version 2 cgroup")?;
-    let mount = [MOUNT, "/sys/fs/cgroup/unified"]
-        .into_iter()
-        .map(Path::new)
-        .find(|m| m.join("cgroup.controllers").exists())
-        .ok_or("no version 2 cgroup file system is mounted")?;
+    let mount = mount_of_version_2().ok_or("no version 2 cgroup file system is mounted")?;
     if missing(mount).len() == CONTROLLERS.len() {
         return Err("the version 2 tree has no memory, pids or cpu controller".into());
     }
@@ -168,6 +175,7 @@ fn unified(parent: &Path, folder: PathBuf) -> Hierarchy {
         cpu: with("cpu"),
         // Any group of version 2 counts it, with or without the controller.
         time: Some(folder.clone()),
+        second: Some(folder),
         unified: true,
         note: if missing.is_empty() {
             String::new()
@@ -323,16 +331,51 @@ fn find_v1(groups: &[(String, String)], why_not_2: &str) -> Hierarchy {
     let (memory, pids, cpu) = (limit("memory"), limit("pids"), limit("cpu"));
     let all = memory.is_some() && pids.is_some() && cpu.is_some();
     let any = memory.is_some() || pids.is_some() || cpu.is_some();
-    // Alone it limits nothing, and whoever reads it can do without.
-    let time = any.then(|| folder("cpuacct").ok()).flatten();
+    // Alone these limit nothing, and whoever reads them can do without.
+    let second = if any { beside_version_1(groups) } else { None };
+    let time = if any { second.clone().or_else(|| folder("cpuacct").ok()) } else { None };
     Hierarchy {
         memory,
         pids,
         cpu,
         time,
+        second,
         unified: false,
         note: if all { String::new() } else { notes.join("; ") },
     }
+}
+
+/// Our folder in the version 2 tree of a machine whose controllers are version 1's. Where groups below it could
+/// not be entered, there is none.
+fn beside_version_1(groups: &[(String, String)]) -> Option<PathBuf> {
+    let (_, own) = groups.iter().find(|(controllers, _)| controllers.is_empty())?;
+    if own.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let parent = mount_of_version_2()?.join(own.trim_start_matches('/'));
+    // Who puts a process into a group below has to be allowed to move processes here (cgroups(7)).
+    let effective = rustix::fs::AtFlags::EACCESS;
+    let (procs, write) = (parent.join("cgroup.procs"), rustix::fs::Access::WRITE_OK);
+    rustix::fs::accessat(rustix::fs::CWD, &procs, write, effective).ok()?;
+    sweep(&parent);
+    let folder = parent.join(folder_name());
+    match fs::create_dir(&folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return None,
+        _ => {}
+    }
+    // Below a group of threads there are none for processes.
+    let kind = fs::read_to_string(folder.join("cgroup.type")).unwrap_or_default();
+    if kind.trim() != "domain" {
+        let _ = fs::remove_dir(&folder);
+        return None;
+    }
+    Some(folder)
+}
+
+/// Where version 2 is mounted: by itself, or beside version 1.
+fn mount_of_version_2() -> Option<&'static Path> {
+    let mounts = [MOUNT, "/sys/fs/cgroup/unified"].into_iter().map(Path::new);
+    mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists())
 }
 
 /// Removes folders that dead hosts left behind. One that is in use cannot be removed, so nothing of a
@@ -405,6 +448,38 @@ mod tests {
         assert!(is_own(&std::process::id().to_string()));
         assert!(!is_own(&parent.to_string()));
         assert!(!is_own("1"));
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn version_2_counts_and_kills_also_where_the_controllers_are_version_1s() {
+        let cgroups = of_this_process();
+        let Some(group) = cgroups.create(&Limits::default()).unwrap() else {
+            eprintln!("SKIPPED: there are no cgroups for this process here");
+            return;
+        };
+        let Some(second) = &cgroups.hierarchy.second else {
+            eprintln!("SKIPPED: no version 2 tree may be used here");
+            return;
+        };
+        assert!(group.folders().iter().any(|folder| folder.starts_with(second)));
+        assert_eq!(cgroups.hierarchy.time.as_ref(), Some(second));
+        let more = group.folders().len() - 1;
+        assert_eq!(cgroups.hierarchy.has_more(), more > 0);
+        assert_eq!(group.entries().unwrap().len(), 1 + more);
+        let spin = "while :; do :; done";
+        let mut child = std::process::Command::new("/bin/sh").args(["-c", spin]).spawn().unwrap();
+        for folder in group.folders() {
+            fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while group.cpu_time().unwrap() < Duration::from_millis(50) {
+            assert!(std::time::Instant::now() < end, "its time is not counted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        group.kill_all();
+        let ended = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
     }
 
     #[test]

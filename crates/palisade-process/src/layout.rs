@@ -72,11 +72,13 @@ impl Inputs<'_> {
 
     /// How pid 1 gets into its cgroups.
     fn group_switch(&self) -> u64 {
-        match (self.grouped, self.cgroups.is_unified()) {
-            (false, _) => 0,
-            (true, true) => format::switch::INTO_CGROUP,
-            (true, false) => format::switch::JOIN_GROUPS,
+        use format::switch::{INTO_CGROUP, JOIN_GROUPS};
+        if !self.grouped {
+            return 0;
         }
+        let into = if self.cgroups.begins_within() { INTO_CGROUP } else { 0 };
+        let join = if self.cgroups.has_more() { JOIN_GROUPS } else { 0 };
+        into | join
     }
 
     /// Whether somebody is told about the system calls.

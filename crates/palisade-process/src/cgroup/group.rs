@@ -12,6 +12,7 @@ use std::{
 };
 
 use palisade_model::Limits;
+use rustix::fs::{Mode, OFlags, open};
 
 use super::{Cgroups, SOCKET_SHARE, is_in_use};
 
@@ -99,36 +100,38 @@ impl Group {
         self.cgroups.hierarchy.folders().into_iter().map(|f| self.below(f)).collect()
     }
 
-    /// The group's folder, where one group holds all (version 2), for CLONE_INTO_CGROUP.
-    pub(crate) fn unified_folder(&self) -> Option<PathBuf> {
-        let hierarchy = &self.cgroups.hierarchy;
-        let folder = hierarchy.folders().into_iter().next();
-        folder.filter(|_| hierarchy.unified).map(|f| f.join(&self.name))
+    /// The group of version 2.
+    fn second(&self) -> Option<PathBuf> {
+        self.cgroups.hierarchy.second.as_ref().map(|folder| folder.join(&self.name))
     }
 
     /// Kills everything in the group at once, however it forks (`cgroup.kill`, Linux 5.14). Version 1 has
     /// nothing like it.
     pub(crate) fn kill_all(&self) {
-        if let Some(folder) = self.unified_folder() {
+        if let Some(folder) = self.second() {
             // Fails only on an older kernel, where pid 1 alone has to do it.
             let _ = fs::write(folder.join("cgroup.kill"), "1");
         }
     }
 
-    /// The `tasks` files of version 1, for pid 1 to enter by; none where one group holds all.
-    pub(crate) fn tasks(&self) -> io::Result<Vec<OwnedFd>> {
-        if self.cgroups.hierarchy.unified {
-            return Ok(Vec::new());
+    /// What lets pid 1 in: first the folder of version 2 that it is cloned into, if there is one; then the `tasks`
+    /// files of version 1 that it enters by.
+    pub(crate) fn entries(&self) -> io::Result<Vec<OwnedFd>> {
+        let second = self.second();
+        let named = |path: &Path, e: io::Error| {
+            io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+        };
+        let mut entries = Vec::new();
+        if let Some(folder) = &second {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            entries.push(open(folder, flags, Mode::empty()).map_err(|e| named(folder, e.into()))?);
         }
-        let folders = self.folders().into_iter();
-        folders
-            .map(|folder| {
-                let path = folder.join("tasks");
-                let file = fs::OpenOptions::new().write(true).open(&path);
-                file.map(OwnedFd::from)
-                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
-            })
-            .collect()
+        for folder in self.folders().into_iter().filter(|folder| Some(folder) != second.as_ref()) {
+            let path = folder.join("tasks");
+            let file = fs::OpenOptions::new().write(true).open(&path);
+            entries.push(file.map_err(|e| named(&path, e))?.into());
+        }
+        Ok(entries)
     }
 
     /// Sets (or changes) the limits.
@@ -232,7 +235,7 @@ impl Group {
     /// group counts it.
     pub(crate) fn cpu_time(&self) -> Option<Duration> {
         let h = &self.cgroups.hierarchy;
-        if h.unified {
+        if h.time == h.second {
             self.keyed(&h.time, "cpu.stat", "usage_usec").map(Duration::from_micros)
         } else {
             self.number(&h.time, "cpuacct.usage").map(Duration::from_nanos)

@@ -1,11 +1,8 @@
 //! What WASI shows to a real program, built from Rust for `wasm32-wasip2`.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use palisade_egress::{AddressPolicy, Decide, Guard};
+use palisade_egress::{Decide, Guard};
 use palisade_model::{ErrorCode, Limits};
 use serde_json::json;
 
@@ -17,8 +14,9 @@ use crate::{
 
 #[path = "../../../palisade-egress/tests/common/mod.rs"]
 mod net;
+mod web;
 
-use net::{Names, guard_for, ok, rights, web_server};
+use net::{guard_for, rights};
 
 /// What the guest writes when it does one thing.
 async fn does(task: &str, what: &str, granted: &[&str]) -> Vec<String> {
@@ -193,174 +191,6 @@ async fn without_a_right_for_requests_the_component_is_not_instantiated() {
     );
 }
 
-/// A web server that answers when it has the whole body, and keeps what it was sent.
-async fn body_server() -> (u16, Arc<Mutex<Vec<String>>>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let keep = Arc::clone(&kept);
-    let (port, _) = net::server(move |mut stream| {
-        let keep = Arc::clone(&keep);
-        async move {
-            let head = net::head(&mut stream).await.to_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-            if stream.read_exact(&mut body).await.is_ok() {
-                keep.lock().unwrap().push(head + &String::from_utf8_lossy(&body));
-                let _ = stream.write_all(&ok("got it")).await;
-                let _ = stream.read(&mut [0; 16]).await;
-            }
-        }
-    })
-    .await;
-    (port, kept)
-}
-
-/// Runs a request behind a guard.
-async fn requests(
-    task: &str,
-    url: &str,
-    granted: &[&str],
-    guard: Guard,
-) -> (Vec<String>, Arc<net::Rights>) {
-    let decide = rights(granted);
-    let way_out = Some((guard, Arc::clone(&decide) as Arc<dyn Decide>));
-    let lines = with(task, url, Launch { rights: granted, way_out, ..Launch::default() }).await;
-    (lines, decide)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_goes_through_the_guard_and_is_recorded() {
-    let (port, heads) = web_server(|_| ok("hello")).await;
-    let granted = format!("net.http:shop.example:{port}");
-    let url = format!("http://shop.example:{port}/a?b=c");
-    let guard = guard_for(&["shop.example"]);
-    let (lines, decide) = requests("get", &url, &[&granted], guard.clone()).await;
-    assert_eq!(lines, ["status 200 body 5 \"hello\" whole true"]);
-    assert_eq!(decide.recorded("allow net.http:shop.example"), 1);
-    let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
-    assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
-    assert!(head.contains(&format!("host: shop.example:{port}\r\n")), "{head}");
-
-    // Another name is not granted, whatever else is.
-    let guard = guard_for(&["shop.example", "other.example"]);
-    let other = format!("http://other.example:{port}/");
-    let (lines, decide) = requests("get", &other, &[&granted], guard).await;
-    assert!(lines[0].contains("HttpRequestDenied"), "{lines:?}");
-    assert_eq!(decide.recorded("deny net.http:other.example"), 1);
-    assert!(heads.lock().unwrap().is_empty());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_is_decided_anew() {
-    let (secret, secrets) = web_server(|_| ok("secret")).await;
-    let (port, heads) = web_server(move |_| {
-        format!("HTTP/1.1 302 Found\r\nLocation: http://inner.example:{secret}/\r\nContent-Length: 0\r\n\r\n")
-            .into_bytes()
-    })
-    .await;
-    let url = format!("http://shop.example:{port}/");
-    let shop = format!("net.http:shop.example:{port}");
-    let inner = format!("net.http:inner.example:{secret}");
-    let guard = guard_for(&["shop.example", "inner.example"]);
-    let (lines, _) = requests("follow", &url, &[&shop], guard.clone()).await;
-    assert!(
-        lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"),
-        "{lines:?}"
-    );
-    assert!(secrets.lock().unwrap().is_empty());
-    assert_eq!(heads.lock().unwrap().len(), 1);
-    // The positive control.
-    let (lines, _) = requests("follow", &url, &[&shop, &inner], guard).await;
-    assert!(lines[1].contains("\"secret\""), "{lines:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn private_addresses_and_names_that_change_reach_nothing() {
-    let (port, heads) = web_server(|_| ok("inner")).await;
-    // A name that leads to loopback, where the operator has not allowed it; and one that did not when it
-    // was looked up before.
-    let names = Names::default()
-        .with("inner.example", &[&["127.0.0.1"]])
-        .with("mixed.example", &[&["93.184.215.14", "127.0.0.1"]])
-        .with("meta.example", &[&["169.254.169.254"]]);
-    let guard = Guard::with_resolver(AddressPolicy::new(), Arc::new(names));
-    for name in ["inner.example", "mixed.example", "meta.example"] {
-        let url = format!("http://{name}:{port}/");
-        let granted = format!("net.http:{name}:{port}");
-        let (lines, decide) = requests("get", &url, &[&granted], guard.clone()).await;
-        assert!(lines[0].starts_with("error "), "{name}: {lines:?}");
-        assert_eq!(decide.recorded("deny"), 1, "{name}");
-    }
-    for url in [
-        "http://127.0.0.1",
-        "http://[::1]",
-        "http://2130706433",
-        "http://0x7f.1",
-        "http://localhost",
-    ] {
-        let (lines, _) = requests(
-            "get",
-            &format!("{url}:{port}/"),
-            &["net.http:*.example.org:*"],
-            guard.clone(),
-        )
-        .await;
-        assert!(!lines[0].starts_with("status"), "{url}: {lines:?}");
-    }
-    assert!(heads.lock().unwrap().is_empty());
-
-    // Rebinding: the first answer is checked, and the connection goes there; the second is checked anew.
-    let names = Names::default().with("turn.example", &[&["127.0.0.1"], &["10.0.0.1"]]);
-    let policy = AddressPolicy::new().allow("127.0.0.1/32".parse().unwrap());
-    let guard = Guard::with_resolver(policy, Arc::new(names));
-    let url = format!("http://turn.example:{port}/");
-    let granted = format!("net.http:turn.example:{port}");
-    let (lines, _) = requests("get", &url, &[&granted], guard.clone()).await;
-    assert!(lines[0].contains("\"inner\""), "{lines:?}");
-    let (lines, _) = requests("get", &url, &[&granted], guard).await;
-    assert!(lines[0].starts_with("error "), "{lines:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_field_says_whom_a_request_is_for_or_where_it_ends() {
-    let (port, heads) = web_server(|_| ok("")).await;
-    let granted = format!("net.http:shop.example:{port}");
-    let url = format!("http://shop.example:{port}/");
-    let (lines, _) = requests("smuggle", &url, &[&granted], guard_for(&["shop.example"])).await;
-    let (fields, [answer]) = lines.split_at(lines.len() - 1) else { panic!("{lines:?}") };
-    for line in fields {
-        let fine = line.starts_with("\"x-fine\"");
-        assert_eq!(line.ends_with("Ok(())"), fine, "{line}");
-    }
-    // The positive control: a field of the guest's own arrives.
-    assert!(answer.starts_with("status 200"), "{answer}");
-    let heads = std::mem::take(&mut *heads.lock().unwrap());
-    assert!(heads.len() == 1 && heads[0].to_lowercase().contains("x-fine: 1\r\n"), "{heads:?}");
-
-    let (lines, _) = requests("connect", &url, &[&granted], guard_for(&["shop.example"])).await;
-    assert!(!lines[0].starts_with("status"), "{lines:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_as_long_as_was_said() {
-    let (port, kept) = body_server().await;
-    let granted = format!("net.http:shop.example:{port}");
-    let url = format!("http://shop.example:{port}/");
-    let (lines, _) = requests("post", &url, &[&granted], guard_for(&["shop.example"])).await;
-    assert_eq!(lines, ["status 200 body 6 \"got it\" whole true"]);
-    let sent = kept.lock().unwrap().pop().unwrap();
-    assert!(sent.contains("content-length: 5\r\n") && sent.ends_with("\r\n\r\n12345"), "{sent}");
-    assert!(!sent.contains("chunked"), "{sent}");
-    // What was announced has been sent: flushing and finishing it afterwards is no failure.
-    let (lines, _) = requests("late", &url, &[&granted], guard_for(&["shop.example"])).await;
-    assert_eq!(lines, ["status 200 body 6 \"got it\" whole true Ok(()) Ok(()) Ok(())"]);
-    assert!(kept.lock().unwrap().pop().unwrap().ends_with("\r\n\r\n12345"));
-    // Five bytes where nine were announced.
-    let (lines, _) = requests("short", &url, &[&granted], guard_for(&["shop.example"])).await;
-    assert!(!lines[0].starts_with("status"), "{lines:?}");
-    assert!(kept.lock().unwrap().is_empty());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn wasi_0_3_runs_on_the_engine_for_it() {
     let text = r#"(component
@@ -392,48 +222,6 @@ async fn third(task: &str, what: &str, granted: &[&str], guard: Guard) -> (Vec<S
     let answer = launched.call("run", json!({})).await;
     assert!(answer.is_ok(), "{answer:?} {:?}", launched.lines());
     (launched.lines(), decide.recorded("deny"))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_of_wasi_0_3_goes_through_the_guard() {
-    let (secret, secrets) = web_server(|_| ok("secret")).await;
-    let (port, heads) = web_server(move |head| {
-        if !head.starts_with("GET /leads ") {
-            return ok("hello");
-        }
-        format!("HTTP/1.1 302 Found\r\nLocation: http://inner.example:{secret}/\r\nContent-Length: 0\r\n\r\n")
-            .into_bytes()
-    })
-    .await;
-    let shop = format!("net.http:shop.example:{port}");
-    let url = |path: &str| format!("http://shop.example:{port}{path}");
-    let guard = guard_for(&["shop.example", "inner.example", "other.example"]);
-
-    let (lines, denied) = third("get", &url("/a?b=c"), &[&shop], guard.clone()).await;
-    assert_eq!((lines, denied), (vec!["status 200 \"hello\"".to_owned()], 0));
-    let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
-    assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
-    assert!(head.contains(&format!("host: shop.example:{port}\r\n")), "{head}");
-
-    // Another name, and one that a redirect leads to.
-    let other = format!("http://other.example:{port}/");
-    let (lines, denied) = third("get", &other, &[&shop], guard.clone()).await;
-    assert!(lines[0].contains("HttpRequestDenied") && denied == 1, "{lines:?} {denied}");
-    let (lines, denied) = third("follow", &url("/leads"), &[&shop], guard.clone()).await;
-    assert!(
-        lines[0].starts_with("status 302") && lines[1].contains("HttpRequestDenied"),
-        "{lines:?}"
-    );
-    assert_eq!((denied, secrets.lock().unwrap().len()), (1, 0));
-    let inner = format!("net.http:inner.example:{secret}");
-    let (lines, _) = third("follow", &url("/leads"), &[&shop, &inner], guard).await;
-    assert!(lines[1].contains("secret"), "{lines:?}");
-
-    // An address that the operator has not allowed.
-    let names = Names::default().with("shop.example", &[&["127.0.0.1"]]);
-    let closed = Guard::with_resolver(AddressPolicy::new(), Arc::new(names));
-    let (lines, denied) = third("get", &url("/"), &[&shop], closed).await;
-    assert!(lines[0].starts_with("error ") && denied == 1, "{lines:?} {denied}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

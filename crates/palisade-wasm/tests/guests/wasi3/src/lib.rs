@@ -1,5 +1,7 @@
 //! Does what `TASK` says with what `WHAT` says, asynchronously, and prints what came of it.
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use wasip3::{
     clocks::monotonic_clock,
     filesystem::{
@@ -22,6 +24,10 @@ impl wasip3::exports::cli::run::Guest for Guest {
         let what = std::env::var("WHAT").unwrap_or_default();
         match std::env::var("TASK").unwrap_or_default().as_str() {
             "get" => println!("{}", get(&what).await),
+            // Five bytes of the length that is announced: all of it, or not.
+            "post" => println!("{}", request(&what, Some((5, b"12345"))).await),
+            "short" => println!("{}", request(&what, Some((9, b"12345"))).await),
+            "long" => println!("{}", request(&what, Some((3, b"12345"))).await),
             // One request, and the one that its answer leads to.
             "follow" => {
                 let first = get(&what).await;
@@ -48,6 +54,32 @@ impl wasip3::exports::cli::run::Guest for Guest {
 }
 
 async fn get(url: &str) -> String {
+    request(url, None).await
+}
+
+/// Both at once: a body is read while it is written.
+async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> (A, B) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let (mut a, mut b) = (None, None);
+    poll_fn(|cx| {
+        if a.is_none()
+            && let Poll::Ready(value) = one.as_mut().poll(cx)
+        {
+            a = Some(value);
+        }
+        if b.is_none()
+            && let Poll::Ready(value) = other.as_mut().poll(cx)
+        {
+            b = Some(value);
+        }
+        if a.is_some() && b.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    (a.unwrap(), b.unwrap())
+}
+
+/// A request, with a body of these bytes behind a length; without one, a GET.
+async fn request(url: &str, body: Option<(u64, &[u8])>) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "no scheme".into() };
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     let (authority, path) = match rest.find('/') {
@@ -55,16 +87,34 @@ async fn get(url: &str) -> String {
         None => (rest, "/"),
     };
     let (trailers, no_trailers) = wit_future::new(|| Ok(None));
-    drop(trailers);
-    let (request, _sent) = Request::new(Fields::new(), None, no_trailers, None);
-    let set = request.set_method(&Method::Get).is_ok()
+    let fields = Fields::new();
+    let (writes, stream) = match body {
+        Some((length, _)) => {
+            let set = fields.append("content-length", length.to_string().as_bytes());
+            if let Err(error) = set {
+                return format!("field {error:?}");
+            }
+            let (writer, stream) = wit_stream::new::<u8>();
+            (Some(writer), Some(stream))
+        }
+        None => (None, None),
+    };
+    let (request, _sent) = Request::new(fields, stream, no_trailers, None);
+    let method = if body.is_some() { Method::Post } else { Method::Get };
+    let set = request.set_method(&method).is_ok()
         && request.set_scheme(Some(&scheme)).is_ok()
         && request.set_authority(Some(authority)).is_ok()
         && request.set_path_with_query(Some(path)).is_ok();
     if !set {
         return "not a request".into();
     }
-    let response = match client::send(request).await {
+    let writing = async {
+        if let (Some(mut writer), Some((_, bytes))) = (writes, body) {
+            writer.write_all(bytes.to_vec()).await;
+        }
+        drop(trailers);
+    };
+    let response = match both(client::send(request), writing).await.0 {
         Ok(response) => response,
         Err(error) => return format!("error {error:?}"),
     };
