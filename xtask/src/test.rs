@@ -24,6 +24,9 @@ pub(crate) fn run(args: &Args) -> Result {
         let built = step::root().join("target/debug");
         nextest.env("PALISADE_ENGINE", built.join("palisade-engine"));
         nextest.env("PALISADE_WALLED", built.join("examples/walled"));
+        // Most tests take two of these threads (.config/nextest.toml).
+        let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        nextest.args(["--test-threads", &threads.to_string()]);
         nextest.args(&args.filter);
         step::run(&mut nextest)?;
     } else {
