@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Another time for one target; repeatable
     #[arg(long = "target", value_name = "NAME=SECONDS", value_parser = own_time)]
     own_times: Vec<(String, u32)>,
+    /// Leave out the targets of WebAssembly, whose engine is most of what there is to build
+    #[arg(long)]
+    without_wasm: bool,
     /// Only this target
     target: Option<String>,
 }
@@ -55,32 +58,48 @@ const MEMORY_LIMIT: u32 = 2048;
 /// Most targets that run at once: each takes a processor and up to [`MEMORY_LIMIT`].
 const MOST_AT_ONCE: usize = 4;
 
-/// Names of the `[[bin]]` tables of a manifest.
-fn targets(manifest: &str) -> Vec<String> {
-    let mut names = Vec::new();
+/// A `[[bin]]` table of a manifest.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    name: String,
+    /// It is built only with a feature of the manifest's.
+    has_feature: bool,
+}
+
+/// The `[[bin]]` tables of a manifest.
+fn targets(manifest: &str) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
     let mut in_bin = false;
     for line in manifest.lines().map(str::trim) {
         if line.starts_with('[') {
             in_bin = line == "[[bin]]";
+            if in_bin {
+                targets.push(Target { name: String::new(), has_feature: false });
+            }
         } else if in_bin
             && let Some((key, value)) = line.split_once('=')
-            && key.trim() == "name"
+            && let Some(target) = targets.last_mut()
         {
-            names.push(value.trim().trim_matches('"').to_owned());
+            match key.trim() {
+                "name" => target.name = value.trim().trim_matches('"').to_owned(),
+                "required-features" => target.has_feature = true,
+                _ => {}
+            }
         }
     }
-    names
+    targets
 }
 
 fn triple() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
-fn build(folder: &Path) -> Result<PathBuf> {
+fn build(folder: &Path, without_wasm: bool) -> Result<PathBuf> {
     let target = folder.join("target");
     let triple = triple();
     step::run(
         step::cargo(["build", "--release", "--quiet", "--bins", "--target", &triple])
+            .args(without_wasm.then_some("--no-default-features"))
             .arg("--target-dir")
             .arg(&target)
             .current_dir(folder)
@@ -146,7 +165,10 @@ pub(crate) fn run(args: &Args) -> Result {
     let folder = step::root().join("fuzz");
     let manifest = folder.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).map_err(|e| format!("{}: {e}", manifest.display()))?;
-    let all = targets(&text);
+    // The one feature that a target may need is WebAssembly.
+    let is_wanted = |target: &Target| !(args.without_wasm && target.has_feature);
+    let all: Vec<String> =
+        targets(&text).into_iter().filter(is_wanted).map(|target| target.name).collect();
     let chosen: Vec<&String> = match &args.target {
         Some(name) => vec![
             all.iter()
@@ -161,7 +183,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some((name, _)) = args.own_times.iter().find(|(name, _)| !all.contains(name)) {
         return Err(format!("no target `{name}`; there are {}", all.join(", ")));
     }
-    let programs = build(&folder)?;
+    let programs = build(&folder, args.without_wasm)?;
     // All of them, so that one finding does not hide another; the long ones first, so that none of them
     // is left alone at the end.
     let mut queue = chosen;
@@ -188,13 +210,15 @@ pub(crate) fn run(args: &Args) -> Result {
 
 #[cfg(test)]
 mod tests {
-    use super::{own_time, targets};
+    use super::{Target, own_time, targets};
 
     #[test]
-    fn targets_are_the_names_of_the_binaries_and_nothing_else() {
+    fn targets_are_the_binaries_and_nothing_else() {
         let manifest = "[package]\nname = \"fuzz\"\n\n[[bin]]\nname = \"frames\"\npath = \"a.rs\"\n\
-            [dependencies]\nname = \"1\"\n[[bin]]\npath = \"b.rs\"\n name = \"manifest\"\n";
-        assert_eq!(targets(manifest), ["frames", "manifest"]);
+            [dependencies]\nname = \"1\"\n[[bin]]\npath = \"b.rs\"\n name = \"manifest\"\n\
+            required-features = [\"wasm\"]\n";
+        let target = |name: &str, has_feature| Target { name: name.into(), has_feature };
+        assert_eq!(targets(manifest), [target("frames", false), target("manifest", true)]);
         assert!(targets("[package]\nname = \"fuzz\"").is_empty());
     }
 
@@ -210,6 +234,7 @@ mod tests {
     fn the_projects_own_targets_are_found() {
         let path = crate::step::root().join("fuzz/Cargo.toml");
         let found = targets(&std::fs::read_to_string(path).unwrap());
-        assert!(found.iter().any(|name| name == "manifest"), "{found:?}");
+        let has = |name: &str| found.iter().find(|t| t.name == name).map(|t| t.has_feature);
+        assert_eq!((has("manifest"), has("inspect")), (Some(false), Some(true)), "{found:?}");
     }
 }
