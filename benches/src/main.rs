@@ -25,7 +25,6 @@ use plugin::Result;
 use report::Row;
 
 const NAMES: &[&str] = &[
-    "launch_vs_bwrap",
     "call_vs_socketpair",
     "gate_decision",
     "rss_per_idle_process_plugin",
@@ -38,7 +37,6 @@ const NAMES: &[&str] = &[
 
 fn bench(name: &str) -> Result<Vec<Row>> {
     match name {
-        "launch_vs_bwrap" => launch::run(),
         "call_vs_socketpair" => call::run(),
         "gate_decision" => gate::run(),
         "rss_per_idle_process_plugin" => memory::run(),

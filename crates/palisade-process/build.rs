@@ -24,8 +24,21 @@ fn main() {
     }
     let source = Path::new("helper");
     let abi = hash(source);
-    let out =
-        PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("palisade-helper");
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let out = folder.join("palisade-helper");
+    build(source, &out, &abi, &[]);
+    println!("cargo::rustc-env=PALISADE_HELPER_ABI={abi}");
+    println!("cargo::rustc-env=PALISADE_HELPER_PATH={}", out.display());
+    println!("cargo::rustc-cfg=palisade_helper");
+    if env::var_os("CARGO_FEATURE_ABLATION").is_some() {
+        // A second one beside it: whole walls are built by the one that is released, in tests too.
+        let thinner = folder.join("palisade-helper-ablation");
+        build(source, &thinner, &abi, &["--cfg", "feature=\"ablation\""]);
+        println!("cargo::rustc-env=PALISADE_ABLATION_HELPER_PATH={}", thinner.display());
+    }
+}
+
+fn build(source: &Path, out: &Path, abi: &str, more: &[&str]) {
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
     rustc
@@ -34,10 +47,12 @@ fn main() {
         .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "lto=fat", "-C", "codegen-units=1"])
         .args(["-C", "relocation-model=static", "-C", "strip=symbols", "-C", "overflow-checks=on"])
         .args(["-C", "link-arg=-nostdlib", "-C", "link-arg=-static", "-C", "link-arg=-no-pie"])
+        .args(["--check-cfg", "cfg(feature, values(\"ablation\"))"])
+        .args(more)
         .arg("-o")
-        .arg(&out)
+        .arg(out)
         .arg(source.join("main.rs"))
-        .env("PALISADE_HELPER_ABI", &abi);
+        .env("PALISADE_HELPER_ABI", abi);
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
         rustc.arg("-C").arg({
             let mut arg = std::ffi::OsString::from("linker=");
@@ -47,9 +62,6 @@ fn main() {
     }
     let status = rustc.status().expect("rustc can be started");
     assert!(status.success(), "the helper did not build");
-    println!("cargo::rustc-env=PALISADE_HELPER_ABI={abi}");
-    println!("cargo::rustc-env=PALISADE_HELPER_PATH={}", out.display());
-    println!("cargo::rustc-cfg=palisade_helper");
 }
 
 /// Over every source file, names included, in order.

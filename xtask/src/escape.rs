@@ -21,7 +21,8 @@ pub(crate) fn build_attacker() -> Result {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    tools::ensure(&[tools::CC, tools::PYTHON])?;
+    // The attacker is linked, and its twins are plugins in Python and in JavaScript.
+    tools::ensure(&[tools::CC, tools::PYTHON, tools::NODE])?;
     build_attacker()?;
     let mut suite = step::cargo(["run", "--quiet", "--package", "palisade-escape", "--"]);
     if args.json {

@@ -48,10 +48,10 @@ enum Command {
 
 #[derive(clap::Args)]
 struct BenchArgs {
-    /// `launch_vs_bwrap`, `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`,
-    /// `storage_vs_sqlite`, `egress` (`egress_throughput` and `egress_connect_latency`), `walls`
-    /// (`neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, `reap_50_stopped` and `launch_vs_srt`),
-    /// `launch_vs_sandlock` (after `cargo xtask compare`), `mcp_overhead`, `wasm` (`warm`: calls against Extism and
+    /// `call_vs_socketpair`, `gate_decision`, `rss_per_idle_process_plugin`, `storage_vs_sqlite`, `egress`
+    /// (`egress_throughput` and `egress_connect_latency`), `walls` (`launch_vs_bwrap` with `pooled_vs_bwrap`,
+    /// `neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, `reap_50_stopped`, `policed_overshoot` and
+    /// `launch_vs_srt`), `launch_vs_sandlock` (after `cargo xtask compare`), `mcp_overhead`, `wasm` (`warm`: calls against Extism and
     /// wasmtime alone; `cold`: first calls against both, and of components in JavaScript and Python, `cold_js` and
     /// `cold_python`;
     /// `rss_per_idle_instance`: 10 000 idle instances), or `all`

@@ -2,7 +2,7 @@
 
 use crate::{
     Result, escape, step,
-    tools::{self, BWRAP, CC, JAVAC, NEXTEST, NODE, NPM, PYTHON},
+    tools::{self, BWRAP, CC, JAVAC, NEXTEST, NODE, NPM, PYTHON, STRESS_NG},
 };
 
 #[derive(clap::Args)]
@@ -13,7 +13,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    tools::ensure(&[CC, PYTHON, NODE, NPM, JAVAC, BWRAP, NEXTEST])?;
+    tools::ensure(&[CC, PYTHON, NODE, NPM, JAVAC, BWRAP, STRESS_NG, NEXTEST])?;
     tools::ensure_targets(&tools::WASM_TARGETS)?;
     escape::build_attacker()?;
     let is_whole = args.filter.is_none();

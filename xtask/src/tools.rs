@@ -61,8 +61,11 @@ pub(crate) const RIPGREP: Tool = Tool {
     source: Source::Apt("ripgrep"),
     needed_for: "sandbox-runtime, which is compared with",
 };
-pub(crate) const STRESS_NG: Tool =
-    Tool { program: "stress-ng", source: Source::Apt("stress-ng"), needed_for: "bench walls" };
+pub(crate) const STRESS_NG: Tool = Tool {
+    program: "stress-ng",
+    source: Source::Apt("stress-ng"),
+    needed_for: "the tests of limits, and bench walls",
+};
 pub(crate) const CC: Tool =
     Tool { program: "cc", source: Source::Apt("gcc"), needed_for: "everything: it links" };
 pub(crate) const CXX: Tool =

@@ -10,6 +10,8 @@ mod machine;
 mod outcome;
 mod payload;
 mod record;
+mod sources;
+mod system;
 
 use std::{
     fs,
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Only the situation of this name; may be given several times
     #[arg(long)]
     situation: Vec<String>,
+    /// Only the steps whose name has this in it, beside doctor; may be given several times
+    #[arg(long, value_name = "TEXT", conflicts_with = "record")]
+    step: Vec<String>,
     /// Machines that run at the same time; each asks for one processor and 1.5 GiB of memory
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     at_once: u8,
@@ -70,9 +75,9 @@ pub(crate) struct Plan {
     limits: (u64, u64),
 }
 
-/// Seconds for a machine: short form, whole form. The whole form of the largest takes most of an hour beside
-/// builds that keep the host's processors busy; what hangs is ended long before by the limit of its own step.
-const LIMITS: (u64, u64) = (600, 7200);
+/// Seconds for a machine: short form, whole form. The whole form of the largest takes two hours beside builds that
+/// keep the host's processors busy; what hangs is ended long before by the limit of its own step.
+const LIMITS: (u64, u64) = (600, 14_400);
 
 const PLANS: [Plan; 5] = [
     Plan {
@@ -148,13 +153,15 @@ pub(crate) fn run(args: &Args) -> Result {
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     escape::build_attacker()?;
     let payload = payload::build(&folder, !args.short)?;
+    // Now: while the machines run, somebody may be at work on them.
+    let sources = sources::state(&step::root()).map_err(|e| format!("the sources: {e}"))?;
     let mut parts = Vec::new();
     for plan in plans {
-        let image = fetch::kernel(&folder, plan.kernel)?;
+        let kernel = fetch::kernel(&folder, plan.kernel)?;
         let disk = if plan.disk { fetch::disk(&folder)? } else { fetch::scratch(&folder)? };
-        parts.push((plan, image, disk));
+        parts.push((plan, kernel, disk));
     }
-    let outcomes = run_machines(args, &folder, &payload, &parts)?;
+    let outcomes = run_machines(args, &folder, &payload, &parts, &sources)?;
     eprintln!("vm: {:.0} s in all", begun.elapsed().as_secs_f64());
     outcome::show(&outcomes, args.json)
 }
@@ -164,22 +171,24 @@ fn run_machines(
     args: &Args,
     folder: &Path,
     payload: &payload::Payload,
-    parts: &[(Plan, PathBuf, PathBuf)],
+    parts: &[(Plan, fetch::Files, PathBuf)],
+    sources: &str,
 ) -> Result<Vec<outcome::Outcome>> {
     let waiting = Mutex::new(parts.iter().enumerate());
     let outcomes = Mutex::new(Vec::new());
     let keep = |outcome: &outcome::Outcome| match args.record {
-        true => record::write(outcome, &PLANS.map(|p| p.name)),
+        true => record::write(outcome, sources, &PLANS.map(|p| p.name)),
         false => Ok(()),
     };
-    let one = |(plan, image, disk): &(Plan, PathBuf, PathBuf)| {
+    let one = |(plan, kernel, disk): &(Plan, fetch::Files, PathBuf)| {
         let limit = if args.short { plan.limits.0 } else { plan.limits.1 };
         let boot = machine::Boot {
             plan,
-            image,
+            kernel,
             disk,
             short: args.short,
             only: &args.situation,
+            steps: &args.step,
             limit: Duration::from_secs(limit),
             keep: &keep,
         };

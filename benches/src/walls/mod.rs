@@ -1,5 +1,5 @@
-//! `walls`: what the walls cost and hold: neighbours of plugins that take all they can get, and the end of
-//! many plugins at once; and their start against other sandboxes.
+//! `walls`: what the walls cost and hold: their start against other sandboxes, neighbours of plugins that take
+//! all they can get, and the end of many plugins at once.
 
 mod bombs;
 mod neighbour;
@@ -8,10 +8,12 @@ mod overshoot;
 mod reap;
 mod steps;
 
-use crate::{plugin::Result, report::Row};
+use crate::{launch, plugin::Result, report::Row};
 
 /// What is measured, each by its name; `neighbour_p99_ratio.BOMB` measures one bomb.
 pub(crate) const NAMES: &[&str] = &[
+    "launch_vs_bwrap",
+    "pooled_vs_bwrap",
     "neighbour_p99_ratio",
     "reap_50_stopped",
     "policed_overshoot",
@@ -31,6 +33,10 @@ pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
         name == "walls"
             || name.strip_prefix(known).is_some_and(|r| r.is_empty() || r.starts_with('.'))
     };
+    // One run gives both.
+    if is_asked("launch_vs_bwrap") || is_asked("pooled_vs_bwrap") {
+        rows.extend(launch::run()?);
+    }
     if is_asked("reap_50_stopped") {
         rows.extend(reap::run()?);
     }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use palisade_sandbox::KillReason;
+use serde_json::value::RawValue;
 
 use super::{
     bare::{self, Bare},
@@ -11,7 +12,7 @@ use super::{
     extism::{Compiled, Extism},
     guests::{self, Guests},
     message, on,
-    ours::{Folder, ask, backend, initialize},
+    ours::{Folder, Ours, ask, backend, initialize},
 };
 use crate::{
     plugin::Result,
@@ -32,6 +33,7 @@ const LARGE_AIM: f64 = 1500.0;
 struct Times {
     ours: Samples,
     initialized: Samples,
+    host: Samples,
     extism: Samples,
     sync: Samples,
     fiber: Samples,
@@ -52,6 +54,9 @@ async fn measure(
     let backend = backend(64, &folder.state());
     let prepared = folder.prepare(&backend).await?;
     let bare = Bare::compile(component, 64)?;
+    let args = RawValue::from_string(text.to_owned())?;
+    let hosted = Ours::open(component).await?;
+    hosted.stop().await?;
     let mut times = Times::default();
     for round in 0..WARM_UP + rounds {
         let counted = round >= WARM_UP;
@@ -96,11 +101,16 @@ async fn measure(
         took(&mut times.initialized, start);
 
         let start = Instant::now();
+        check(hosted.start_call_stop(&args).await?.bytes(), text)?;
+        took(&mut times.host, start);
+
+        let start = Instant::now();
         let (mut store, call) = bare.initialized().await?;
         check(bare::answer(call.call_async(&mut store, ("echo", text)).await)?.as_bytes(), text)?;
         drop(store);
         took(&mut times.fiber_initialized, start);
     }
+    hosted.close().await?;
     let kept = bare.kept()?;
     for _ in 0..disk_rounds {
         let start = Instant::now();
@@ -133,6 +143,7 @@ fn large(language: &str, component: Vec<u8>) -> Result<Vec<Row>> {
     Ok(vec![
         row(&name(""), &times.ours, &times.fiber).aim_value(LARGE_AIM),
         row(&name(".initialized"), &times.initialized, &times.fiber_initialized),
+        row(&name(".host"), &times.host, &times.fiber_initialized),
         row(&name(".from_disk"), &times.disk, &times.disk_bare),
     ])
 }
@@ -155,6 +166,8 @@ pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
         row("cold_vs_wasmtime.sync", &times.ours, &times.sync),
         row("cold_vs_wasmtime.initialized", &times.initialized, &times.fiber_initialized),
         row("cold_vs_extism.initialized", &times.initialized, &times.extism),
+        row("cold_vs_extism.host", &times.host, &times.extism),
+        row("cold_vs_wasmtime.host", &times.host, &times.fiber_initialized),
         row("cold_from_disk", &times.disk, &times.disk_bare),
     ];
     rows.extend(large("js", guests::javascript()?)?);

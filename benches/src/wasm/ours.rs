@@ -150,6 +150,19 @@ impl Ours {
         ask(&self.instance, text).await
     }
 
+    /// Through the host, from a plugin that stands still to one that stands still again.
+    pub(crate) async fn start_call_stop(&self, args: &RawValue) -> Result<Payload> {
+        self.plugin.start().await?;
+        let answer = self.call(args).await?;
+        self.plugin.stop().await?;
+        Ok(answer)
+    }
+
+    /// Ends the plugin, for now.
+    pub(crate) async fn stop(&self) -> Result<()> {
+        Ok(self.plugin.stop().await?)
+    }
+
     pub(crate) async fn close(&self) -> Result<()> {
         Ok(self.host.shutdown().await?)
     }

@@ -36,9 +36,23 @@ fn it_shows_a_system_call_profile() {
     let (status, out, _) = place.run(&["doctor", "--seccomp", "python"]);
     assert_eq!(status, 0);
     assert!(out.contains("refused (EPERM)") && out.contains(" ptrace,"), "{out}");
+    // What comes to floor and profile, with when it does.
+    for addition in ["init-guard/1, in every launch", "policed-memory/2, where", "no-jit/1, where"]
+    {
+        assert!(out.contains(addition), "no {addition:?} in\n{out}");
+    }
     let (_, out, _) = place.run(&["doctor", "--seccomp", "native", "--json"]);
     let document: Value = serde_json::from_str(&out).unwrap();
     assert!(document["calls"].as_array().unwrap().len() > 300);
+    let additions = document["additions"].as_array().unwrap();
+    let names: Vec<_> = additions.iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["init-guard/1", "policed-memory/2", "no-jit/1"]);
+    let calls = |n: usize| additions[n]["calls"].as_array().unwrap().len();
+    assert_eq!([calls(0), calls(1), calls(2)], [5, 8, 3]);
+    assert!(additions.iter().all(|a| !a["when"].as_str().unwrap().is_empty()));
+    // Who compiles as it runs is not started where written memory may not become code.
+    let (_, out, _) = place.run(&["doctor", "--seccomp", "node"]);
+    assert!(out.contains("policed-memory/2") && !out.contains("no-jit/1"), "{out}");
     assert_eq!(place.run(&["doctor", "--seccomp", "ruby"]).0, 2);
 }
 

@@ -95,20 +95,15 @@ fn a_new_plugin_in_rust_works() {
     });
 }
 
-/// Makes a component, has `build` finish it, and sees that it is a plugin.
-fn component_works(lang: &str, file: &str, build: impl Fn(&Path)) {
+/// Makes a component, has `build` finish it, and sees that it is a plugin. Gives the place where it is, in the folder
+/// `greeter`.
+fn component_works(lang: &str, file: &str, build: impl Fn(&Path)) -> Place {
     let place = Place::new(Launcher::Me);
     let (status, out, err) = place.run(&["new", "greeter", "--lang", lang]);
     assert_eq!((status, err.as_str()), (0, ""), "{lang}: {out}");
     let folder = place.path("greeter");
     build(&folder);
-    let (status, _, err) = place.run(&["check", "greeter"]);
-    assert_eq!(status, 0, "{lang}: {err}");
-    let call = ["call", "greeter", "greet", r#"{"name":"Ada","times":2}"#];
-    let (status, out, err) = place.run(&call);
-    assert_eq!((status, out.as_str()), (0, "\"Hello, Ada, Ada!\"\n"), "{lang}: {err}");
-    assert!(err.contains("greeting"), "its line of log: {err}");
-    assert_eq!(place.run(&["call", "greeter", "greet", r#"{"nom":"Ada"}"#]).0, 1);
+    greets(&place, lang);
     let engine = components::engine(&folder.join(file));
     let engine: Vec<&str> = engine.iter().map(String::as_str).collect();
     // Rust exports every handler interface; the others what their world names, which has no configuration.
@@ -116,28 +111,76 @@ fn component_works(lang: &str, file: &str, build: impl Fn(&Path)) {
         if lang == "rust-wasm" { (&[], 23) } else { (&["configure"], 21) };
     let summary = drive(&folder, &engine, true, lacks);
     assert!(summary.starts_with(&format!("{passed} passed, 0 failed")), "{lang}: {summary}");
+    place
 }
 
+/// The plugin in the folder `greeter` is found good, answers, and refuses what it does not know.
+fn greets(place: &Place, which: &str) {
+    let (status, _, err) = place.run(&["check", "greeter"]);
+    assert_eq!(status, 0, "{which}: {err}");
+    let call = ["call", "greeter", "greet", r#"{"name":"Ada","times":2}"#];
+    let (status, out, err) = place.run(&call);
+    assert_eq!((status, out.as_str()), (0, "\"Hello, Ada, Ada!\"\n"), "{which}: {err}");
+    assert!(err.contains("greeting"), "its line of log: {err}");
+    assert_eq!(place.run(&["call", "greeter", "greet", r#"{"nom":"Ada"}"#]).0, 1, "{which}");
+}
+
+fn cargo(folder: &Path, arguments: &str) {
+    let mut cargo = Command::new(env!("CARGO"));
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"] {
+        cargo.env_remove(name);
+    }
+    run(cargo.args(arguments.split(' ')).arg("--quiet").current_dir(folder));
+}
+
+/// The builds of a new component in Rust: the command, and what its manifest says then.
+const RUST_BUILDS: [(&str, &str, &str); 3] = [
+    (
+        "build --release --lib --target wasm32-unknown-unknown",
+        "wasm",
+        "target/wasm32-unknown-unknown/release/plugin.wasm",
+    ),
+    (
+        "build --release --lib --target wasm32-wasip2",
+        "wasm",
+        "target/wasm32-wasip2/release/plugin.wasm",
+    ),
+    ("build --release", "exec", "target/release/process"),
+];
+
 #[test]
-fn a_new_component_in_rust_works() {
-    let target = "wasm32-unknown-unknown";
-    let file = "target/wasm32-unknown-unknown/release/plugin.wasm";
-    component_works("rust-wasm", file, |folder| {
-        run(Command::new("rustup").args(["target", "add", target]));
+fn a_new_component_in_rust_works_for_both_targets_and_as_a_process() {
+    let [first, others @ ..] = RUST_BUILDS;
+    let place = component_works("rust-wasm", first.2, |folder| {
+        let targets = ["wasm32-unknown-unknown", "wasm32-wasip2"];
+        run(Command::new("rustup").args(["target", "add"]).args(targets));
         fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-        for arguments in [
-            &["test", "--quiet"][..],
-            &["build", "--quiet", "--release", "--lib", "--target", target],
-        ] {
-            let mut cargo = Command::new(env!("CARGO"));
-            for name in
-                ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"]
-            {
-                cargo.env_remove(name);
-            }
-            run(cargo.args(arguments).current_dir(folder));
-        }
+        cargo(folder, "test");
+        cargo(folder, first.0);
     });
+    // Of its files the manifest alone changes, as its README says.
+    let folder = place.path("greeter");
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    let manifest = fs::read_to_string(folder.join("plugin.yaml")).unwrap();
+    let entry = |kind: &str, file: &str| format!("  kind: {kind}\n  file: {file}\n");
+    assert!(manifest.contains(&entry(first.1, first.2)), "{manifest}");
+    for (build, kind, file) in RUST_BUILDS {
+        let row = format!("| `cargo {build}` | `{kind}` | `{file}` |");
+        assert!(readme.contains(&row), "{row} in {readme}");
+    }
+    for (build, kind, file) in others {
+        cargo(&folder, build);
+        let manifest = manifest.replace(&entry(first.1, first.2), &entry(kind, file));
+        fs::write(folder.join("plugin.yaml"), manifest).unwrap();
+        greets(&place, file);
+        let command = match kind {
+            "exec" => vec![file.to_owned()],
+            _ => components::engine(&folder.join(file)),
+        };
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let summary = drive(&folder, &command, true, &[]);
+        assert!(summary.starts_with("23 passed, 0 failed"), "{file}: {summary}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{io, net::IpAddr, time::Duration};
 
 use palisade_model::{ErrorCode, Failure};
+use tokio_rustls::rustls;
 
 use crate::AddressClass;
 
@@ -98,6 +99,15 @@ pub enum EgressError {
 }
 
 impl EgressError {
+    /// Whether a server's certificate was not believed: of an authority that is not trusted, for another
+    /// name, or out of its time.
+    #[must_use]
+    pub fn is_of_certificate(&self) -> bool {
+        let Self::Tls { cause, .. } = self else { return false };
+        let said = cause.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        matches!(said, Some(rustls::Error::InvalidCertificate(_)))
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

@@ -23,10 +23,9 @@ use palisade_egress::{
 use palisade_model::{ErrorCode, Failure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
     time::Instant,
 };
-use tokio_rustls::{TlsAcceptor, rustls};
+use tokio_rustls::rustls;
 
 const NAMES: &[&str] = &["a.example", "b.example"];
 
@@ -452,45 +451,9 @@ async fn dropping_the_body_closes_the_connection() {
 
 // ---- TLS -----------------------------------------------------------------------------------------------
 
-/// A server within TLS for `name`, and the PEM of its root.
-async fn tls_server(name: &str, answer: fn(&str) -> Vec<u8>) -> (u16, String) {
-    let root_key = rcgen::KeyPair::generate().unwrap();
-    let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let pem = root.self_signed(&root_key).unwrap().pem();
-    let issuer = rcgen::Issuer::new(root, root_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&key, &issuer).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let head = head(&mut stream).await;
-                let _ = stream.write_all(&answer(&head)).await;
-                let _ = stream.shutdown().await;
-                let _ = stream.read(&mut [0; 16]).await;
-            });
-        }
-    });
-    (port, pem)
-}
-
 #[tokio::test]
 async fn https_is_spoken_with_whom_the_roots_vouch_for_and_nobody_else() {
-    let (port, pem) = tls_server("a.example", |head| match path(head).as_str() {
+    let (port, pem, heads) = tls_server("a.example", |head| match path(head).as_str() {
         "/down" => to("http://a.example/clear"),
         "/up" => to("/end"),
         _ => ok("sealed"),
@@ -510,7 +473,16 @@ async fn https_is_spoken_with_whom_the_roots_vouch_for_and_nobody_else() {
     ] {
         let refused = fetch(client, url).await.unwrap_err();
         assert!(matches!(refused, EgressError::Tls { .. }), "{why}: {refused}");
+        assert!(refused.is_of_certificate(), "{why}: {refused}");
     }
+    assert_eq!(heads.lock().unwrap().len(), 2, "nothing was asked of whom nobody vouches for");
+    let speaks_first = |mut stream: tokio::net::TcpStream| async move {
+        let _ = stream.write_all(&ok("not TLS")).await;
+    };
+    let (clear, _) = server(speaks_first).await;
+    let refused = fetch(trusting.clone(), format!("https://a.example:{clear}/")).await.unwrap_err();
+    assert!(matches!(refused, EgressError::Tls { .. }), "{refused}");
+    assert!(!refused.is_of_certificate(), "{refused}");
     let down = fetch(trusting, format!("https://a.example:{port}/down")).await.unwrap_err();
     assert!(matches!(down, EgressError::Redirect(_)), "{down}");
     assert!(Tls::with_roots("not PEM").is_err());
@@ -518,7 +490,7 @@ async fn https_is_spoken_with_whom_the_roots_vouch_for_and_nobody_else() {
 
 #[tokio::test]
 async fn https_passes_the_proxy_end_to_end() {
-    let (port, pem) = tls_server("a.example", |_| ok("sealed")).await;
+    let (port, pem, _) = tls_server("a.example", |_| ok("sealed")).await;
     let right = rights(&["net.http:a.example:*"]);
     let at = proxy(guard_for(NAMES), right.clone(), Default::default()).await;
     let tunnel = connect(at, &format!("a.example:{port}")).await.unwrap();

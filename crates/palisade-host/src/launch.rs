@@ -12,7 +12,8 @@ use std::{
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Caller, Routine};
 use palisade_model::{
-    Access, Capability, CapabilitySet, ErrorCode, Failure, InstanceId, Kind, text::escape,
+    Access, Capability, CapabilitySet, ErrorCode, Failure, GuaranteeSet, InstanceId, Kind,
+    text::escape,
 };
 use palisade_policy::{Rules, check_limits, registration_allowed};
 use palisade_protocol::{
@@ -130,6 +131,21 @@ pub(crate) fn candidates(
     Ok(able)
 }
 
+/// That no backend covers the demand, with the rules for single plugins that ask for what is lacking.
+pub(crate) fn no_wall(host: &HostInner, loaded: &Loaded, none: &NoBackend) -> Failure {
+    let failure = Failure::from(none.clone());
+    let lacks = |floor: &GuaranteeSet| {
+        let mut missing = none.candidates.iter().flat_map(|candidate| &candidate.missing);
+        missing.any(|(guarantee, _, have)| floor.level(*guarantee) > *have)
+    };
+    let floors = host.policy.plugin_floors().iter();
+    let rules: Vec<String> = floors
+        .filter(|of| of.names(&loaded.manifest.id) && lacks(of.floor()))
+        .map(|of| of.rule())
+        .collect();
+    if rules.is_empty() { failure } else { failure.rule(rules.join(", ")) }
+}
+
 /// The specification of a launch with these rights.
 pub(crate) fn spec(
     host: &HostInner,
@@ -174,8 +190,8 @@ pub(crate) async fn plan(
     state_dir::create_data_dir(&cell.data)?;
     let spec = spec(host, cell, loaded, held.rights.clone(), serial);
     let resolver = Resolver::new(candidates(host, loaded)?);
-    let backend =
-        resolver.resolve(&spec, None).await.map_err(|e: NoBackend| Failure::from(e))?.backend;
+    let resolved = resolver.resolve(&spec, None).await;
+    let backend = resolved.map_err(|none| no_wall(host, loaded, &none))?.backend;
 
     // One at a time: two starts must not prepare the same thing twice.
     let mut ready = cell.prepared.lock().await;

@@ -156,7 +156,7 @@ impl Loaded {
             requested: Requested { required: requested.required, optional: requested.optional },
             declared: manifest.declared_registrations(),
             limits,
-            demand: palisade_policy::demand(policy, &manifest.guarantees),
+            demand: palisade_policy::demand(policy, &manifest.id, &manifest.guarantees),
             config,
             backend: options.backend.clone(),
             code: options.code.clone(),

@@ -183,7 +183,7 @@ impl Plugin {
                         });
                     }
                     Err(none) => {
-                        no_wall = Some(Failure::from(none.clone()));
+                        no_wall = Some(launch::no_wall(host, &loaded, &none));
                         candidates = Some(none);
                     }
                 }

@@ -36,6 +36,7 @@ mod hint;
 mod index;
 mod operator;
 mod parse;
+mod plugins;
 mod rules;
 
 pub use ceilings::{Ceilings, Excess};
@@ -45,6 +46,9 @@ pub use error::PolicyError;
 pub use forbid::{Forbidden, ForbiddenWhy};
 pub use grant::{Grant, Requested};
 pub use hint::grant_option;
-pub use operator::{MAX_FORBIDS, MAX_POLICY_LEN, OperatorPolicy, check_limits, demand};
+pub use operator::{
+    MAX_FORBIDS, MAX_PLUGINS, MAX_POLICY_LEN, OperatorPolicy, check_limits, demand,
+};
 pub use parse::parse;
+pub use plugins::PluginFloor;
 pub use rules::{Rules, registration_allowed};

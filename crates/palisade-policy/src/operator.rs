@@ -1,9 +1,9 @@
-//! The operator's policy: what is demanded of every wall, what nobody may have, and how much of each
-//! resource.
+//! The operator's policy: what is demanded of every wall and of those of single plugins, what nobody may
+//! have, and how much of each resource.
 
-use palisade_model::{Capability, ErrorCode, Failure, GuaranteeSet, Limits};
+use palisade_model::{Capability, ErrorCode, Failure, GuaranteeSet, Limits, PluginId};
 
-use crate::{Ceilings, Forbidden, PolicyError, forbid};
+use crate::{Ceilings, Forbidden, PluginFloor, PolicyError, forbid};
 
 /// Longest policy text, in bytes.
 pub const MAX_POLICY_LEN: usize = 1 << 20;
@@ -11,11 +11,15 @@ pub const MAX_POLICY_LEN: usize = 1 << 20;
 /// The most forbids in one policy.
 pub const MAX_FORBIDS: usize = 4096;
 
+/// The most patterns of plugins in one policy.
+pub const MAX_PLUGINS: usize = 4096;
+
 /// What the operator of this host decided. [`Default`] is the policy without any text: the default floor,
 /// no forbids, consent allowed, no ceilings, every backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperatorPolicy {
     pub(crate) floor: GuaranteeSet,
+    pub(crate) plugin_floors: Vec<PluginFloor>,
     pub(crate) forbids: Vec<Capability>,
     pub(crate) allow_consent: bool,
     pub(crate) ceilings: Ceilings,
@@ -26,6 +30,7 @@ impl Default for OperatorPolicy {
     fn default() -> Self {
         Self {
             floor: GuaranteeSet::default_floor(),
+            plugin_floors: Vec::new(),
             forbids: Vec::new(),
             allow_consent: true,
             ceilings: Ceilings::default(),
@@ -39,6 +44,20 @@ impl OperatorPolicy {
     #[must_use]
     pub fn floor(&self) -> &GuaranteeSet {
         &self.floor
+    }
+
+    /// What the walls of single plugins must give besides, in the order of their patterns.
+    #[must_use]
+    pub fn plugin_floors(&self) -> &[PluginFloor] {
+        &self.plugin_floors
+    }
+
+    /// What the walls of the plugin with this id must give at least: the floor of every wall, and of each
+    /// pattern that names the plugin, each guarantee at its highest level.
+    #[must_use]
+    pub fn floor_of(&self, id: &PluginId) -> GuaranteeSet {
+        let of_it = self.plugin_floors.iter().filter(|of| of.names(id));
+        of_it.fold(self.floor.clone(), |floor, of| floor.union(of.floor()))
     }
 
     /// What nobody may have, whatever is granted.
@@ -113,10 +132,15 @@ impl OperatorPolicy {
     }
 }
 
-/// What a wall must give: the policy's floor and what the manifest adds. A manifest can only raise it.
+/// What the walls of the plugin with this id must give: the policy's floor for it and what its manifest adds. A
+/// manifest can only raise it.
 #[must_use]
-pub fn demand(policy: &OperatorPolicy, manifest_adds: &GuaranteeSet) -> GuaranteeSet {
-    policy.floor.clone().union(manifest_adds)
+pub fn demand(
+    policy: &OperatorPolicy,
+    id: &PluginId,
+    manifest_adds: &GuaranteeSet,
+) -> GuaranteeSet {
+    policy.floor_of(id).union(manifest_adds)
 }
 
 /// Whether the limits that a manifest asks for lie under the operator's ceilings.

@@ -12,9 +12,12 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Ceilings, MAX_FORBIDS, MAX_POLICY_LEN, OperatorPolicy, PolicyError};
+use crate::{
+    Ceilings, MAX_FORBIDS, MAX_PLUGINS, MAX_POLICY_LEN, OperatorPolicy, PluginFloor, PolicyError,
+};
 
-const KEYS: [&str; 5] = ["floor", "forbid", "allow-consent", "max", "backends"];
+const KEYS: [&str; 6] = ["floor", "plugins", "forbid", "allow-consent", "max", "backends"];
+const PLUGIN_KEYS: [&str; 1] = ["floor"];
 const MAX_KEYS: [&str; 7] =
     ["cpu", "memory", "pids", "files", "disk", "log-bytes-per-second", "rates"];
 const RATE_KEYS: [&str; 3] = ["requests-per-second", "events-per-second", "calls-per-second"];
@@ -35,7 +38,8 @@ pub fn parse(text: &str) -> Result<OperatorPolicy, PolicyError> {
     let mut policy = OperatorPolicy::default();
     for (key, value) in document.get_ref() {
         match key.get_ref().as_ref() {
-            "floor" => policy.floor = reader.floor(value)?,
+            "floor" => policy.floor = reader.floor(value, "floor")?,
+            "plugins" => policy.plugin_floors = reader.plugins(value)?,
             "forbid" => policy.forbids = reader.forbids(value)?,
             "allow-consent" => {
                 policy.allow_consent = value.get_ref().as_bool().ok_or_else(|| {
@@ -123,15 +127,16 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn floor(&self, value: &Value<'_>) -> Result<GuaranteeSet, PolicyError> {
+    /// A table of guarantees; `path` is its place in the policy.
+    fn floor(&self, value: &Value<'_>, path: &str) -> Result<GuaranteeSet, PolicyError> {
         let mut floor = GuaranteeSet::new();
-        for (key, level) in self.table(value, "floor")? {
+        for (key, level) in self.table(value, path)? {
             let name = key.get_ref().as_ref();
             let Some(guarantee) = Guarantee::parse(name) else {
                 let known = Guarantee::ALL.map(Guarantee::as_str);
                 return Err(self.unknown(key.span(), name, "in floor: not a guarantee", &known));
             };
-            let place = format!("floor.{guarantee}");
+            let place = format!("{path}.{guarantee}");
             // Only a cap can be policed by sampling; everything else holds or does not.
             let is_cap = guarantee.as_str().ends_with("-capped");
             let level = match level.get_ref().as_str() {
@@ -148,6 +153,54 @@ impl Reader<'_> {
                 }
             };
             floor.raise(guarantee, level);
+        }
+        Ok(floor)
+    }
+
+    fn plugins(&self, value: &Value<'_>) -> Result<Vec<PluginFloor>, PolicyError> {
+        let table = self.table(value, "plugins")?;
+        if table.len() > MAX_PLUGINS {
+            let why = format!("at most {MAX_PLUGINS} patterns are allowed");
+            return Err(self.bad(value.span(), "plugins", why));
+        }
+        let mut floors = Vec::with_capacity(table.len());
+        for (pattern, of_it) in table {
+            let at = pattern.span();
+            let pattern = pattern.get_ref().as_ref();
+            // The pattern first: it is named in what is said of the rest.
+            let mut rule =
+                PluginFloor::of(pattern).map_err(|why| self.bad(at.clone(), "plugins", why))?;
+            let path = format!("plugins.\"{pattern}\"");
+            let mut floor = None;
+            for (key, value) in self.table(of_it, &path)? {
+                match key.get_ref().as_ref() {
+                    "floor" => floor = Some(self.plugin_floor(value, &format!("{path}.floor"))?),
+                    other => {
+                        let place = "in what the policy says of a plugin";
+                        return Err(self.unknown(key.span(), other, place, &PLUGIN_KEYS));
+                    }
+                }
+            }
+            rule.floor = floor
+                .ok_or_else(|| self.bad(at, &path, "it has no floor, so it would be no rule"))?;
+            floors.push(rule);
+        }
+        Ok(floors)
+    }
+
+    /// The floor of single plugins, which says something and only adds.
+    fn plugin_floor(&self, value: &Value<'_>, path: &str) -> Result<GuaranteeSet, PolicyError> {
+        let floor = self.floor(value, path)?;
+        let table = self.table(value, path)?;
+        if table.is_empty() {
+            return Err(self.bad(value.span(), path, "it demands nothing, so it would be no rule"));
+        }
+        for (key, level) in table {
+            if level.get_ref().as_str() == Some("none") {
+                let place = format!("{path}.{}", key.get_ref());
+                let why = "a plugin's floor only adds to the one of every plugin: \"none\" takes nothing away";
+                return Err(self.bad(level.span(), &place, why));
+            }
         }
         Ok(floor)
     }

@@ -1,9 +1,13 @@
 //! The operator's policy: its text, its floor, its ceilings.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use palisade_model::{ErrorCode, Failure, Guarantee, GuaranteeSet, Level, Limits};
+use palisade_model::{ErrorCode, Failure, Guarantee, GuaranteeSet, Level, Limits, PluginId};
 use palisade_policy::{MAX_POLICY_LEN, OperatorPolicy, PolicyError, check_limits, demand, parse};
 use proptest::prelude::*;
+
+fn id(text: &str) -> PluginId {
+    PluginId::parse(text).unwrap()
+}
 
 fn message(text: &str) -> String {
     match parse(text) {
@@ -19,6 +23,7 @@ fn no_text_is_the_default_policy() {
         assert_eq!(policy, OperatorPolicy::default());
         assert_eq!(*policy.floor(), GuaranteeSet::default_floor());
         assert!(policy.forbids().is_empty() && policy.allows_consent());
+        assert!(policy.plugin_floors().is_empty());
         assert_eq!(policy.backends(), None);
         assert_eq!(policy.candidates(&["b", "a"]), ["b", "a"]);
         assert_eq!(policy.default_limits(), Limits::default());
@@ -199,7 +204,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_parser_panic_or_its_words_unsafe(
-        text in "(floor|forbid|max|rates|backends|allow-consent|[\\[\\]{}=\"'.,#\n \u{1b}\u{202e}é1]|true|memory|fs-isolated|-1|0x){0,30}"
+        text in "(floor|plugins|forbid|max|rates|backends|allow-consent|a\\*|[\\[\\]{}=\"'.,#\n \u{1b}\u{202e}é1]|true|memory|fs-isolated|-1|0x){0,30}"
     ) {
         if let Err(error) = parse(&text) {
             let failure = Failure::from(error);
@@ -214,7 +219,7 @@ proptest! {
         let text: Vec<String> = floor.iter().map(|(g, l)| format!("{g} = \"{l}\"")).collect();
         let policy = parse(&format!("floor = {{ {} }}", text.join(", "))).unwrap();
         prop_assert_eq!(policy.floor(), &floor);
-        let demand = demand(&policy, &adds);
+        let demand = demand(&policy, &id("a"), &adds);
         prop_assert!(demand.covers(policy.floor()) && demand.covers(&adds));
         for (g, l) in demand.iter() {
             prop_assert_eq!(l, policy.floor().level(g).max(adds.level(g)), "nothing else is demanded");

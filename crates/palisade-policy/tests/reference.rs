@@ -89,6 +89,7 @@ fn the_example_policy_is_valid_and_names_every_key() {
     let example = POLICY.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
     let policy = palisade_policy::parse(example).unwrap_or_else(|e| panic!("{e}"));
     assert!(!policy.forbids().is_empty() && policy.backends().is_some());
+    assert!(!policy.plugin_floors().is_empty());
     let max = policy.ceilings();
     assert!(max.cpu.is_some() && max.memory.is_some() && max.pids.is_some() && max.files.is_some());
     assert!(max.disk.is_some() && max.log_bytes_per_second.is_some());
@@ -100,7 +101,7 @@ fn the_example_policy_is_valid_and_names_every_key() {
     for guarantee in palisade_model::Guarantee::ALL {
         assert!(POLICY.contains(&format!("`{guarantee}`")), "{guarantee} is not in the page");
     }
-    for key in ["floor", "forbid", "allow-consent", "max", "backends"] {
+    for key in ["floor", "plugins", "forbid", "allow-consent", "max", "backends"] {
         assert!(POLICY.contains(&format!("| `{key}` |")), "{key} is not in the table");
     }
 }

@@ -52,6 +52,11 @@ fn receive_command(status: Fd) -> Option<(u32, u32)> {
 /// Never returns.
 pub fn run(launch: &Launch<'_>) -> ! {
     let status = launch.handles[handle::STATUS];
+    #[cfg(feature = "ablation")]
+    if let Err(failure) = crate::ablation::thin(launch) {
+        report_failure(launch, &failure);
+        sys::exit(74)
+    }
     let mut prepared = match program::prepare(launch) {
         Ok(prepared) => prepared,
         Err(failure) => {

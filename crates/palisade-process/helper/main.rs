@@ -15,6 +15,8 @@ mod plan;
 #[allow(dead_code)]
 mod sys;
 
+#[cfg(feature = "ablation")]
+mod ablation;
 mod idmap;
 mod init;
 mod laps;

@@ -16,7 +16,7 @@ const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
 const ANY: [u8; 4] = [0; 4];
 const QUEUE: usize = 128;
 
-/// A network namespace takes the kernel as long as all other namespaces together, and nothing that pid 1
+/// A network namespace takes the kernel longer than all other namespaces together, and nothing that pid 1
 /// does before the end of its walls needs it. So a second process of our own, which shares pid 1's memory and
 /// handles, makes it meanwhile on another processor, and has ended when pid 1 enters it.
 pub struct Making {
@@ -30,11 +30,16 @@ static mut STACK: Stack = Stack([0; 16 * 1024]);
 /// Handle of the namespace, or the negative errno. Written by the maker, read once it has ended.
 static mut MADE: isize = 0;
 
+/// Where pid 1 runs. Written before the maker begins.
+static mut OCCUPIED: u32 = 0;
+
 /// Begins, where the plan asks for a network of the plugin's own.
 pub fn begin(config: &[u64; word::COUNT]) -> Result<Making, Failure> {
     if config[word::CLONE_FLAGS] & sys::CLONE_NEWNET == 0 {
         return Ok(Making { maker: 0 });
     }
+    // SAFETY: nobody else runs in this memory yet.
+    unsafe { OCCUPIED = sys::current_processor() };
     let args = sys::CloneArgs {
         flags: sys::CLONE_VM | sys::CLONE_FILES,
         stack: &raw mut STACK as u64,
@@ -47,6 +52,9 @@ pub fn begin(config: &[u64; word::COUNT]) -> Result<Making, Failure> {
 }
 
 extern "C" fn make(_: *mut u8) -> ! {
+    // The kernel likes to begin a process where its parent runs, which then waits for it after all.
+    // SAFETY: pid 1 does not touch it any more.
+    sys::leave_processor(unsafe { OCCUPIED });
     let mut made = sys!(nr::UNSHARE, sys::CLONE_NEWNET);
     if made >= 0 {
         // A socket knows its network (SIOCGSKNS, since Linux 4.10); /proc may be gone by now.
@@ -72,6 +80,8 @@ impl Making {
         if maker == 0 {
             return Ok(());
         }
+        // There is nothing else to do: it may have this processor as well.
+        sys::share_processors(maker);
         // It has no signal to tell its end by (wait(2), __WALL).
         const ANY_CHILD: usize = 0x4000_0000;
         let mut status = 0i32;

@@ -119,6 +119,23 @@ pub mod switch {
     pub const TIMED: u64 = 512;
 }
 
+/// Switches that take a layer away, for tests. A build without the feature has neither these nor what they do.
+#[cfg(feature = "ablation")]
+pub mod without {
+    /// Pid 1 can be looked into by processes of its user.
+    pub const UNDUMPABLE: u64 = 1 << 32;
+    /// The program may gain rights by an exec.
+    pub const NO_NEW_PRIVILEGES: u64 = 1 << 33;
+    /// The program keeps all capabilities of its user namespace.
+    pub const CAPABILITIES: u64 = 1 << 34;
+    /// /proc shows the kernel's files, too.
+    pub const PROC_SUBSET: u64 = 1 << 35;
+    /// /proc is not mounted read-only.
+    pub const READ_ONLY_PROC: u64 = 1 << 36;
+    /// /proc is the one that a bind of the plan puts there.
+    pub const OWN_PROC: u64 = 1 << 37;
+}
+
 /// What the sockets of the way out are for.
 pub mod egress {
     /// TCP on 127.0.0.1: clients say whom they want.
@@ -205,50 +222,52 @@ pub mod report {
 pub mod lap {
     /// The spawner: bind sources as detached mounts, with their id maps.
     pub const SOURCES: usize = 0;
-    /// clone3 with all namespaces but the network, until the first instruction of pid 1.
+    /// clone3 with the user and the pid namespace, until the first instruction of pid 1.
     pub const CLONE: usize = 1;
+    /// Having the network begun, and the other namespaces.
+    pub const NAMESPACES: usize = 2;
     /// Pid 1 waits until the spawner has written its id maps.
-    pub const GO: usize = 2;
-    /// Having the network begun, and entering the groups of version 1.
-    pub const GROUPS: usize = 3;
+    pub const GO: usize = 3;
+    /// Entering the groups of version 1.
+    pub const GROUPS: usize = 4;
     /// User and group, session, name.
-    pub const IDS: usize = 4;
+    pub const IDS: usize = 5;
     /// Mounts made private.
-    pub const PRIVATE: usize = 5;
+    pub const PRIVATE: usize = 6;
     /// A tmpfs as the new root.
-    pub const ROOT: usize = 6;
+    pub const ROOT: usize = 7;
     /// Its folders, links and small files.
-    pub const NODES: usize = 7;
+    pub const NODES: usize = 8;
     /// The tmpfs inside.
-    pub const TMPFS: usize = 8;
+    pub const TMPFS: usize = 9;
     /// Attaching the bind sources.
-    pub const BINDS: usize = 9;
+    pub const BINDS: usize = 10;
     /// Host name and namespaced sysctls.
-    pub const SYSCTLS: usize = 10;
+    pub const SYSCTLS: usize = 11;
     /// /proc.
-    pub const PROC: usize = 11;
-    /// pivot_root, and taking the old root away.
-    pub const PIVOT: usize = 12;
+    pub const PROC: usize = 12;
+    /// pivot_root, and taking the old root away: the kernel is slow at it while a network is made.
+    pub const PIVOT: usize = 13;
     /// Waiting for the network, which was made meanwhile, and entering it.
-    pub const NETWORK: usize = 13;
+    pub const NETWORK: usize = 14;
     /// The way out, the keyring.
-    pub const REST: usize = 14;
+    pub const REST: usize = 15;
     /// The Landlock ruleset.
-    pub const RULESET: usize = 15;
+    pub const RULESET: usize = 16;
     /// The program's process: cgroup namespace, signals, vfork.
-    pub const FORK: usize = 16;
+    pub const FORK: usize = 17;
     /// Its handles and resource limits.
-    pub const LIMITS: usize = 17;
+    pub const LIMITS: usize = 18;
     /// Its capabilities, given up.
-    pub const CAPABILITIES: usize = 18;
+    pub const CAPABILITIES: usize = 19;
     /// Landlock and no_new_privs, applied.
-    pub const LANDLOCK: usize = 19;
+    pub const LANDLOCK: usize = 20;
     /// The filter, loaded.
-    pub const FILTER: usize = 20;
+    pub const FILTER: usize = 21;
     /// exec, until pid 1 goes on.
-    pub const EXEC: usize = 21;
+    pub const EXEC: usize = 22;
     /// How many there are.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 23;
 }
 
 /// Messages from the host to pid 1: two words (kind, argument) of u32, u32.

@@ -3,6 +3,8 @@
 // The order matters: the filter comes last, because it forbids what the other steps use; Landlock needs
 // no_new_privs; limits come before the drop of capabilities that could raise them.
 
+#[cfg(feature = "ablation")]
+use crate::ablation;
 use crate::init;
 use crate::laps;
 use crate::observe;
@@ -229,11 +231,16 @@ fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     handles(launch, prepared)?;
     limits(launch, |resource| resource != OPEN_FILES)?;
     laps::lap(lap::LIMITS);
-    if !drop_capabilities() {
+    #[cfg(feature = "ablation")]
+    let (dropped, promises) =
+        (ablation::drop_capabilities(launch), ablation::has_no_new_privileges(launch));
+    #[cfg(not(feature = "ablation"))]
+    let (dropped, promises) = (drop_capabilities(), true);
+    if !dropped {
         return Err(failed(step::CAPS, 0, sys::EPERM));
     }
     laps::lap(lap::CAPABILITIES);
-    let locked = sys::prctl(pr::SET_NO_NEW_PRIVS, 1, 0, 0);
+    let locked = if promises { sys::prctl(pr::SET_NO_NEW_PRIVS, 1, 0, 0) } else { 0 };
     if locked < 0 {
         return Err(failed(step::NO_NEW_PRIVS, 0, locked));
     }
@@ -338,6 +345,12 @@ fn handles(launch: &Launch<'_>, prepared: &Prepared<'_>) -> Result<(), Failure> 
 
 /// Gives up every capability for good: bounding set, ambient set, and the three sets of the process.
 pub fn drop_capabilities() -> bool {
+    bound_capabilities();
+    set_capabilities([0; 6])
+}
+
+/// Nothing can be gained any more beyond what the process has.
+pub fn bound_capabilities() {
     const LAST_CAP: usize = 63;
     // Root-ness never gives capabilities back, and these bits cannot be cleared again
     // (capabilities(7), "The securebits flags"). Needs CAP_SETPCAP, so it comes first; without it there
@@ -350,9 +363,14 @@ pub fn drop_capabilities() -> bool {
         }
     }
     sys::prctl(pr::CAP_AMBIENT, pr::CAP_AMBIENT_CLEAR_ALL, 0, 0);
-    let header = [0x2008_0522u32, 0];
-    let sets = [0u32; 6];
-    sys!(nr::CAPSET, header.as_ptr(), sets.as_ptr()) == 0
+}
+
+/// Version 3 of the sets, of this process (capset(2)).
+pub const CAPABILITY_VERSION: [u32; 2] = [0x2008_0522, 0];
+
+/// Effective, permitted and inheritable: the first 32, then the others.
+pub fn set_capabilities(sets: [u32; 6]) -> bool {
+    sys!(nr::CAPSET, CAPABILITY_VERSION.as_ptr(), sets.as_ptr()) == 0
 }
 
 /// `struct sock_fprog` of linux/filter.h.

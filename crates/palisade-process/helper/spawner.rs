@@ -200,8 +200,7 @@ fn launch(
     laps::lap(lap::SOURCES);
     let mut pidfd: Fd = -1;
     let mut args = sys::CloneArgs {
-        // The network takes as long as all the others together; pid 1 has it made while it mounts.
-        flags: (config[word::CLONE_FLAGS] & !sys::CLONE_NEWNET) | sys::CLONE_PIDFD,
+        flags: (config[word::CLONE_FLAGS] & !walls::OWN_NAMESPACES) | sys::CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
         exit_signal: sys::SIGCHLD,
         ..Default::default()

@@ -13,7 +13,9 @@ use core::arch::asm;
 pub use clone::*;
 pub use message::*;
 pub use numbers::{new, nr};
-pub use processor::{processors, short_turns};
+pub use processor::{
+    current_processor, leave_processor, processors, share_processors, short_turns,
+};
 
 pub type Fd = i32;
 

@@ -23,6 +23,11 @@ const FSCONFIG_CMD_CREATE: usize = 6;
 const MS_PRIVATE_RECURSIVE: usize = (1 << 18) | 0x4000;
 const MNT_DETACH: usize = 2;
 
+/// The namespaces that pid 1 enters by itself: the network takes longer than all others together, and is
+/// begun first; the others are made meanwhile.
+pub const OWN_NAMESPACES: u64 =
+    sys::CLONE_NEWNET | sys::CLONE_NEWNS | sys::CLONE_NEWIPC | sys::CLONE_NEWUTS;
+
 fn check(step: u32, index: u32, result: isize) -> Result<isize, Failure> {
     if result < 0 { Err(failed(step, index, result)) } else { Ok(result) }
 }
@@ -32,13 +37,15 @@ pub fn pid_one(mut launch: Launch<'_>) -> ! {
     laps::lap(lap::CLONE);
     spawner::set_signal(17, 0);
     spawner::set_signal(13, 0);
+    let namespaces = enter_namespaces(&launch.config);
+    laps::lap(lap::NAMESPACES);
     let mut go = [0u8; 1];
     if sys::read(launch.go, &mut go) != 1 {
         sys::exit(73);
     }
     sys::close(launch.go);
     laps::lap(lap::GO);
-    match build(&mut launch) {
+    match namespaces.and_then(|network| build(&mut launch, network)) {
         Ok(()) => init::run(&launch),
         Err(failure) => {
             init::report_failure(&launch, &failure);
@@ -65,10 +72,19 @@ fn join_groups(launch: &Launch<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn build(launch: &mut Launch<'_>) -> Result<(), Failure> {
+/// Has the network begun and makes the other namespaces meanwhile.
+fn enter_namespaces(config: &[u64; word::COUNT]) -> Result<Making, Failure> {
     // Before the groups are entered: what makes the network ends before the program begins, and needs no
     // place in the plugin's count of processes.
-    let mut network = network::begin(&launch.config)?;
+    let network = network::begin(config)?;
+    let others = config[word::CLONE_FLAGS] & OWN_NAMESPACES & !sys::CLONE_NEWNET;
+    if others != 0 {
+        check(step::CLONE, 1, sys!(nr::UNSHARE, others))?;
+    }
+    Ok(network)
+}
+
+fn build(launch: &mut Launch<'_>, mut network: Making) -> Result<(), Failure> {
     join_groups(launch)?;
     laps::lap(lap::GROUPS);
     let switches = launch.config[word::SWITCHES];

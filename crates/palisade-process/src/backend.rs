@@ -8,6 +8,8 @@ use palisade_sandbox::{
 };
 use tokio::sync::OnceCell;
 
+#[cfg(feature = "ablation")]
+use crate::ablation::Layer;
 use crate::{
     ahead::Ahead,
     assess::assess,
@@ -42,39 +44,9 @@ pub struct Options {
     /// A layer to leave out, to see whether the next one holds.
     #[cfg(feature = "ablation")]
     pub without: Option<Layer>,
-}
-
-/// A layer of the walls that a test can take away.
-#[cfg(feature = "ablation")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layer {
-    /// The system call filter.
-    Seccomp,
-    /// The Landlock ruleset.
-    Landlock,
-}
-
-#[cfg(all(feature = "ablation", not(debug_assertions)))]
-compile_error!(
-    "the feature `ablation` weakens the walls and exists for tests only; do not release with it"
-);
-
-impl Options {
-    /// Whether the system call filter is built.
-    pub(crate) fn has_seccomp(&self) -> bool {
-        #[cfg(feature = "ablation")]
-        return self.without != Some(Layer::Seccomp);
-        #[cfg(not(feature = "ablation"))]
-        true
-    }
-
-    /// Whether the Landlock ruleset is built.
-    pub(crate) fn has_landlock(&self) -> bool {
-        #[cfg(feature = "ablation")]
-        return self.without != Some(Layer::Landlock);
-        #[cfg(not(feature = "ablation"))]
-        true
-    }
+    /// Asks the helper that is released to leave it out, to see that it does not.
+    #[cfg(feature = "ablation")]
+    pub released_helper: bool,
 }
 
 impl Default for Options {
@@ -86,6 +58,8 @@ impl Default for Options {
             spares_per_call: 1,
             #[cfg(feature = "ablation")]
             without: None,
+            #[cfg(feature = "ablation")]
+            released_helper: false,
         }
     }
 }
@@ -182,7 +156,7 @@ impl Core {
         if let Some(spawner) = slot.as_ref() {
             return Ok(Arc::clone(spawner));
         }
-        let spawner = Arc::new(Spawner::start().await?);
+        let spawner = Arc::new(Spawner::start(self.options.helper()).await?);
         *slot = Some(Arc::clone(&spawner));
         Ok(spawner)
     }
@@ -310,6 +284,6 @@ fn trial_plan(machine: &Machine, options: &Options) -> Result<Plan, SandboxError
     plan.tmpfs("/tmp", 1 << 20, 64, 0o1777, 0xe);
     plan.hostname("palisade");
     // A container may let all this be built and have /proc/sys read-only.
-    crate::layout::sysctls(&mut plan);
+    crate::layout::sysctls(&mut plan, options);
     plan.finish()
 }

@@ -1,77 +1,34 @@
 //! The system call filter of a launch: profile and floor, with what these walls add to them, compiled once.
+//!
+//! What it says can be asked of anybody ([`loaded`]), so that it can be compared with what the kernel answers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palisade_sandbox::SandboxError;
-use palisade_seccomp::{Action, Arch, Op, Policy, compile, merged, profiles::Profile, told};
+use palisade_seccomp::{Arch, Policy, compile, merged, profiles::Profile, told};
 
-/// Pid 1 is the plugin's own user in the plugin's own pid namespace, so the kernel would let the plugin
-/// change its limits and its priority: with no handles to open, or no processor time, pid 1 could no longer
-/// sample what is policed. Signals need no rule; the kernel keeps them from a namespace's init.
-fn guard_of_init() -> Result<Policy, palisade_seccomp::Error> {
-    const INIT: u64 = 1;
-    const PRIO_USER: u64 = 2;
-    const IOPRIO_WHO_USER: u64 = 3;
-    Policy::builder("init-guard", 1, Action::Allow)
-        .on_when(
-            Action::EPERM,
-            &["prlimit64", "sched_setparam", "sched_setscheduler"],
-            &[("pid", Op::Eq(INIT))],
-        )
-        .on_when(Action::EPERM, &["setpriority", "ioprio_set"], &[("who", Op::Eq(INIT))])
-        .on_when(Action::EPERM, &["setpriority"], &[("which", Op::Eq(PRIO_USER))])
-        .on_when(Action::EPERM, &["ioprio_set"], &[("which", Op::Eq(IOPRIO_WHO_USER))])
-        .build()
-}
-
-/// Where memory is only sampled, what lies in no process's count and in no tmpfs must not be had at all:
-/// pages of a memfd, of shared anonymous memory and of System V segments live on unmapped; System V queues
-/// and semaphores, enlarged socket buffers and gifted pages in pipes are the kernel's memory. What is left
-/// (pipes, socket buffers of the default size) is bounded or counted by pid 1.
-fn policed_memory() -> Result<Policy, palisade_seccomp::Error> {
-    const MAP_TYPE_AND_ANONYMOUS: u64 = 0x2f;
-    const SHARED_ANONYMOUS: [u64; 2] = [0x21, 0x23];
-    const SOL_SOCKET: u64 = 1;
-    const SO_SNDBUF: u64 = 7;
-    const SO_SNDBUFFORCE: u64 = 32;
-    Policy::builder("policed-memory", 2, Action::Allow)
-        .on(
-            Action::ENOSYS,
-            &["memfd_create", "memfd_secret", "shmget", "semget", "msgget", "vmsplice"],
-        )
-        .on_when(
-            Action::EPERM,
-            &["mmap"],
-            &[(
-                "flags",
-                Op::MaskedIn { mask: MAP_TYPE_AND_ANONYMOUS, values: SHARED_ANONYMOUS.to_vec() },
-            )],
-        )
-        .on_when(
-            Action::EPERM,
-            &["setsockopt"],
-            &[("level", Op::Eq(SOL_SOCKET)), ("optname", Op::is_in(&[SO_SNDBUF, SO_SNDBUFFORCE]))],
-        )
-        .build()
-}
-
-/// What goes into memory and comes out as code by another way than a change of its protection: a memory
-/// file or a System V segment is written in one place and mapped as code in another. Files cannot be: every
-/// folder that can be written is mounted `noexec`. The protection itself is PR_SET_MDWE's part.
-fn no_jit() -> Result<Policy, palisade_seccomp::Error> {
-    const SHM_EXEC: u64 = 0o100_000;
-    Policy::builder("no-jit", 1, Action::Allow)
-        .on(Action::ENOSYS, &["memfd_create", "memfd_secret"])
-        .on_when(Action::EACCES, &["shmat"], &[("shmflg", Op::MaskedAny(SHM_EXEC))])
-        .build()
-}
+use crate::additions::{can_be_no_jit, guard_of_init, no_jit, policed_memory};
 
 /// What the filter of a launch is made of, beside the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Choice {
-    pub(crate) profile: Profile,
-    pub(crate) memory_is_policed: bool,
-    pub(crate) no_jit: bool,
+pub struct Choice {
+    /// The allow-list of the plugin's runtime; without namespaces it is always [`Profile::Lockdown`].
+    pub profile: Profile,
+    /// No cgroup holds the plugin's memory.
+    pub memory_is_policed: bool,
+    /// The guarantee `no-jit` is demanded.
+    pub no_jit: bool,
+}
+
+impl Choice {
+    /// Every one that a launch can have.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let ways = [(false, false), (false, true), (true, false), (true, true)];
+        let all = Profile::ALL.into_iter().flat_map(move |profile| {
+            ways.map(|(memory_is_policed, no_jit)| Self { profile, memory_is_policed, no_jit })
+        });
+        all.filter(|choice| !choice.no_jit || can_be_no_jit(choice.profile))
+    }
 }
 
 /// The filter for a launch: floor and profile in one program, with the guard of pid 1 and, where memory is
@@ -85,7 +42,7 @@ pub(crate) fn filter(choice: Choice) -> Result<Arc<Vec<u8>>, SandboxError> {
     if let Some((_, program)) = known.iter().find(|(known, _)| *known == choice) {
         return Ok(Arc::clone(program));
     }
-    let program = Arc::new(compile_filter(choice)?);
+    let program = Arc::new(bytes(&loaded(choice, false)?)?);
     known.push((choice, Arc::clone(&program)));
     Ok(program)
 }
@@ -98,8 +55,11 @@ pub(crate) fn arch() -> Result<Arch, SandboxError> {
     Arch::native().ok_or_else(|| SandboxError::Helper("has no filter for this processor".into()))
 }
 
-/// What the filter of a launch says.
-pub(crate) fn policy(choice: Choice) -> Result<Policy, SandboxError> {
+/// What the filter of a launch says: floor, profile and additions, before anybody is asked about anything.
+///
+/// # Errors
+/// [`SandboxError::Helper`] where the rules contradict themselves: a bug, and the tests would fail.
+pub fn policy(choice: Choice) -> Result<Policy, SandboxError> {
     let profile = choice.profile.with_floor().map_err(broken)?;
     let mut policy = merged(&guard_of_init().map_err(broken)?, &profile);
     if choice.memory_is_policed {
@@ -111,15 +71,90 @@ pub(crate) fn policy(choice: Choice) -> Result<Policy, SandboxError> {
     Ok(policy)
 }
 
-fn compile_filter(choice: Choice) -> Result<Vec<u8>, SandboxError> {
-    let policy = told(&policy(choice)?);
-    Ok(compile(&policy, arch()?).map_err(broken)?.to_bytes())
+/// What the program answers that is loaded for a launch. Pid 1 is asked about each call that [`policy`]
+/// answers with death; where somebody observes the launch, the observer about every refusal and about what
+/// is watched.
+///
+/// # Errors
+/// As [`policy`].
+pub fn loaded(choice: Choice, observed: bool) -> Result<Policy, SandboxError> {
+    let policy = policy(choice)?;
+    if observed { asking(&policy) } else { Ok(told(&policy)) }
+}
+
+fn asking(policy: &Policy) -> Result<Policy, SandboxError> {
+    let watched = crate::observe::watched().map_err(broken)?;
+    Ok(palisade_seccomp::observed(policy, &watched))
+}
+
+fn bytes(loaded: &Policy) -> Result<Vec<u8>, SandboxError> {
+    Ok(compile(loaded, arch()?).map_err(broken)?.to_bytes())
 }
 
 /// The filter of an observed launch: it asks the listener about what `policy` refuses and about what is
 /// watched.
 pub(crate) fn observed(policy: &Policy) -> Result<Vec<u8>, SandboxError> {
-    let watched = crate::observe::watched().map_err(broken)?;
-    let both = palisade_seccomp::observed(policy, &watched);
-    Ok(compile(&both, arch()?).map_err(broken)?.to_bytes())
+    bytes(&asking(policy)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use palisade_sandbox::{Artifact, Content, Program, Runtime};
+
+    use super::*;
+    use crate::runtime;
+
+    fn profile(root: &Path, runtime: Runtime, file: &str) -> Profile {
+        let artifact = Artifact {
+            content: Content { root: root.to_path_buf(), digest: [0; 32] },
+            program: Program { runtime, file: file.to_owned(), args: Vec::new() },
+            code: Vec::new(),
+        };
+        runtime::resolve(&artifact).unwrap_or_else(|e| panic!("{file}: {e}")).profile
+    }
+
+    #[test]
+    fn each_runtime_gets_its_own_profile() {
+        let place = tempfile::tempdir().unwrap();
+        let outside = place.path().canonicalize().unwrap();
+        let root = outside.join("plugin");
+        fs::create_dir(&root).unwrap();
+        fs::copy("/bin/true", root.join("program")).unwrap();
+        fs::write(root.join("main"), "").unwrap();
+        let scripts = [
+            ("#!/bin/sh", Profile::Shell),
+            ("#!/bin/bash -e", Profile::Shell),
+            ("#!/usr/bin/env bash", Profile::Shell),
+            ("#!/usr/bin/env python3", Profile::Python),
+        ];
+        for (line, wanted) in scripts {
+            fs::write(root.join("script"), format!("{line}\n")).unwrap();
+            assert_eq!(profile(&root, Runtime::Native, "script"), wanted, "{line}");
+        }
+        assert_eq!(profile(&root, Runtime::Native, "program"), Profile::Native);
+        assert_eq!(profile(&root, Runtime::Native, "/bin/true"), Profile::Native);
+        assert_eq!(profile(&root, Runtime::Native, "bash"), Profile::Shell);
+        let python = Runtime::Python { interpreter: None, version: None };
+        assert_eq!(profile(&root, python, "main"), Profile::Python);
+        // What looks like an installation of Java is one, to those who look for its files.
+        let home = outside.join("jdk");
+        fs::create_dir_all(home.join("bin")).unwrap();
+        fs::create_dir_all(home.join("lib")).unwrap();
+        fs::copy("/bin/true", home.join("bin/java")).unwrap();
+        fs::write(home.join("lib/modules"), "").unwrap();
+        let java = home.join("bin/java").display().to_string();
+        assert_eq!(profile(&root, Runtime::Native, &java), Profile::Jvm);
+    }
+
+    #[test]
+    fn what_is_loaded_is_what_is_said() {
+        for choice in Choice::all() {
+            let said = bytes(&loaded(choice, false).unwrap()).unwrap();
+            assert_eq!(*filter(choice).unwrap(), said, "{choice:?}");
+            let asked = bytes(&loaded(choice, true).unwrap()).unwrap();
+            assert_eq!(observed(&policy(choice).unwrap()).unwrap(), asked, "{choice:?}");
+        }
+    }
 }

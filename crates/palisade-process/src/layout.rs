@@ -3,6 +3,8 @@
 //! One description gives both the mounts and the Landlock rules, so that the second wall cannot drift
 //! from the first. Nothing here touches the kernel except to look at the granted paths.
 
+#[cfg(feature = "ablation")]
+mod host;
 mod program;
 mod refused;
 mod tree;
@@ -17,6 +19,7 @@ use palisade_sandbox::{LaunchSpec, SandboxError};
 use palisade_seccomp::profiles::Profile;
 
 use crate::{
+    ablation::Layer,
     assess::is_no_jit,
     backend::Options,
     cgroup::Hierarchy,
@@ -83,7 +86,7 @@ impl Inputs<'_> {
 
     /// Whether somebody is told about the system calls.
     pub(crate) fn is_observed(&self) -> bool {
-        self.spec.observe.is_some() && self.options.has_seccomp()
+        self.spec.observe.is_some() && self.options.has(Layer::Seccomp)
     }
 
     /// What the filter of this launch is made of.
@@ -111,13 +114,15 @@ impl Inputs<'_> {
 
 /// Asked of the host's /proc from inside the new user namespace: no further namespaces for the plugin,
 /// whatever it finds to ask for them with.
-pub(crate) fn sysctls(plan: &mut PlanBuilder) {
+pub(crate) fn sysctls(plan: &mut PlanBuilder, options: &Options) {
+    const NAMESPACES: &str = "/proc/sys/user/max_user_namespaces";
     for (file, value) in [
-        ("/proc/sys/user/max_user_namespaces", "0"),
+        (NAMESPACES, "0"),
         ("/proc/sys/user/max_inotify_instances", "128"),
         ("/proc/sys/user/max_inotify_watches", "65536"),
     ] {
-        if Path::new(file).exists() {
+        let is_wanted = file != NAMESPACES || options.has(Layer::NamespaceLimit);
+        if is_wanted && Path::new(file).exists() {
             plan.sysctl(file, value);
         }
     }
@@ -148,12 +153,19 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
     }
     switches |= inputs.group_switch();
     let mut plan = PlanBuilder::new();
-    plan.config(config_words(inputs, NEW, switches, (uid, gid)));
+    let namespaces = inputs.options.namespaces(NEW);
+    if namespaces != NEW && spec.has_way_out() {
+        return Err(SandboxError::Artifact {
+            what: "a way out of the host's own network was asked for".into(),
+            hint: "take that layer away where nothing of the network is granted".into(),
+        });
+    }
+    plan.config(config_words(inputs, namespaces, switches, (uid, gid)));
 
     let mut tree = Tree::new(inputs);
     let tmp_attributes = attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let is_engine = inputs.needs.is_engine;
-    tree.put("/proc", Node::Dir);
+    tree.put("/proc", if inputs.options.has(Layer::OwnProc) { Node::Dir } else { hosts_proc() });
     // An engine has nothing to write to.
     let scratch = [(TMP, inputs.tmp_size()), (SHM, (inputs.tmp_size() / 2).max(MIB))];
     for (path, size) in scratch.into_iter().filter(|_| !is_engine) {
@@ -186,13 +198,29 @@ pub(crate) fn namespaced(inputs: &Inputs<'_>) -> Result<Plan, SandboxError> {
             tree.put(link, Node::Link(target.clone()));
         }
     }
+    #[cfg(feature = "ablation")]
+    if !inputs.options.has(Layer::MountNamespace) {
+        tree.host()?;
+    }
     tree.emit(&mut plan)?;
     plan.hostname("palisade");
     way_out::plan(&mut plan, spec);
-    sysctls(&mut plan);
+    sysctls(&mut plan, inputs.options);
     let home = if is_engine { PLUGIN } else { DATA };
     common(&mut plan, inputs, PLUGIN, home, TMP, inputs.filter(true))?;
     plan.finish()
+}
+
+/// What lies below the /proc of our own, for tests that take that away.
+fn hosts_proc() -> Node {
+    Node::Bind(Bind {
+        source: "/proc".into(),
+        target: "/proc".into(),
+        attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+        flags: format::bind::RECURSIVE,
+        identity: (0, 0),
+        idmap: None,
+    })
 }
 
 /// Device nodes, and the names of a process's own handles.
@@ -304,11 +332,12 @@ fn config_words(
 ) -> [u64; format::word::COUNT] {
     let limits = &inputs.spec.limits;
     // Without a pid namespace, /proc would have the memory of everybody else in it.
-    let memory = if inputs.memory_is_policed() && clone != 0 { limits.memory } else { 0 };
-    let cpu = if inputs.cpu_is_policed() && clone != 0 { (limits.cpu * 1000.0) as u64 } else { 0 };
+    let sampled = clone != 0 && inputs.options.has(Layer::OwnProc);
+    let memory = if inputs.memory_is_policed() && sampled { limits.memory } else { 0 };
+    let cpu = if inputs.cpu_is_policed() && sampled { (limits.cpu * 1000.0) as u64 } else { 0 };
     let observe = if inputs.is_observed() { format::switch::OBSERVE } else { 0 };
     let timed = if inputs.timed { format::switch::TIMED } else { 0 };
     let no_jit = if inputs.filter(clone != 0).no_jit { format::switch::NO_JIT } else { 0 };
-    let switches = switches | observe | timed | no_jit;
+    let switches = switches | observe | timed | no_jit | inputs.options.switches();
     [clone, switches, uid.into(), gid.into(), INSIDE_ID.into(), INSIDE_ID.into(), memory, cpu]
 }

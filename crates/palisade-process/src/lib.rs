@@ -6,6 +6,9 @@
 //! thread; everything that can be decided beforehand is decided here, as data.
 
 #[cfg(palisade_helper)]
+mod ablation;
+pub mod additions;
+#[cfg(palisade_helper)]
 mod ahead;
 #[cfg(palisade_helper)]
 mod assess;
@@ -20,7 +23,7 @@ mod ends;
 #[cfg(palisade_helper)]
 mod extract;
 #[cfg(palisade_helper)]
-mod filter;
+pub mod filter;
 #[cfg(all(palisade_helper, any(test, fuzzing)))]
 #[doc(hidden)]
 #[allow(
@@ -81,10 +84,10 @@ mod watched;
 #[cfg(palisade_helper)]
 mod way_out;
 
+#[cfg(all(palisade_helper, feature = "ablation"))]
+pub use ablation::Layer;
 #[cfg(palisade_helper)]
 pub use assess::POLICED_MEMORY_OVERSHOOT;
-#[cfg(all(palisade_helper, feature = "ablation"))]
-pub use backend::Layer;
 #[cfg(palisade_helper)]
 pub use backend::{LandlockBackend, Options, ProcessBackend};
 

@@ -30,6 +30,9 @@ use crate::{
 };
 
 pub(crate) static HELPER: &[u8] = include_bytes!(env!("PALISADE_HELPER_PATH"));
+/// The one that can leave out layers, which nobody releases.
+#[cfg(feature = "ablation")]
+pub(crate) static ABLATION_HELPER: &[u8] = include_bytes!(env!("PALISADE_ABLATION_HELPER_PATH"));
 const ABI: &str = env!("PALISADE_HELPER_ABI");
 
 /// Where a packaged helper lives, for systems that confine programs by path (AppArmor).
@@ -59,8 +62,8 @@ fn helper_error(what: impl Into<String>) -> SandboxError {
 }
 
 /// The helper as something that can be executed: a path, and the handle that must stay open for it.
-fn executable() -> Result<(PathBuf, Option<OwnedFd>), SandboxError> {
-    if is_root_owned(Path::new(INSTALLED)) {
+fn executable(helper: &[u8]) -> Result<(PathBuf, Option<OwnedFd>), SandboxError> {
+    if helper == HELPER && is_root_owned(Path::new(INSTALLED)) {
         return Ok((PathBuf::from(INSTALLED), None));
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -70,7 +73,7 @@ fn executable() -> Result<(PathBuf, Option<OwnedFd>), SandboxError> {
         other => other,
     }
     .map_err(|e| SandboxError::step("creating the helper's memfd", e))?;
-    let mut rest = HELPER;
+    let mut rest = helper;
     while !rest.is_empty() {
         let n = rustix::io::write(&fd, rest)
             .map_err(|e| SandboxError::step("writing the helper", e))?;
@@ -91,8 +94,8 @@ fn is_root_owned(path: &Path) -> bool {
 
 impl Spawner {
     /// Starts the helper and checks that it is of this very build.
-    pub(crate) async fn start() -> Result<Self, SandboxError> {
-        let (path, keep) = executable()?;
+    pub(crate) async fn start(helper: &[u8]) -> Result<Self, SandboxError> {
+        let (path, keep) = executable(helper)?;
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,

@@ -12,8 +12,9 @@ const TARGET: &str = "palisade_process::steps";
 const NAMES: [&str; lap::COUNT] = [
     "spawner: bind sources, id maps",
     "spawner: clone3 until pid 1 runs",
+    "pid 1: namespaces, network begun",
     "pid 1: waits for its id maps",
-    "pid 1: network begun, enters its cgroups",
+    "pid 1: enters its cgroups",
     "pid 1: ids, session",
     "pid 1: mounts private",
     "pid 1: new root",

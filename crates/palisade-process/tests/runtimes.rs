@@ -20,10 +20,16 @@ use std::{
     time::Duration,
 };
 
-use palisade_process::{Options, ProcessBackend};
-use palisade_sandbox::{ExitCause, Instance, Runtime, Wire};
+use palisade_model::{Guarantee, Level};
+use palisade_process::{
+    Options, ProcessBackend,
+    filter::{self, Choice},
+};
+use palisade_sandbox::{Backend as _, ExitCause, Instance, Runtime, Wire, stream::ByteWire};
+use palisade_seccomp::{Action, Arch, SeccompData, profiles::Profile};
 use serde_json::{Value, json};
 use support::{Bench, bench, call};
+use tokio::io::AsyncReadExt as _;
 
 fn process() -> ProcessBackend {
     ProcessBackend::new(Options::default())
@@ -49,6 +55,10 @@ public class Main {
             case "data": Files.writeString(Path.of("/data/x"), "x"); return Files.readString(Path.of("/data/x"));
             case "connect": new Socket().connect(new InetSocketAddress("10.1.2.3", 443), 1000); return "connected";
             case "run": return "" + new ProcessBuilder("/usr/bin/id").start().waitFor();
+            case "profile": {
+                var program = new ProcessBuilder("/plugin/profile").start();
+                return new String(program.getInputStream().readAllBytes());
+            }
             case "trust": {
                 var store = java.security.KeyStore.getInstance(java.security.KeyStore.getDefaultType());
                 var factory = javax.net.ssl.TrustManagerFactory.getInstance("PKIX");
@@ -136,6 +146,97 @@ fn java(command: &str, jar: &Path, args: &[&str]) -> Bench {
     bench.artifact.program.args = args.iter().map(ToString::to_string).collect();
     bench.spec.wire = Wire::Jsonl(palisade_dialect::jsonl::Jsonl::default());
     bench
+}
+
+/// Calls that some profiles have and others do not, each with arguments that come to nothing. Whoever runs it
+/// hands on its filter; it says which of them the kernel knows here.
+const PROFILE: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main(void) {
+    const struct { const char *name; long number; } calls[] = {
+        {"io_setup", SYS_io_setup}, {"mq_open", SYS_mq_open},
+        {"shmget", SYS_shmget}, {"remap_file_pages", SYS_remap_file_pages},
+    };
+    for (unsigned n = 0; n < 4; n++) {
+        syscall(calls[n].number, 0L, 0L, 0L, 0L, 0L);
+        if (errno != ENOSYS) printf("%s ", calls[n].name);
+        errno = 0;
+    }
+    return 0;
+}
+"#;
+
+/// What that program says under a profile's filter.
+async fn calls_of(profile: Profile) -> String {
+    let facts = process().probe().await;
+    let memory_is_policed = facts.guarantees.level(Guarantee::MemoryCapped) < Level::Kernel;
+    let choice = Choice { profile, memory_is_policed, no_jit: false };
+    let (policy, arch) = (filter::loaded(choice, false).unwrap(), Arch::native().unwrap());
+    let names = ["io_setup", "mq_open", "shmget", "remap_file_pages"];
+    let known = names.into_iter().filter(|name| {
+        let call = SeccompData::call(arch, name, [0; 6]).unwrap();
+        policy.decide(&call, arch) != Action::ENOSYS
+    });
+    known.collect::<Vec<_>>().join(" ")
+}
+
+/// Puts it into a plugin's folder.
+fn add_profile(bench: &Bench) {
+    let root = &bench.artifact.content.root;
+    fs::write(root.join("profile.c"), PROFILE).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-static", "-Wall", "-Werror", "-o"])
+        .args([root.join("profile"), root.join("profile.c")])
+        .status();
+    assert!(compiled.expect("a C compiler").success());
+}
+
+/// The kernel has loaded a filter that the profile of compiled programs is wider than, and so is Python's.
+/// Those of Java, shells and Node.js let the same calls pass: which name a runtime has is tested in
+/// `src/filter.rs`.
+async fn is_of(profile: Profile, said: &str) {
+    assert_eq!(said.trim(), calls_of(profile).await, "{profile}");
+    assert_ne!(said.trim(), calls_of(Profile::Native).await, "{profile} is not the native one");
+}
+
+#[tokio::test]
+async fn a_compiled_plugin_has_the_widest_profile() {
+    let mut bench = bench(Runtime::Native, "profile.c", PROFILE.as_bytes());
+    add_profile(&bench);
+    bench.artifact.program.file = "profile".into();
+    let (wire, ends) = ByteWire::new();
+    bench.spec.wire = Wire::Bytes(wire);
+    let instance = bench.launch(&process()).await.unwrap();
+    let (mut ends, mut said) = (ends.await.unwrap(), String::new());
+    ends.from.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said.trim(), calls_of(Profile::Native).await);
+    assert!(instance.wait().await.is_clean());
+}
+
+#[tokio::test]
+async fn a_java_plugin_has_the_profile_of_java() {
+    let Some(jar) = compiled() else { return };
+    // Its own helper for starting programs is not among what is shown.
+    let starting = "-Djdk.lang.Process.launchMechanism=VFORK";
+    let bench = java("java", &jar, &[starting, "-jar", "plugin.jar"]);
+    add_profile(&bench);
+    let instance = bench.launch(&process()).await.unwrap();
+    is_of(Profile::Jvm, &asked(&instance, "profile").await).await;
+}
+
+#[tokio::test]
+async fn a_shell_plugin_has_the_profile_of_shells() {
+    for first_line in ["#!/bin/sh", "#!/usr/bin/env bash"] {
+        let script = format!("{first_line}\nattempt() {{\n/plugin/profile\n}}\n{LOOP}");
+        let bench = bench(Runtime::Native, "plugin", script.as_bytes());
+        add_profile(&bench);
+        let instance = bench.launch(&process()).await.unwrap();
+        is_of(Profile::Shell, &asked(&instance, "try").await).await;
+    }
 }
 
 async fn asked(instance: &Arc<dyn Instance>, what: &str) -> String {

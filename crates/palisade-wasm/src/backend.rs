@@ -21,7 +21,7 @@ use crate::{
     inspect::{self, Form, Inspection},
     prepared::PreparedCode,
     reflect::Reflected,
-    wasi,
+    wasi::{self, Trust},
     world::since_v0_1_0::PluginCode,
 };
 
@@ -58,6 +58,7 @@ pub struct WasmBackend {
     compiler: OnceLock<Result<Arc<Compiler>, String>>,
     folder: OnceLock<std::path::PathBuf>,
     facts: OnceLock<Arc<Facts>>,
+    trust: Trust,
     /// Code that was compiled already, where nothing may be compiled here.
     #[cfg(target_os = "linux")]
     given: Option<std::path::PathBuf>,
@@ -73,15 +74,26 @@ impl WasmBackend {
             compiler: OnceLock::new(),
             folder: OnceLock::new(),
             facts: OnceLock::new(),
+            trust: Trust::default(),
             #[cfg(target_os = "linux")]
             given: None,
         }
     }
 
+    /// The same for an application whose plugins make requests to servers with certificates of its own
+    /// authorities: `wasi:http` trusts the certificates in `pem` beside Mozilla's roots. Empty text adds
+    /// none; at most 1 MiB. What `http.fetch` trusts is said where that service is made.
+    ///
+    /// # Errors
+    /// [`WasmError::Roots`] where there is no certificate in it, and [`WasmError::TooMany`].
+    pub fn with_roots(options: Options, pem: &str) -> Result<Self, WasmError> {
+        Ok(Self { trust: Trust::with_roots(pem)?, ..Self::new(options) })
+    }
+
     /// A backend for one file, the compiled code of which is given: see [`Compiler::given`].
     #[cfg(target_os = "linux")]
-    pub(crate) fn with_code(options: Options, given: std::path::PathBuf) -> Self {
-        Self { given: Some(given), ..Self::new(options) }
+    pub(crate) fn with_code(options: Options, given: std::path::PathBuf, trust: Trust) -> Self {
+        Self { given: Some(given), trust, ..Self::new(options) }
     }
 
     fn compiler(&self) -> Result<&Arc<Compiler>, WasmError> {
@@ -196,7 +208,8 @@ impl Backend for WasmBackend {
                 }
             };
             let engines = Arc::clone(&compiler.engines);
-            Ok(Arc::new(PreparedCode { code, calls, engines }) as Arc<dyn Prepared>)
+            let trust = self.trust.clone();
+            Ok(Arc::new(PreparedCode { code, calls, engines, trust }) as Arc<dyn Prepared>)
         })
     }
 }

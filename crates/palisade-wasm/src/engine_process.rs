@@ -26,7 +26,7 @@ use palisade_sandbox::{
 };
 use tokio::{net::TcpStream, sync::watch};
 
-use crate::{WasmBackend, walled};
+use crate::{WasmBackend, walled, wasi::Trust};
 
 mod enter;
 mod start;
@@ -56,13 +56,15 @@ pub struct Job {
     /// Code that was compiled already, and the digest (SHA-256, hexadecimal) of what it was compiled from.
     /// Only for [`serve_when_told`]; elsewhere none.
     pub(crate) code: Option<(PathBuf, String)>,
+    /// Whom requests over TLS trust. As the code: Mozilla's roots alone where nobody was told another thing.
+    pub(crate) trust: Trust,
 }
 
 impl Job {
     /// A job that compiles for itself.
     #[must_use]
     pub fn new(artifact: Artifact, spec: LaunchSpec, cache: Option<PathBuf>) -> Self {
-        Self { artifact, spec, cache, code: None }
+        Self { artifact, spec, cache, code: None, trust: Trust::default() }
     }
 }
 
@@ -155,7 +157,8 @@ fn backend(job: &Job) -> WasmBackend {
             _ => 1,
         };
         // One more, for the moment in which a broken one is replaced.
-        return WasmBackend::with_code(options.instances(most.saturating_add(1)), code.clone());
+        let (options, code) = (options.instances(most.saturating_add(1)), code.clone());
+        return WasmBackend::with_code(options, code, job.trust.clone());
     }
     let backend = WasmBackend::new(options.instances(1024));
     if let Some(folder) = &job.cache {

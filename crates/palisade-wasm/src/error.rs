@@ -1,5 +1,6 @@
 //! What can go wrong with WebAssembly code before and between calls.
 
+use palisade_egress::http::TlsError;
 use palisade_model::{ErrorCode, Failure};
 use palisade_sandbox::SandboxError;
 
@@ -43,6 +44,9 @@ pub enum WasmError {
         /// How many there may be.
         limit: u64,
     },
+    /// The roots that an application adds are none.
+    #[error("whom requests trust: {0}")]
+    Roots(#[from] TlsError),
     /// An instance could not be made.
     #[error("no instance could be made: {0}")]
     Instance(Failure),
@@ -66,6 +70,7 @@ impl WasmError {
             Self::Unfit(_) => ErrorCode::Conflict,
             Self::NotGranted { .. } => ErrorCode::Denied,
             Self::TooMany { .. } => ErrorCode::LimitExceeded,
+            Self::Roots(_) => ErrorCode::InvalidParams,
             Self::Instance(failure) => failure.code,
             Self::Cache { .. } => ErrorCode::Internal,
         }
@@ -85,6 +90,7 @@ impl WasmError {
                 "ask for it in the manifest (capabilities) and grant it: --grant '{kind}:…'"
             )),
             Self::TooMany { .. } => Some("stop others, or give the host a higher limit".into()),
+            Self::Roots(_) => Some("give certificates of authorities, as PEM text".into()),
             Self::Instance(failure) => failure.hint.clone(),
             Self::Engine(_) | Self::Unfit(_) | Self::Cache { .. } => None,
         }

@@ -13,6 +13,7 @@ use crate::{
     instance::WasmInstance,
     lane::{Launch, OneByOne, Pool, Way},
     state::Shared,
+    wasi::Trust,
 };
 
 /// See the module.
@@ -20,6 +21,8 @@ pub(crate) struct PreparedCode {
     pub(crate) code: Arc<dyn Code>,
     pub(crate) calls: Calls,
     pub(crate) engines: Arc<Engines>,
+    /// Whom requests over TLS trust.
+    pub(crate) trust: Trust,
 }
 
 impl Prepared for PreparedCode {
@@ -47,7 +50,7 @@ impl Prepared for PreparedCode {
             }
             let deadline = Instant::now() + spec.limits.start_timeout;
             let clock = Arc::clone(&self.engines.clock);
-            let shared = Shared::new(spec, host, clock);
+            let shared = Shared::new(spec, host, clock, self.trust.clone());
             let places = Arc::clone(self.engines.places());
             let launch = Launch::new(Arc::clone(&self.code), Arc::clone(&shared), places);
             let first = launch.first(deadline).await.map_err(SandboxError::Start)?;

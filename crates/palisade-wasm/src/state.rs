@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, component::Resour
 use crate::{
     ablation::{self, Layer},
     engine::{Clock, TICK},
+    wasi::{Files, Trust},
 };
 
 mod limiter;
@@ -30,10 +31,12 @@ mod trap;
 pub(crate) use limiter::Limiter;
 use meter::Meter;
 pub(crate) use output::Output;
-pub(crate) use trap::trouble;
+pub(crate) use trap::{Exceeded, trouble};
 
 /// Most entries of a store's resource table (open files, streams, requests).
 pub(crate) const MAX_RESOURCES: usize = 1024;
+/// Most random bytes that one call gives.
+pub(crate) const MAX_RANDOM: u64 = 64 << 10;
 /// Most handles of a guest's, those of its own resources among them; the host keeps some 32 bytes for each.
 pub(crate) const MAX_HANDLES: usize = 16 << 10;
 /// Most tasks, streams and futures of the component model under way at once, in code that has them; the host
@@ -49,10 +52,12 @@ pub(crate) struct Shared {
     pub(crate) spec: LaunchSpec,
     /// The other direction of the lane.
     pub(crate) host: Arc<dyn HostCalls>,
+    /// Whom its requests over TLS trust.
+    pub(crate) trust: Trust,
     /// Lines for the log.
     pub(crate) output: Arc<Output>,
     /// Files that all instances have open.
-    pub(crate) files: Arc<AtomicU32>,
+    pub(crate) files: Arc<Files>,
     clock: Arc<Clock>,
     meter: Meter,
     memory_limit: AtomicU64,
@@ -66,11 +71,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(spec: LaunchSpec, host: Arc<dyn HostCalls>, clock: Arc<Clock>) -> Arc<Self> {
+    pub(crate) fn new(
+        spec: LaunchSpec,
+        host: Arc<dyn HostCalls>,
+        clock: Arc<Clock>,
+        trust: Trust,
+    ) -> Arc<Self> {
         let limits = &spec.limits;
         Arc::new(Self {
             output: Arc::new(Output::new(Arc::clone(&host), limits.log_bytes_per_second)),
-            files: Arc::default(),
+            files: Arc::new(Files::new(limits.files)),
             meter: Meter::new(limits.cpu),
             memory_limit: AtomicU64::new(limits.memory),
             memory_used: AtomicU64::new(0),
@@ -80,6 +90,7 @@ impl Shared {
             frozen: AtomicBool::new(false),
             freezing: tokio::sync::watch::Sender::new(false),
             host,
+            trust,
             clock,
             spec,
         })
@@ -141,8 +152,6 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     /// What WASI works on, for a component that imports any of it.
     pub(crate) wasi: Option<Box<crate::wasi::Contexts>>,
-    /// What it has open of the host's files, once it has opened one.
-    pub(crate) files: Option<crate::wasi::Files>,
     /// What an Extism module has beside its memories.
     pub(crate) extism: Option<Box<crate::extism::Extism>>,
     /// When the call under way ends.
@@ -176,7 +185,6 @@ pub(crate) fn store(engine: &Engine, shared: &Arc<Shared>, deadline: Instant) ->
         shared: Arc::clone(shared),
         table,
         wasi: None,
-        files: None,
         extism: None,
         deadline,
         trace: Trace::default(),

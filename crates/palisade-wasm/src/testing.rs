@@ -25,6 +25,7 @@ use crate::{
     inspect::{inspect, needs_concurrency},
     reflect::Reflected,
     state::{self, Shared},
+    wasi::Trust,
 };
 
 #[path = "../tests/support/built.rs"]
@@ -80,6 +81,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) env: &'a [(&'a str, &'a str)],
     pub(crate) way_out: Option<(Guard, Arc<dyn Decide>)>,
     pub(crate) limits: Option<Limits>,
+    pub(crate) trust: Trust,
 }
 
 /// An instance with its host.
@@ -132,7 +134,7 @@ impl Launch<'_> {
         };
         let host = Arc::new(Host { way_out: self.way_out, ..Host::default() });
         let calls: Arc<dyn HostCalls> = Arc::clone(&host) as _;
-        let shared = Shared::new(spec, calls, Arc::clone(&ENGINES.clock));
+        let shared = Shared::new(spec, calls, Arc::clone(&ENGINES.clock), self.trust);
         let deadline = Instant::now() + Duration::from_secs(30);
         let store = state::store(code.engine(), &shared, deadline);
         let guest = code.instantiate(store).await?;

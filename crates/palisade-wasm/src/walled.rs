@@ -33,7 +33,11 @@ use palisade_sandbox::{
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
-use crate::{engine_process::SAID, wasi};
+use crate::{
+    WasmError,
+    engine_process::SAID,
+    wasi::{self, Trust},
+};
 
 mod code;
 mod compile;
@@ -55,7 +59,7 @@ const INSTANCE_MEMORY: u64 = 2 << 20;
 const MODULE_TIMES: u64 = 4;
 /// Threads of the engine; a guest can start none.
 const ENGINE_THREADS: u32 = 64;
-/// Handles of the engine itself.
+/// Handles of the engine itself. Each instance takes one more for a granted folder and for a request.
 const ENGINE_FILES: u32 = 64;
 
 /// The walls without which nothing stands around an engine.
@@ -103,6 +107,8 @@ pub(crate) struct Inner {
     pub(crate) engine: EngineProgram,
     pub(crate) store: Store,
     pub(crate) refused: Refused,
+    /// Certificates that requests trust beside Mozilla's, as PEM text.
+    pub(crate) roots: String,
     facts: OnceCell<Arc<Facts>>,
 }
 
@@ -110,11 +116,30 @@ impl WalledBackend {
     /// The engine `program` behind `wall`: backend `process`, or one that guarantees as much.
     #[must_use]
     pub fn new(wall: Arc<dyn Backend>, engine: EngineProgram) -> Self {
+        Self::trusting(wall, engine, String::new())
+    }
+
+    /// The same where `wasi:http` trusts the certificates in `pem` beside Mozilla's roots. The host tells each
+    /// engine before its plugin is there. As [`WasmBackend::with_roots`](crate::WasmBackend::with_roots).
+    ///
+    /// # Errors
+    /// [`WasmError::Roots`] where there is no certificate in it, and [`WasmError::TooMany`].
+    pub fn with_roots(
+        wall: Arc<dyn Backend>,
+        engine: EngineProgram,
+        pem: &str,
+    ) -> Result<Self, WasmError> {
+        Trust::with_roots(pem)?;
+        Ok(Self::trusting(wall, engine, pem.to_owned()))
+    }
+
+    fn trusting(wall: Arc<dyn Backend>, engine: EngineProgram, roots: String) -> Self {
         Self(Arc::new(Inner {
             wall,
             engine,
             store: Store::default(),
             refused: Refused::default(),
+            roots,
             facts: OnceCell::new(),
         }))
     }
@@ -232,10 +257,14 @@ pub(crate) fn behind_walls(spec: &LaunchSpec, module: u64, instances: u32) -> La
         matches!(right.kind(), Kind::FsRead | Kind::FsWrite)
             || right.kind().enforcement() == Enforcement::Egress
     };
+    let limits = engine_limits(&spec.limits, module, instances);
+    let rights = [Kind::FsRead, Kind::FsWrite].map(|kind| spec.rights.of_kind(kind).count());
+    let folders = u32::try_from(rights.into_iter().sum::<usize>()).unwrap_or(u32::MAX);
+    let files = folders.saturating_add(wasi::AT_ONCE).saturating_mul(instances);
     LaunchSpec {
         instance: spec.instance.clone(),
         rights: Arc::new(spec.rights.iter().filter(walled).cloned().collect::<CapabilitySet>()),
-        limits: engine_limits(&spec.limits, module, instances),
+        limits: Limits { files: files.saturating_add(limits.files), ..limits },
         demand,
         wire: Wire::Native,
         data: spec.data.clone(),

@@ -4,6 +4,8 @@
 //! Only what a component imports is linked, and what each interface shows comes from the launch's rights.
 //! There are no sockets: whatever leaves goes as an HTTP request through the host's guard.
 
+mod bounds;
+mod files;
 mod folders;
 mod http;
 mod link;
@@ -15,16 +17,20 @@ use palisade_sandbox::{LaunchSpec, OutputStream};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::state::{Shared, State};
+use crate::state::{MAX_RANDOM, MAX_RESOURCES, Shared, State};
 
+pub(crate) use bounds::within;
+pub(crate) use files::Files;
+#[cfg(target_os = "linux")]
+pub(crate) use files::alone;
 pub use folders::unsupported;
+#[cfg(target_os = "linux")]
+pub(crate) use http::AT_ONCE;
+pub(crate) use http::Trust;
 pub(crate) use link::link;
-pub(crate) use open::Files;
 
-/// Most random bytes that one call gives.
-const MAX_RANDOM: u64 = 64 << 10;
 /// Most bytes of one set of header fields, as they lie in memory.
-const MAX_FIELDS: usize = 32 << 10;
+pub(crate) const MAX_FIELDS: usize = 32 << 10;
 
 /// What WASI's interfaces work on in one store.
 pub(crate) struct Contexts {
@@ -51,7 +57,7 @@ impl Contexts {
         Self {
             wasi: base(shared).build(),
             fields,
-            http: http::Hooks::new(std::sync::Arc::clone(&shared.host)),
+            http: http::Hooks::new(std::sync::Arc::clone(&shared.host), shared.trust.clone()),
         }
     }
 }
@@ -63,7 +69,7 @@ impl Contexts {
 pub(crate) fn preview1(shared: &Shared) -> Result<wasmtime_wasi::p1::WasiP1Ctx, Failure> {
     let mut context = granted(shared)?.build_p1();
     // It keeps its own table of what is open.
-    context.ctx().table.set_max_capacity(open::most());
+    context.ctx().table.set_max_capacity(MAX_RESOURCES);
     Ok(context)
 }
 

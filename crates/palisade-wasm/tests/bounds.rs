@@ -146,6 +146,8 @@ async fn header_fields_answers_and_random_numbers_are_bounded() {
     let random = |bytes: u32| asks(&instance, "random", json!({"bytes": bytes}));
     assert_eq!(random(65_536).await.unwrap(), 65_536);
     let failure = random(65_537).await.unwrap_err();
+    assert_eq!(failure.code, C::LimitExceeded, "{failure}");
+    assert_eq!(failure.rule.as_deref(), Some("random"), "{failure}");
     assert!(failure.message.contains("at most 65536"), "{failure}");
 }
 

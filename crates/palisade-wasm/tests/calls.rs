@@ -8,8 +8,8 @@ use std::time::Duration;
 use palisade_model::ErrorCode as C;
 use palisade_sandbox::{Backend as _, Calls, SandboxError};
 use support::{
-    GUEST, answers, ask, asks_its_host, bench, code, component, fails_in_words, guest, initialize,
-    is_refused_for_its_import, quick,
+    Bench, GUEST, answers, ask, asks_its_host, bench, code, component, fails_in_words, guest,
+    initialize, is_refused_for_its_import, quick,
 };
 
 const TIME: Duration = Duration::from_secs(5);
@@ -105,6 +105,51 @@ async fn rights_that_this_wall_cannot_make_true_are_refused() {
     let found = bench.backend.assess(&bench.spec).await;
     assert_eq!(found.unsupported.len(), 1, "{:?}", found.unsupported);
     assert_eq!(bench.launch().await.err().unwrap().code(), C::NoBackend);
+}
+
+/// Whoever overwrites the file of a plugin that runs changes nothing for it, not even when its instance is made anew.
+#[tokio::test]
+async fn what_was_prepared_is_run_whatever_becomes_of_its_file() {
+    let file = |bench: &Bench| bench.artifact.content.root.join("plugin.wasm");
+    // The same plugin, but that it counts in hundreds.
+    let other = GUEST.replace(
+        "(i32.add (global.get $count) (i32.const 1))",
+        "(i32.add (global.get $count) (i32.const 100))",
+    );
+    let other = component(&other, &["clock", "storage", "random"]);
+    for calls in [Calls::Stateful, Calls::Stateless { instances: 2 }] {
+        for new in [&other[..], b"no component at all", b""] {
+            let bench = bench(&guest(), calls);
+            let prepared = bench.backend.prepare(&bench.artifact).await.unwrap();
+            let launch = || prepared.launch(bench.spec.clone(), bench.host.clone());
+            let instance = launch().await.unwrap();
+            initialize(&instance, "{}").await.unwrap();
+            assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+            // In place, as an editor does it, and not another file of the same name.
+            std::fs::write(file(&bench), new).unwrap();
+            assert_eq!(quick(&instance, "count").await.unwrap(), "2");
+            for _ in 0..3 {
+                assert_eq!(code(quick(&instance, "trap").await), C::Crashed);
+                assert_eq!(quick(&instance, "count").await.unwrap(), "1", "the code that it was");
+            }
+            // Nor does another launch of what was prepared read the file.
+            let again = launch().await.unwrap();
+            initialize(&again, "{}").await.unwrap();
+            assert_eq!(quick(&again, "count").await.unwrap(), "1");
+            // Whoever prepares it now gets what is there now.
+            match bench.launch().await {
+                Ok(changed) => {
+                    initialize(&changed, "{}").await.unwrap();
+                    assert_eq!(quick(&changed, "count").await.unwrap(), "100");
+                }
+                Err(refused) => {
+                    assert_ne!(new, other, "{refused}");
+                    assert!(matches!(refused, SandboxError::Artifact { .. }), "{refused:?}");
+                }
+            }
+            assert_eq!(quick(&instance, "count").await.unwrap(), "2");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,29 +7,31 @@ mod support;
 use std::time::{Duration, Instant};
 
 use palisade_model::ErrorCode as C;
-use palisade_sandbox::{Calls, KillReason};
+use palisade_sandbox::{Backend as _, Calls, ExtismOutput, KillReason, Runtime};
 use palisade_wasm::Options;
-use support::{ask, bench, bench_with, code, guest, initialize, quick, tool};
+use support::{FILES, ask, bench, bench_with, code, guest, initialize, quick, tool};
 
 const SHORT: Duration = Duration::from_millis(150);
+const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instance() {
     let bench = bench(&guest(), Calls::Stateful);
     let instance = bench.started().await;
     let cases = [
-        ("trap", C::Crashed, "unreachable"),
-        ("memory", C::LimitExceeded, "out of memory"),
-        ("big-table", C::LimitExceeded, "out of memory"),
-        ("deep", C::LimitExceeded, "stack overflow"),
-        ("giant", C::Crashed, "failed"),
-        ("random", C::Crashed, "at most 65536"),
+        ("trap", C::Crashed, None, "unreachable"),
+        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
+        ("big-table", C::LimitExceeded, Some("memory"), "out of memory"),
+        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
+        ("giant", C::Crashed, None, "failed"),
+        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
     ];
-    for (name, code, says) in cases {
+    for (name, code, rule, says) in cases {
         assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
         assert_eq!(quick(&instance, "count").await.unwrap(), "2", "before {name}");
         let failure = quick(&instance, name).await.unwrap_err();
         assert_eq!(failure.code, code, "{name}: {failure}");
+        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
         assert!(failure.message.contains(says), "{name}: {failure}");
         assert!(instance.recovers());
     }
@@ -69,6 +71,46 @@ async fn a_deadline_ends_a_loop_and_a_wait_and_no_sibling() {
     };
     assert_eq!(code(tool(&first, "spin", "{}", Duration::from_millis(20)).await), C::Deadline);
     assert_eq!(long.await.unwrap().unwrap(), "{}");
+}
+
+/// Two instances of the same compiled code: two launches of what was prepared once, and two of a pool. One never
+/// ends and is interrupted, while the other is in the middle of a computation that is longer than the deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_touches_no_other_instance_of_the_same_code() {
+    let one = bench(&guest(), Calls::Stateful);
+    let prepared = one.backend.prepare(&one.artifact).await.unwrap();
+    let mut two = Vec::new();
+    for _ in 0..2 {
+        let instance = prepared.launch(one.spec.clone(), one.host.clone()).await.unwrap();
+        initialize(&instance, "{}").await.unwrap();
+        two.push(instance);
+    }
+    let mut pool = bench(&guest(), Calls::Stateless { instances: 2 });
+    pool.spec.limits.cpu = 2.0;
+    let pool = pool.started().await;
+    for (what, spins, works) in
+        [("launches", two[0].clone(), two[1].clone()), ("pool", pool.clone(), pool)]
+    {
+        assert_eq!(quick(&works, "count").await.unwrap(), "1", "{what}");
+        let work = {
+            let works = works.clone();
+            tokio::spawn(async move { tool(&works, "work", r#"{"n":7}"#, LONG).await })
+        };
+        // It has its instance, and computes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut interrupted = 0;
+        while !work.is_finished() {
+            let failure = tool(&spins, "spin", "{}", Duration::from_millis(20)).await.unwrap_err();
+            assert_eq!(failure.code, C::Deadline, "{what}: {failure}");
+            interrupted += 1;
+        }
+        assert_eq!(work.await.unwrap().unwrap(), r#"{"n":7}"#, "{what}");
+        assert!(interrupted > 1, "{what}: it was over after {interrupted}");
+        // Who computed is the instance that it was. In the pool, the next call may get either.
+        if what == "launches" {
+            assert_eq!(quick(&works, "count").await.unwrap(), "2");
+        }
+    }
 }
 
 #[tokio::test]
@@ -148,6 +190,32 @@ async fn a_memory_limit_can_be_changed_while_it_runs() {
     limits.memory = 2 << 16;
     instance.set_limits(&limits).await.unwrap();
     assert_eq!(quick(&instance, "hold").await.unwrap(), "0", "refused");
+}
+
+#[tokio::test]
+async fn a_module_of_the_older_wasi_is_held_to_its_files_and_random_numbers() {
+    let mut bench = bench(&wat::parse_str(FILES).unwrap(), Calls::Stateful);
+    bench.artifact.program.runtime =
+        Runtime::Extism { calls: Calls::Stateful, output: ExtismOutput::Text };
+    let root = bench.dir.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("texts")).unwrap();
+    std::fs::write(root.join("texts/file"), "first").unwrap();
+    bench.rights(&[&format!("fs.read:{}/texts/**", root.display())]);
+    bench.spec.limits.files = 16;
+    let instance = bench.started().await;
+    // EMFILE has the number 33 there.
+    for (function, opened) in [("fill", 16), ("fill", 0), ("again", 3), ("again", 3)] {
+        let failure = quick(&instance, function).await.unwrap_err();
+        assert_eq!(failure.code, C::PluginError, "{failure}");
+        assert!(failure.message.contains(&format!(" {} ", opened * 100 + 33)), "{failure}");
+    }
+    quick(&instance, "random").await.unwrap();
+    let failure = quick(&instance, "random-too-many").await.unwrap_err();
+    assert_eq!(failure.code, C::LimitExceeded, "{failure}");
+    assert_eq!(failure.rule.as_deref(), Some("random"), "{failure}");
+    // What the ended instance had open is free again.
+    let failure = quick(&instance, "fill").await.unwrap_err();
+    assert!(failure.message.contains(" 1633 "), "{failure}");
 }
 
 #[tokio::test]

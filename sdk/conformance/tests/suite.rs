@@ -12,24 +12,34 @@ use std::{
 use palisade_conformance::{TypeScript, components, copy, drive, root, run};
 use serde_json::Value;
 
-/// Cases that a language cannot pass are named in its README and nowhere else.
-fn passes(sdk: &str, folder: &Path, command: &[&str], lacks: &[&str], at_least: usize) {
-    let summary = drive(folder, command, false, lacks);
+/// Drives a plugin. What it cannot is named in a `conformance.json` and nowhere else: see [`lacks_of`].
+fn passes(sdk: &str, folder: &Path, command: &[&str], lacks: &[String], at_least: usize) {
+    let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
+    let summary = drive(folder, command, false, &lacks);
     println!("{sdk}: {summary}");
     let passed: usize = summary.split(' ').next().unwrap().parse().unwrap();
     assert!(passed >= at_least, "{sdk}: {summary}");
 }
 
+/// What the plugin `plugins/PLUGIN` says in its `conformance.json` that it lacks.
+fn lacks_of(plugin: &str) -> Vec<String> {
+    let path = root().join("sdk/conformance/plugins").join(plugin).join("conformance.json");
+    let about: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let lacks = about["lacks"].as_array().unwrap().iter();
+    lacks.map(|lack| lack.as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn python_passes_the_suite() {
     let folder = root().join("sdk/conformance/plugins/python");
-    passes("python", &folder, &["python3", "main.py"], &[], 95);
+    passes("python", &folder, &["python3", "main.py"], &lacks_of("python"), 95);
 }
 
 #[test]
 fn rust_passes_the_suite() {
     let folder = root().join("sdk/conformance/plugins/rust");
-    passes("rust", &folder, &[env!("CARGO_BIN_EXE_conformance-plugin")], &[], 95);
+    let command = [env!("CARGO_BIN_EXE_conformance-plugin")];
+    passes("rust", &folder, &command, &lacks_of("rust"), 95);
 }
 
 #[test]
@@ -39,36 +49,34 @@ fn typescript_passes_the_suite() {
     copy(&root().join("sdk/conformance/plugins/typescript"), &folder);
     compiler.link(&folder, true);
     compiler.compile(&folder, ".");
-    let lacks = ["threads", "big-integers"];
-    passes("typescript", &folder, &["node", "dist/main.js"], &lacks, 83);
+    passes("typescript", &folder, &["node", "dist/main.js"], &lacks_of("typescript"), 83);
 }
 
-/// What no component can: `lacks` in conformance.json of each says why.
-const COMPONENTS_LACK: [&str; 6] =
-    ["threads", "concurrency", "deadlines", "progress", "own-codes", "streams"];
-
-/// Drives a component; `lacks` beside what none can.
-fn component_passes(name: &str, component: &Path, lacks: &[&str], at_least: usize) {
-    let command = components::engine(component);
+/// Drives the component, or the module, that `plugins/PLUGIN` is about.
+fn component_passes(name: &str, plugin: &str, command: &[String], at_least: usize) {
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks = [&COMPONENTS_LACK, lacks].concat();
+    passes(name, &root(), &command, &lacks_of(plugin), at_least);
+}
+
+/// The same of one with WASI: it has standard streams, those of the engine, beside what the plugin has.
+fn component_on_wasi_passes(name: &str, plugin: &str, command: &[String], at_least: usize) {
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let mut lacks = lacks_of(plugin);
+    lacks.retain(|lack| lack != "streams");
     passes(name, &root(), &command, &lacks, at_least);
 }
 
 #[test]
 fn wasm_rust_passes_the_suite() {
     let component = components::rust("wasm32-unknown-unknown");
-    component_passes("wasm/rust, wasm32-unknown-unknown", &component, &[], 70);
+    let command = components::engine(&component);
+    component_passes("wasm/rust, wasm32-unknown-unknown", "rust-wasm", &command, 70);
 }
 
 #[test]
 fn wasm_rust_on_wasi_passes_the_suite() {
-    // Its streams are those of the engine.
-    let component = components::rust("wasm32-wasip2");
-    let command = components::engine(&component);
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks: Vec<&str> = COMPONENTS_LACK.into_iter().filter(|lack| *lack != "streams").collect();
-    passes("wasm/rust, wasm32-wasip2", &root(), &command, &lacks, 71);
+    let command = components::engine(&components::rust("wasm32-wasip2"));
+    component_on_wasi_passes("wasm/rust, wasm32-wasip2", "rust-wasm", &command, 71);
 }
 
 #[test]
@@ -76,7 +84,7 @@ fn wasm_python_passes_the_suite() {
     let plugins = root().join("sdk/conformance/plugins");
     let sources = [plugins.join("python/main.py"), plugins.join("python-wasm/world.wit")];
     let component = components::python("python", &sources);
-    component_passes("wasm/python", &component, &["deep-values"], 70);
+    component_passes("wasm/python", "python-wasm", &components::engine(&component), 70);
 }
 
 /// The plugin in TypeScript as a component. Two tests drive it, which may be processes of their own.
@@ -95,26 +103,18 @@ fn javascript_component() -> PathBuf {
     components::javascript("js", &sources)
 }
 
-/// What a component in JavaScript lacks beside what none can.
-const JAVASCRIPT_LACKS: [&str; 2] = ["big-integers", "deep-values"];
-
 #[test]
 fn wasm_js_passes_the_suite() {
-    component_passes("wasm/js", &javascript_component(), &JAVASCRIPT_LACKS, 70);
+    component_passes("wasm/js", "js-wasm", &components::engine(&javascript_component()), 70);
 }
 
-/// Drives a component whose engine stands behind walls; it can what it can without them.
-fn walled_component_passes(name: &str, component: &Path, lacks: &[&str], at_least: usize) {
-    let command = components::walled(component, None);
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks = [&COMPONENTS_LACK, lacks].concat();
-    passes(name, &root(), &command, &lacks, at_least);
-}
+// A component whose engine stands behind walls can what it can without them.
 
 #[test]
 fn walled_rust_passes_the_suite() {
     let component = components::rust("wasm32-unknown-unknown");
-    walled_component_passes("wasm+process/rust", &component, &[], 70);
+    let command = components::walled(&component, None);
+    component_passes("wasm+process/rust", "rust-wasm", &command, 70);
 }
 
 #[test]
@@ -122,28 +122,26 @@ fn walled_python_passes_the_suite() {
     let plugins = root().join("sdk/conformance/plugins");
     let sources = [plugins.join("python/main.py"), plugins.join("python-wasm/world.wit")];
     let component = components::python("python", &sources);
-    walled_component_passes("wasm+process/python", &component, &["deep-values"], 70);
+    let command = components::walled(&component, None);
+    component_passes("wasm+process/python", "python-wasm", &command, 70);
 }
 
 #[test]
 fn walled_rust_on_wasi_passes_the_suite() {
-    let component = components::rust("wasm32-wasip2");
-    let command = components::walled(&component, None);
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks: Vec<&str> = COMPONENTS_LACK.into_iter().filter(|lack| *lack != "streams").collect();
-    passes("wasm+process/rust, wasm32-wasip2", &root(), &command, &lacks, 71);
+    let command = components::walled(&components::rust("wasm32-wasip2"), None);
+    component_on_wasi_passes("wasm+process/rust, wasm32-wasip2", "rust-wasm", &command, 71);
 }
 
 #[test]
 fn walled_js_passes_the_suite() {
-    let component = javascript_component();
-    walled_component_passes("wasm+process/js", &component, &JAVASCRIPT_LACKS, 70);
+    let command = components::walled(&javascript_component(), None);
+    component_passes("wasm+process/js", "js-wasm", &command, 70);
 }
 
 #[test]
 fn walled_extism_passes_what_its_interface_has_words_for() {
     let command = components::walled(&components::extism("wasm32-wasip1"), Some("json"));
-    extism_passes("wasm+process/extism", &command);
+    component_passes("wasm+process/extism", "extism", &command, 55);
 }
 
 #[test]
@@ -151,25 +149,10 @@ fn walled_modules_for_extism_of_any_origin_speak_the_protocol() {
     modules_speak(|module| components::walled(module, Some("auto")));
 }
 
-/// What a plugin's `conformance.json` says that it lacks.
-fn lacks_of(plugin: &str) -> Vec<String> {
-    let path = root().join("sdk/conformance/plugins").join(plugin).join("conformance.json");
-    let about: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let lacks = about["lacks"].as_array().unwrap().iter();
-    lacks.map(|lack| lack.as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn extism_passes_what_its_interface_has_words_for() {
     let command = components::extism_engine(&components::extism("wasm32-wasip1"), "json");
-    extism_passes("extism", &command);
-}
-
-fn extism_passes(name: &str, command: &[String]) {
-    let command: Vec<&str> = command.iter().map(String::as_str).collect();
-    let lacks = lacks_of("extism");
-    let lacks: Vec<&str> = lacks.iter().map(String::as_str).collect();
-    passes(name, &root(), &command, &lacks, 55);
+    component_passes("extism", "extism", &command, 55);
 }
 
 #[test]

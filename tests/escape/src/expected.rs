@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     control::{BY_ROOT, WORKS},
+    families::{ablation, network},
     layers,
     record::{Launcher, Row},
     trouble::{Result, While},
@@ -255,8 +256,9 @@ impl Expected {
                 self.measured_holds()
             ));
         }
-        for layer in ["seccomp", "landlock"] {
-            let tried = self.launchers.values().any(|c| c.without.contains_key(layer));
+        let is_tried = |layer: &str| self.launchers.values().any(|c| c.without.contains_key(layer));
+        for layer in ablation::LAYERS.iter().map(|l| l.name) {
+            let tried = is_tried(layer);
             let alone = self.stopped_by == [layer];
             if tried && alone == self.holds_without.contains(layer) {
                 say(format!(
@@ -268,6 +270,17 @@ impl Expected {
                         "succeeds: nothing else stops it"
                     }
                 ));
+            }
+        }
+        // Where two stand one behind the other, each must have been taken away.
+        let named: Vec<&String> =
+            self.stopped_by.iter().filter(|l| ablation::named(l).is_some()).collect();
+        // A way out cannot be opened in the host's own network; the attempt is made without one, too.
+        let with_way_out = self.variant.ends_with(network::WITH) || network::only_with(self.number);
+        let can_be_tried = |layer: &str| !(with_way_out && layer == "network namespace");
+        if named.len() > 1 && self.backend() == "process" {
+            for layer in named.iter().filter(|l| can_be_tried(l) && !is_tried(l)) {
+                say(format!("it names {named:?}, and was not made without {layer}"));
             }
         }
         for (launcher, cell) in &self.launchers {

@@ -1,6 +1,6 @@
 //! Families of attempts: which attempts are made together, and how the host judges them.
 
-mod ablation;
+pub mod ablation;
 pub mod channel;
 pub mod general;
 pub mod host;

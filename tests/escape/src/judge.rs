@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use palisade_process::Layer;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -191,7 +192,8 @@ fn free_port() -> Option<u16> {
     })
 }
 
-/// Outcome and detail of one attempt, after the host has looked at its side.
+/// Outcome and detail of one attempt, after the host has looked at its side; `missing` is the layer that its walls
+/// lacked.
 #[must_use]
 pub fn judge(
     stage: &Stage,
@@ -199,9 +201,14 @@ pub fn judge(
     ground: &Ground,
     seen: &Seen,
     reached: Option<String>,
+    missing: Option<Layer>,
 ) -> (String, String) {
     if let Some(harm) = harm(stage, attempt, ground, reached) {
         return ("SUCCEEDED".into(), format!("{HOST_FINDS} {harm}"));
+    }
+    // In the host's own network nothing is bounded by having one's own.
+    if missing == Some(Layer::NetworkNamespace) && matches!(attempt.number, 32 | 35 | 36) {
+        return (seen.outcome(), seen.detail());
     }
     bounded(attempt, seen.outcome(), seen.detail())
 }

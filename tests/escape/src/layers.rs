@@ -1,7 +1,7 @@
 //! The layers by name, and a first guess at which of them stops a new attempt. The guess is written to the
 //! expectations once; from then on a person owns it, and the ablation keeps it honest.
 
-use crate::record::Row;
+use crate::{families::ablation, record::Row};
 
 /// Layers beside seccomp and Landlock that stop the attempts of a number.
 fn usual(row: &Row) -> &'static [&'static str] {
@@ -24,11 +24,14 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (6, "logs") => &["own pipe"],
         (6, _) | (33, _) => &["handle list"],
         (5, "fds") => &["handle list"],
-        (5, _) => &["mount namespace", "working directory check"],
-        (7 | 8, _) if row.outcome.ends_with("EACCES") => &["undumpable init", "pid namespace"],
-        (8, _) => &["mount namespace", "pid namespace"],
+        (5, _) => &["mount namespace", "landlock"],
+        (7 | 8, _) if row.outcome.ends_with("EACCES") => &["undumpable init", "landlock"],
+        (8, "thread-self") => &["mount namespace", "landlock"],
+        (8, _) => &["own proc", "landlock"],
         (9, _) => &["proc subset", "read-only proc"],
-        (1 | 2 | 4 | 7 | 10 | 31 | 51, _) => &["mount namespace"],
+        (2, v) if v.starts_with("ro-") => &["mount namespace"],
+        (1 | 2 | 4, _) => &["mount namespace", "landlock"],
+        (7 | 10 | 31 | 51, _) | (40, "proxy-unix") => &["mount namespace"],
         (11, _) => &["no capabilities", "nodev"],
         (12, "suid" | "sgid") | (13, "file-caps") => &["no new privileges", "nosuid"],
         (12, "setuid") => &["user namespace"],
@@ -69,6 +72,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (40 | 41, v) if v.ends_with("@way-out") && !row.outcome.starts_with("blocked:E") => {
             &["egress guard"]
         }
+        (32, "stream" | "dgram") => &["network namespace", "landlock"],
         (32 | 36 | 40 | 41, _) => &["network namespace"],
         (34 | 47 | 58 | 59, _) => &["framing"],
         (35, "netlink-route") => &["network namespace"],
@@ -93,9 +97,9 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (48 | 49, _) => &["pid namespace"],
         (52, _) => &["own session keyring"],
         (54, _) => &["no capabilities"],
-        (55, "interpreter" | "shell" | "spawn-binding") => &["mount namespace"],
+        (55, "interpreter" | "shell" | "spawn-binding") => &["mount namespace", "landlock"],
         (55, "wx" | "rwx" | "wasm") => &["all the others"],
-        (55, _) => &["noexec mounts"],
+        (55, _) => &["noexec mounts", "landlock"],
         (56 | 57, _) => &["clean environment"],
         (101, v) if v.starts_with("scope") => &["gate"],
         (101, "environment" | "extism-config") => &["clean environment"],
@@ -147,7 +151,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
 pub fn first_guess(row: &Row) -> Vec<String> {
     let mut layers: Vec<&str> = Vec::new();
     let mut alone = false;
-    for layer in ["seccomp", "landlock"] {
+    for layer in ablation::LAYERS.iter().map(|l| l.name) {
         if let Some(thin) = row.without.get(layer)
             && *thin != row.outcome
         {
@@ -156,7 +160,11 @@ pub fn first_guess(row: &Row) -> Vec<String> {
         }
     }
     if !alone {
-        layers.extend(usual(row));
+        for layer in usual(row) {
+            if !layers.contains(layer) {
+                layers.push(layer);
+            }
+        }
     }
     layers.into_iter().map(str::to_owned).collect()
 }

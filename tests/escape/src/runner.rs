@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    attacker,
+    attacker::{self, Twin},
     families::{channel, general, host, landlock, limits, network, paths, survive, twins, wasm},
     record::{Launcher, Row},
     scene::Stage,
@@ -40,6 +40,9 @@ pub struct Task {
     /// Leave out the attempts with a layer taken away.
     #[serde(default)]
     pub whole_only: bool,
+    /// The processor is emulated: what is poured into lane and log is less.
+    #[serde(default)]
+    pub emulated: bool,
 }
 
 /// Runs a task in this process.
@@ -73,10 +76,15 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(network::run(&stage, launcher, &attempts, task.whole_only).await?);
         }
         if wants("host") {
-            rows.extend(host::run(&stage, launcher, &attempts, task.command.as_ref()).await?);
+            let command = task.command.as_ref();
+            rows.extend(host::run(&stage, launcher, &attempts, &task.only, command).await?);
         }
         if wants("twins") {
-            rows.extend(twins::run(&stage, launcher, task.whole_only).await?);
+            rows.extend(twins::run(&stage, launcher, &Twin::ALL, task.whole_only).await?);
+        }
+        // In the machines of `cargo xtask vm`, which have no Node.js.
+        if wants("python") {
+            rows.extend(twins::run(&stage, launcher, &[Twin::Python], task.whole_only).await?);
         }
         if wants("wasm") {
             let guests = task.guests.as_ref();
@@ -87,7 +95,7 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(wasm::run(&stage, launcher, guests, wasm::Wall::Process).await?);
         }
         if wants("channel") {
-            rows.extend(channel::run(&stage, launcher, &attempts).await?);
+            rows.extend(channel::run(&stage, launcher, &attempts, task.emulated).await?);
         }
         if wants("survive") {
             rows.extend(survive::run(&stage, task, &attempts).await?);

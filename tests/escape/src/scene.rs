@@ -169,7 +169,7 @@ impl Stage {
         for folder in [&ground.granted, &ground.readonly, &ground.outside, &ground.data] {
             fs::create_dir_all(folder)?;
         }
-        for folder in ["granted/.claude", "outside/ssh"] {
+        for folder in ["granted/.claude", "outside/.claude", "outside/ssh"] {
             fs::create_dir(ground.root.join(folder))?;
         }
         for file in ["outside/secret", "outside/file", "outside/ssh/id_ed25519", "readonly/file"] {
@@ -291,7 +291,7 @@ impl Ground {
                 return Some(format!("{file} was changed"));
             }
         }
-        for (folder, entries) in [(&self.outside, 3), (&self.readonly, 1), (&self.root, 4)] {
+        for (folder, entries) in [(&self.outside, 4), (&self.readonly, 1), (&self.root, 4)] {
             let count = fs::read_dir(folder).map_or(0, Iterator::count);
             if count != entries {
                 return Some(format!("{count} entries in {}, not {entries}", folder.display()));

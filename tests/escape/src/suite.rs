@@ -193,6 +193,7 @@ pub fn run(runner: &Path, launcher: Launcher, families: &[Family]) -> Result<Vec
         only: Vec::new(),
         own_machine: false,
         whole_only: false,
+        emulated: false,
     };
     let mut command = Command::new(&runner);
     careless(command.args(["runner", FORBIDDEN]), &home);

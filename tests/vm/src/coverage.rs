@@ -6,6 +6,9 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use palisade_escape::record::Launcher;
 use palisade_model::{Guarantee, Level};
 
+#[path = "../../../xtask/src/vm/sources.rs"]
+mod sources;
+
 use crate::{
     doctor::{Doctor, Kernel, Wall},
     escapes::Escapes,
@@ -210,6 +213,26 @@ fn the_table_in_the_documentation_is_the_plan() {
     assert_eq!(is, table(), "UPDATE_SITUATIONS=1 cargo nextest run -p palisade-vm writes it");
 }
 
+#[test]
+#[allow(clippy::print_stderr)]
+fn rows_of_other_sources_are_named() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let now = sources::state(&root.canonicalize().unwrap()).unwrap();
+    for (name, cells) in results() {
+        let (then, date) = (&cells[9], &cells[10]);
+        assert!(
+            then == "—" || (then.len() == 12 && u64::from_str_radix(then, 16).is_ok()),
+            "{name}: {then}"
+        );
+        if *then != now {
+            // No failure: one row takes minutes to make, and every change of the walls would ask for all of them.
+            eprintln!(
+                "warning: {name} was recorded on {date} with other sources ({then}, now {now})"
+            );
+        }
+    }
+}
+
 /// Rows of the page's table of results: name, and the other cells.
 fn results() -> Vec<(String, Vec<String>)> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -240,7 +263,9 @@ fn nothing_succeeded_and_what_was_not_run_is_named() {
         .collect();
     for (name, cells) in &results {
         assert!(planned.contains(name), "{name} is not planned any more");
-        // Kernel, Landlock, who started, checks, failed, attempts, stopped, not applicable, succeeded, date.
+        // Kernel, Landlock, who started, checks, failed, attempts, stopped, not applicable, succeeded, sources,
+        // date.
+        assert_eq!(cells.len(), 11, "{name}");
         let number = |at: usize| cells[at].parse::<u64>().unwrap();
         assert!(number(3) > 0, "{name}");
         assert_eq!((number(4), number(8)), (0, 0), "{name}: failed, succeeded");

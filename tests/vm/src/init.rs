@@ -50,7 +50,8 @@ pub(crate) fn power_off() -> ! {
     }
 }
 
-fn file_system(kind: &str, at: &str, options: Option<&CStr>) -> Result {
+/// Mounts one, on a folder that is made.
+pub(crate) fn file_system(kind: &str, at: &str, options: Option<&CStr>) -> Result {
     fs::create_dir_all(at).map_err(|e| format!("{at}: {e}"))?;
     mount(kind, at, kind, MountFlags::empty(), options).map_err(|e| format!("{kind} on {at}: {e}"))
 }
@@ -58,6 +59,7 @@ fn file_system(kind: &str, at: &str, options: Option<&CStr>) -> Result {
 fn prepare() -> Result<Machine> {
     file_system("devtmpfs", "/dev", None)?;
     let machine = Machine::read()?;
+    load_modules()?;
     if machine.disk {
         return Ok(machine);
     }
@@ -66,12 +68,14 @@ fn prepare() -> Result<Machine> {
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
+        ("debugfs", "/sys/kernel/debug"),
         ("tmpfs", "/run"),
         ("tmpfs", "/tmp"),
         ("tmpfs", "/dev/shm"),
         ("devpts", "/dev/pts"),
         ("mqueue", "/dev/mqueue"),
         ("cgroup2", "/sys/fs/cgroup"),
+        ("binfmt_misc", situation::BINFMT),
     ] {
         file_system(kind, at, None)?;
     }
@@ -83,6 +87,22 @@ fn prepare() -> Result<Machine> {
     loopback_up().map_err(|e| format!("the loopback interface: {e}"))?;
     rustix::system::sethostname(b"small-machine").map_err(|e| format!("the host's name: {e}"))?;
     Ok(machine)
+}
+
+/// Those that the outside sent: parts of the kernel that are attacked.
+fn load_modules() -> Result {
+    /// MODULE_INIT_COMPRESSED_FILE of init_module(2).
+    const COMPRESSED: i32 = 4;
+    let folder = format!("{FOLDER}/modules");
+    let trouble = |e: io::Error| format!("{folder}: {e}");
+    for entry in fs::read_dir(&folder).map_err(trouble)? {
+        let path = entry.map_err(trouble)?.path();
+        let module = fs::File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let flags = if path.extension().is_some_and(|e| e == "ko") { 0 } else { COMPRESSED };
+        rustix::system::finit_module(&module, c"", flags)
+            .map_err(|e| format!("loading {}: {e}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn open_to_all(folder: &str) -> io::Result<()> {

@@ -17,6 +17,8 @@ pub(crate) struct Machine {
     pub(crate) disk: bool,
     /// Only the situations of these names; all where there is none.
     pub(crate) only: Vec<String>,
+    /// Only the steps that have one of these in their name; all where there is none.
+    pub(crate) steps: Vec<String>,
 }
 
 impl Machine {

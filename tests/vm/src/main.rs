@@ -6,9 +6,11 @@
 //! ([`report`]); `cargo xtask vm` reads that outside.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod controls;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod coverage;
+mod differences;
 mod doctor;
 mod escapes;
 mod init;

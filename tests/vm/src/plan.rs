@@ -14,10 +14,15 @@ use crate::{
 const CONTROLLERS: &str = "+memory +pids +cpu";
 /// Families for a first machine of a kind.
 const MOST: &[&str] = &["general", "paths"];
-const ALONE: &[&str] = &["survive", "limits", "network"];
+const ALONE: &[&str] = &["survive", "limits", "network", "channel"];
+/// What needs an interpreter, and takes longest: once as root and once as the user in each kind of system.
+const WITH_PYTHON: &[&str] = &["host", "python"];
 /// One or a few attempts on every guarantee but the limits, for every other situation.
 const CORE: &[u16] = &[1, 2, 8, 17, 26, 28, 31, 36, 53, 70];
 const CORE_WEAKER: &[u16] = &[17, 31, 36, 53];
+/// With one layer taken away: whatever another layer holds too must hold on this kernel as well. None that visits
+/// the scene's services, which would be seen by those that run meanwhile.
+const LAYERED: &[u16] = &[1, 2, 8, 14, 15, 16, 17, 18, 19, 20, 26, 28, 53, 70];
 /// A daemon, and a host that is killed.
 const END: &[u16] = &[49];
 
@@ -71,6 +76,19 @@ const fn escapes(launcher: Launcher, families: &'static [&'static str]) -> Step 
 
 const fn some(launcher: Launcher, families: &'static [&'static str], only: &'static [u16]) -> Step {
     Step::Escapes(Escapes::of(launcher, families).only(only))
+}
+
+/// The suite where a kind of system is looked at most closely.
+const fn whole(launcher: Launcher) -> [Step; 4] {
+    [
+        escapes(launcher, MOST),
+        escapes(launcher, ALONE),
+        escapes(launcher, WITH_PYTHON),
+        Step::Escapes(Escapes {
+            layered: true,
+            ..Escapes::of(launcher, &["general"]).only(LAYERED)
+        }),
+    ]
 }
 
 /// Everything that doctor says is exceeded or attacked.
@@ -134,16 +152,13 @@ fn cgroup2(kernel: Kernel) -> Vec<Situation> {
     let (root, user, delegated) = (Launcher::Root, Launcher::User, Launcher::Delegated);
     let max = "sysctl -w user.max_user_namespaces=";
     vec![
-        all("root", Where::Top, root, good(true)).then([
-            CONTROLS,
-            escapes(root, MOST),
-            escapes(root, ALONE),
-            escapes(root, &["landlock"]),
-        ]),
+        all("root", Where::Top, root, good(true))
+            .then([CONTROLS, escapes(root, &["landlock"])])
+            .then(whole(root)),
         all("root-service", Where::Alone, root, good(true)),
         all("root-session", Where::Beside, root, good(true)),
         all("user", Where::User, user, without(false, "no delegated version 2 cgroup"))
-            .then([escapes(user, MOST), escapes(user, ALONE)]),
+            .then(whole(user)),
         all("user-delegated", Where::Delegated(CONTROLLERS), delegated, good(false))
             .then([escapes(delegated, ALONE)]),
         all(
@@ -314,18 +329,8 @@ fn debian(short: bool, kernel: Kernel) -> Vec<Situation> {
         return vec![scope.only(limits), service.only_doctor(), session.only_doctor(), nspawn];
     }
     vec![
-        scope.then([
-            WALLS,
-            LANDLOCK,
-            escapes(Launcher::Delegated, MOST),
-            escapes(Launcher::Delegated, ALONE),
-        ]),
-        service.then([
-            WALLS,
-            LANDLOCK,
-            escapes(Launcher::Root, MOST),
-            escapes(Launcher::Root, ALONE),
-        ]),
+        scope.then([WALLS, LANDLOCK]).then(whole(Launcher::Delegated)),
+        service.then([WALLS, LANDLOCK, CONTROLS]).then(whole(Launcher::Root)),
         session,
         nspawn,
     ]

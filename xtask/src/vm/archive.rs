@@ -29,7 +29,7 @@ impl<W: Write> Archive<W> {
         Self { out, number: 0, folders: BTreeSet::new() }
     }
 
-    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
+    fn entry(&mut self, name: &str, mode: u32, time: u32, content: &[u8]) -> io::Result<()> {
         self.number += 1;
         let size = u32::try_from(content.len())
             .map_err(|_| io::Error::other(format!("{name} is larger than 4 GiB")))?;
@@ -41,7 +41,7 @@ impl<W: Write> Archive<W> {
             0,
             0,
             links,
-            0,
+            time,
             size,
             0,
             0,
@@ -74,7 +74,7 @@ impl<W: Write> Archive<W> {
         for end in ends {
             let part = path.get(..end).unwrap_or_default().to_owned();
             if !part.is_empty() && self.folders.insert(part.clone()) {
-                self.entry(&part, FOLDER, b"")?;
+                self.entry(&part, FOLDER, 0, b"")?;
             }
         }
         Ok(())
@@ -82,17 +82,22 @@ impl<W: Write> Archive<W> {
 
     /// A file that can be run, with the folders above it.
     pub(super) fn file(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        self.file_of(path, content, 0)
+    }
+
+    /// The same, last changed at this time (seconds of Unix).
+    pub(super) fn file_of(&mut self, path: &str, content: &[u8], time: u32) -> io::Result<()> {
         let path = path.trim_start_matches('/');
         if let Some((folder, _)) = path.rsplit_once('/') {
             self.folder(folder)?;
         }
-        self.entry(path, PROGRAM, content)
+        self.entry(path, PROGRAM, time, content)
     }
 
     /// Ends it.
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.number = 0;
-        self.entry("TRAILER!!!", 0, b"")?;
+        self.entry("TRAILER!!!", 0, 0, b"")?;
         self.out.flush()?;
         Ok(self.out)
     }

@@ -12,6 +12,8 @@ use crate::{Result, step};
 /// What the system has beside the essential packages.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,systemd-container,\
     python3";
+/// The module of the kernel that is attacked.
+const MODULE: &str = "binfmt_misc.ko";
 /// Sizes of the disks; only what is used takes space.
 const IMAGE_SIZE: &str = "3G";
 const SCRATCH_SIZE: &str = "3G";
@@ -66,15 +68,25 @@ fn package(kernel: Kernel) -> Result<String> {
     real.map(str::to_owned).ok_or_else(|| format!("{meta} depends on no kernel: {depends}"))
 }
 
-/// A kernel image, fetched once.
-pub(super) fn kernel(folder: &Path, kernel: Kernel) -> Result<PathBuf> {
+/// A kernel, and the one module that is attacked.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) image: PathBuf,
+    /// `binfmt_misc`, compressed or not, as its name says.
+    pub(super) module: PathBuf,
+}
+
+/// A kernel, fetched once.
+pub(super) fn kernel(folder: &Path, kernel: Kernel) -> Result<Files> {
     let name = match kernel {
         Kernel::Stable => "kernel-stable",
         Kernel::Later => "kernel-later",
     };
     let image = folder.join(name);
-    if image.exists() {
-        return Ok(image);
+    let modules = folder.join(format!("{name}.modules"));
+    let kept = only(&modules, MODULE);
+    if let (true, Ok(module)) = (image.exists(), kept) {
+        return Ok(Files { image, module });
     }
     let scratch = folder.join(format!("{name}.new"));
     let _ = fs::remove_dir_all(&scratch);
@@ -94,9 +106,14 @@ pub(super) fn kernel(folder: &Path, kernel: Kernel) -> Result<PathBuf> {
     let root = scratch.join("root");
     step::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&root))?;
     let unpacked = only(&root.join("boot"), "vmlinuz-")?;
+    let release = only(&root.join("lib/modules"), "")?;
+    let found = only(&release.join("kernel/fs"), MODULE)?;
+    fs::create_dir_all(&modules).map_err(trouble(&modules))?;
+    let module = modules.join(found.file_name().unwrap_or_default());
+    fs::rename(&found, &module).map_err(trouble(&module))?;
     fs::rename(&unpacked, &image).map_err(trouble(&image))?;
     let _ = fs::remove_dir_all(&scratch);
-    Ok(image)
+    Ok(Files { image, module })
 }
 
 /// The one file of a folder whose name has this in it.

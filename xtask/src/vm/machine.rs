@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     Plan,
+    fetch::Files,
     outcome::{self, Outcome},
     payload::Payload,
 };
@@ -25,12 +26,14 @@ const COUNTER_KHZ: u32 = 1_000_000;
 /// How to start it.
 pub(super) struct Boot<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) image: &'a Path,
+    pub(super) kernel: &'a Files,
     /// What it finds as its first NVMe disk; stays as it is.
     pub(super) disk: &'a Path,
     pub(super) short: bool,
     /// Only the situations of these names; all where there is none.
     pub(super) only: &'a [String],
+    /// Only the steps that have one of these in their name; all where there is none.
+    pub(super) steps: &'a [String],
     pub(super) limit: Duration,
     /// Told what there is after each situation, so that a run that is cut off has not run for nothing.
     pub(super) keep: &'a dyn Fn(&Outcome) -> Result,
@@ -54,8 +57,9 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
     let initramfs = logs.join("initramfs");
     let machine = serde_json::json!({
         "name": name, "short": boot.short, "disk": boot.plan.disk, "only": boot.only,
+        "steps": boot.steps,
     });
-    payload.initramfs(&initramfs, &machine.to_string())?;
+    payload.initramfs(&initramfs, boot.plan, &machine.to_string(), &boot.kernel.module)?;
     let words = format!(
         // Told the clock's speed, the kernel does not measure it. No mitigations: nothing here is secret,
         // and emulation pays for each. Of the clocks only the counter of instructions: on a busy host an event
@@ -82,7 +86,7 @@ pub(super) fn run(folder: &Path, payload: &Payload, boot: &Boot<'_>) -> Result<O
     .args(["-m", MEMORY])
     .args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"])
     .arg("-kernel")
-    .arg(boot.image)
+    .arg(&boot.kernel.image)
     .arg("-initrd")
     .arg(&initramfs)
     .args(["-append", words.trim_end()])

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use super::{Plan, system};
 use crate::{Result, step};
 
 /// The folder of all this inside.
@@ -23,6 +24,8 @@ const TESTED: &str = "/crates/palisade-process/tests/";
 pub(super) struct Payload {
     /// Path inside, path here.
     files: Vec<(String, PathBuf)>,
+    /// The same, where there is no system on a disk.
+    system: Vec<(String, PathBuf)>,
     /// Pid 1.
     program: PathBuf,
 }
@@ -68,7 +71,8 @@ pub(super) fn build(folder: &Path, with_tests: bool) -> Result<Payload> {
         files.push((format!("{INSIDE}/expected/{name}"), entry.path()));
     }
     let program = own.ok_or_else(|| format!("cargo did not build {OWN}"))?;
-    Ok(Payload { files, program })
+    let system = if with_tests { system::files()? } else { Vec::new() };
+    Ok(Payload { files, system, program })
 }
 
 /// Copies without debug information, unless the copy is newer.
@@ -81,7 +85,7 @@ fn strip(from: &Path, to: &Path) -> Result {
 }
 
 /// Shared libraries that a program needs, by path, its loader among them (ldd(1)).
-fn needed(program: &Path) -> Result<Vec<String>> {
+pub(super) fn needed(program: &Path) -> Result<Vec<String>> {
     let output = Command::new("ldd").arg(program).output().map_err(|e| format!("ldd: {e}"))?;
     Ok(paths(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -145,20 +149,31 @@ fn program(line: &str) -> Option<(Program, PathBuf)> {
 }
 
 impl Payload {
-    /// The initramfs of one machine.
-    pub(super) fn initramfs(&self, to: &Path, machine: &str) -> Result {
+    /// The initramfs of one machine, with a module of its kernel.
+    pub(super) fn initramfs(&self, to: &Path, plan: &Plan, machine: &str, module: &Path) -> Result {
+        let system = if plan.disk { &[][..] } else { &self.system };
         let write = || -> std::io::Result<()> {
             let mut archive = super::archive::Archive::create(to)?;
             for folder in ["/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp", "/root"] {
                 archive.folder(folder)?;
             }
-            for (inside, path) in &self.files {
-                archive.file(inside, &fs::read(path)?)?;
+            let mut written = BTreeSet::new();
+            for (inside, path) in self.files.iter().chain(system) {
+                // Programs share libraries.
+                if written.insert(inside) {
+                    // Python goes by the time of a source when it looks for the compiled one.
+                    archive.file_of(inside, &fs::read(path)?, changed(path)?)?;
+                }
             }
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            archive.file(&format!("{INSIDE}/modules/{name}"), &fs::read(module)?)?;
             archive.file("/init", &fs::read(self.init())?)?;
             archive.file(&format!("{INSIDE}/machine.json"), machine.as_bytes())?;
             archive.file("/etc/passwd", PASSWD)?;
             archive.file("/etc/group", GROUP)?;
+            // What an attacker would look for first.
+            archive.file("/etc/shadow", SHADOW)?;
+            archive.file("/root/.profile", b"")?;
             archive.finish().map(drop)
         };
         write().map_err(trouble(to))
@@ -171,8 +186,15 @@ impl Payload {
     }
 }
 
+/// When a file was last changed.
+fn changed(path: &Path) -> std::io::Result<u32> {
+    let time = path.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH);
+    Ok(time.map_or(0, |t| u32::try_from(t.as_secs()).unwrap_or(u32::MAX)))
+}
+
 const PASSWD: &[u8] =
     b"root:x:0:0:root:/root:/bin/false\ntester:x:1000:1000:tester:/tmp:/bin/false\n";
+const SHADOW: &[u8] = b"root:*:20000:0:99999:7:::\ntester:*:20000:0:99999:7:::\n";
 const GROUP: &[u8] = b"root:x:0:\ntester:x:1000:\n";
 
 #[cfg(test)]

@@ -11,15 +11,16 @@ use crate::{Result, step};
 
 const BEGIN: &str = "<!-- results: begin -->\n\n";
 const END: &str = "\n<!-- results: end -->";
-const HEAD: &str = "| Situation | Kernel | Landlock | Plugins started by | Checks | Failed | Attempts | Stopped | Not applicable | SUCCEEDED | Date |\n\
-    |---|---|---|---|---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| Situation | Kernel | Landlock | Plugins started by | Checks | Failed | Attempts | Stopped | Not applicable | SUCCEEDED | Sources | Date |\n\
+    |---|---|---|---|---|---|---|---|---|---|---|---|\n";
 
 fn page() -> PathBuf {
     step::root().join("docs/how-to/test-on-other-kernels.md")
 }
 
-/// Writes the rows of this outcome into the page. `machines`: all there are, in their order.
-pub(super) fn write(outcome: &Outcome, machines: &[&str]) -> Result {
+/// Writes the rows of this outcome into the page. `sources`: the state of what was measured; `machines`: all
+/// there are, in their order.
+pub(super) fn write(outcome: &Outcome, sources: &str, machines: &[&str]) -> Result {
     let page = page();
     let trouble = |path: &Path| {
         let path = path.display().to_string();
@@ -29,7 +30,7 @@ pub(super) fn write(outcome: &Outcome, machines: &[&str]) -> Result {
     let lock = fs::File::open(&page).map_err(trouble(&page))?;
     lock.lock().map_err(trouble(&page))?;
     let text = fs::read_to_string(&page).map_err(trouble(&page))?;
-    let written = with_rows(&text, &rows(outcome, &today()), machines)
+    let written = with_rows(&text, &rows(outcome, sources, &today()), machines)
         .ok_or("the page has no marks for results")?;
     fs::write(&page, written).map_err(trouble(&page))
 }
@@ -40,7 +41,7 @@ fn today() -> String {
 }
 
 /// A row for each situation that came to its end.
-fn rows(outcome: &Outcome, date: &str) -> Vec<String> {
+fn rows(outcome: &Outcome, sources: &str, date: &str) -> Vec<String> {
     let row = |situation: &String| {
         let checks: Vec<&Check> =
             outcome.checks.iter().filter(|c| c.situation == *situation).collect();
@@ -54,7 +55,7 @@ fn rows(outcome: &Outcome, date: &str) -> Vec<String> {
         }
         let launcher = if sum.launcher.is_empty() { "nobody" } else { &sum.launcher };
         format!(
-            "| `{}/{situation}` | {} | {} | {launcher} | {} | {failed} | {} | {} | {} | {} | {date} |",
+            "| `{}/{situation}` | {} | {} | {launcher} | {} | {failed} | {} | {} | {} | {} | {sources} | {date} |",
             outcome.machine,
             outcome.kernel,
             outcome.landlock,

@@ -1,6 +1,8 @@
 //! Rights, names and servers for the tests: all real but the DNS.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+mod tls;
+
 use std::{
     collections::HashMap,
     io,
@@ -21,6 +23,9 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use tls::tls_server;
 
 /// Rights of one plugin, with a record of what was decided.
 #[derive(Default)]

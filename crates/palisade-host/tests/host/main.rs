@@ -9,6 +9,7 @@ mod calls;
 mod commands;
 mod dialects;
 mod events;
+mod floors;
 mod hooks;
 mod identity;
 mod lifecycle;

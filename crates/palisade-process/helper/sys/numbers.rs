@@ -45,6 +45,8 @@ pub mod nr {
     pub const SCHED_SETATTR: usize = 314;
     pub const SCHED_GETATTR: usize = 315;
     pub const SCHED_GETAFFINITY: usize = 204;
+    pub const SCHED_SETAFFINITY: usize = 203;
+    pub const GETCPU: usize = 309;
     pub const SIGNALFD4: usize = 289;
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
@@ -102,6 +104,8 @@ pub mod nr {
     pub const SCHED_SETATTR: usize = 274;
     pub const SCHED_GETATTR: usize = 275;
     pub const SCHED_GETAFFINITY: usize = 123;
+    pub const SCHED_SETAFFINITY: usize = 122;
+    pub const GETCPU: usize = 168;
     pub const SIGNALFD4: usize = 74;
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;

@@ -5,8 +5,7 @@ use crate::plan::TURN_NS;
 
 /// How many processors this process may run on.
 pub fn processors() -> u64 {
-    let mut mask = [0u64; 128];
-    sys!(nr::SCHED_GETAFFINITY, 0, core::mem::size_of_val(&mask), mask.as_mut_ptr());
+    let (mask, _) = own_mask();
     let count: u32 = mask.iter().map(|word| word.count_ones()).sum();
     u64::from(count.max(1))
 }
@@ -24,4 +23,39 @@ pub fn short_turns() {
     }
     attributes[3] = TURN_NS;
     sys!(nr::SCHED_SETATTR, 0, attributes.as_ptr(), 0);
+}
+
+/// Where this process runs at the moment.
+pub fn current_processor() -> u32 {
+    let mut number = 0u32;
+    sys!(nr::GETCPU, &raw mut number, 0, 0);
+    number
+}
+
+/// Room for the processors of the largest machines.
+type Mask = [u64; 128];
+
+/// This process's own, and the number of bytes that the kernel uses of it.
+fn own_mask() -> (Mask, isize) {
+    let mut mask: Mask = [0; 128];
+    let size = sys!(nr::SCHED_GETAFFINITY, 0, core::mem::size_of_val(&mask), mask.as_mut_ptr());
+    (mask, size)
+}
+
+/// Keeps this process off a processor, if there is another one for it.
+pub fn leave_processor(number: u32) {
+    let (mut mask, size) = own_mask();
+    if let (1.., Some(word)) = (size, mask.get_mut(number as usize / 64)) {
+        *word &= !(1 << (number % 64));
+        // Refused where nothing is left.
+        sys!(nr::SCHED_SETAFFINITY, 0, size, mask.as_ptr());
+    }
+}
+
+/// Lets a process run wherever this one may.
+pub fn share_processors(pid: isize) {
+    let (mask, size) = own_mask();
+    if size > 0 {
+        sys!(nr::SCHED_SETAFFINITY, pid, size, mask.as_ptr());
+    }
 }

@@ -6,6 +6,7 @@ use palisade_sandbox::SandboxError;
 
 use super::{Inputs, MIB};
 use crate::{
+    ablation::Layer,
     filter::{self, Choice},
     plan::PlanBuilder,
     runtime::{self, PLUGIN},
@@ -41,7 +42,7 @@ pub(super) fn common(
             plan.rlimit(name, number, value);
         }
     }
-    if inputs.options.has_seccomp() {
+    if inputs.options.has(Layer::Seccomp) {
         if inputs.is_observed() {
             plan.seccomp(&filter::observed(&filter::policy(choice)?)?);
         } else {

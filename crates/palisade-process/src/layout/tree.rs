@@ -10,6 +10,7 @@ use super::{
     refused::{checked, is_reserved, plain, unsupported},
 };
 use crate::{
+    ablation::Layer,
     landlock,
     plan::{Bind, PlanBuilder, format},
     way_out,
@@ -51,6 +52,19 @@ impl<'a> Tree<'a> {
     /// What the second wall allows at and below a path.
     pub(super) fn rule(&mut self, rights: u64, path: &str, is_file: bool) {
         self.rules.push((rights, path.to_owned(), is_file));
+    }
+
+    /// Whether nothing stands at `path` but a folder for what lies below.
+    #[cfg(feature = "ablation")]
+    pub(super) fn is_free(&self, path: &str) -> bool {
+        matches!(self.nodes.get(path), None | Some(Node::Dir))
+    }
+
+    /// The paths of the granted rights of a kind.
+    #[cfg(feature = "ablation")]
+    pub(super) fn folders_of(&self, kind: Kind) -> Vec<String> {
+        let rights = self.inputs.spec.rights.of_kind(kind);
+        rights.filter_map(|right| right.path()).map(|scope| scope.path().to_owned()).collect()
     }
 
     /// Whether something stands at `path` already.
@@ -114,6 +128,19 @@ impl<'a> Tree<'a> {
         rights: u64,
         writable: bool,
     ) -> Result<(), SandboxError> {
+        let is_file = self.bind_unruled(source, target, attributes, writable)?;
+        self.rule(rights, target, is_file);
+        Ok(())
+    }
+
+    /// The same without a word to the second wall. Says whether it is a file.
+    pub(super) fn bind_unruled(
+        &mut self,
+        source: &str,
+        target: &str,
+        attributes: u64,
+        writable: bool,
+    ) -> Result<bool, SandboxError> {
         let meta = checked(source)?;
         let folder = meta.is_dir();
         let mut flags = if folder { format::bind::RECURSIVE } else { format::bind::FILE };
@@ -141,8 +168,7 @@ impl<'a> Tree<'a> {
             idmap,
         };
         self.put(target, Node::Bind(bind));
-        self.rule(rights, target, !folder);
-        Ok(())
+        Ok(!folder)
     }
 
     /// Shows installed software under its own paths.
@@ -214,6 +240,7 @@ impl<'a> Tree<'a> {
         for [disk_uid, plugin_uid, disk_gid, plugin_gid] in &self.idmaps {
             plan.idmap(*disk_uid, *plugin_uid, *disk_gid, *plugin_gid);
         }
+        let options = self.inputs.options;
         for (path, node) in &self.nodes {
             // Below a bind nothing can be made, and nothing need be: what is bound has it, or the plan
             // fails at the target.
@@ -231,7 +258,7 @@ impl<'a> Tree<'a> {
                         *size,
                         TMP_INODES,
                         *mode,
-                        u32::try_from(*attributes).unwrap_or(0),
+                        u32::try_from(options.attributes(*attributes)).unwrap_or(0),
                     );
                 }
                 Node::Bind(bind) => {
@@ -242,13 +269,14 @@ impl<'a> Tree<'a> {
                             plan.dir(path, 0o755);
                         }
                     }
-                    plan.bind(bind);
+                    let attributes = options.attributes(bind.attributes);
+                    plan.bind(&Bind { attributes, ..bind.clone() });
                 }
                 _ => {}
             }
         }
         let abi = self.inputs.machine.abi();
-        if abi.0 > 0 && self.inputs.options.has_landlock() {
+        if abi.0 > 0 && options.has(Layer::Landlock) {
             plan.landlock(abi.handled_fs(), abi.connecting(), abi.scopes());
             for (rights, path, is_file) in &self.rules {
                 plan.landlock_rule(abi.fit(*rights, *is_file), path);

@@ -72,6 +72,7 @@ fn converse() -> ExitCode {
     let Some(socket) = lane() else {
         return end("this is a part of Palisade: there is no socket on handle 3", 2);
     };
+    crate::wasi::alone();
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_THREADS);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();

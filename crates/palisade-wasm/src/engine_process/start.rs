@@ -16,6 +16,7 @@ use palisade_sandbox::{
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use crate::wasi::Trust;
 
 /// Host to engine, once, before `initialize`: run this. The answer comes when an instance is there.
 pub(crate) const START: &str = "engine.start";
@@ -47,6 +48,8 @@ pub(crate) struct Start {
     pub(crate) files: u32,
     /// Until it is launched, in milliseconds.
     pub(crate) start_ms: u64,
+    /// Certificates that requests trust beside Mozilla's, as PEM text; empty: none.
+    pub(crate) roots: String,
 }
 
 /// Parameters of [`LIMITS`].
@@ -142,7 +145,8 @@ impl Start {
             program: Program { runtime, file: self.file, args: Vec::new() },
             code: Vec::new(),
         };
-        Ok(Job { artifact, spec, cache: None, code: Some((self.code, self.digest)) })
+        let trust = Trust::with_roots(&self.roots)?;
+        Ok(Job { artifact, spec, cache: None, code: Some((self.code, self.digest)), trust })
     }
 }
 
@@ -160,7 +164,8 @@ pub fn here() -> Result<InstanceId, String> {
 /// rules, and the engine has more to say. Which of them are believed is the host's decision.
 const CODED: &str = "engine:";
 /// The limits that an engine ends a guest by, and may name as the rule that decided.
-const RULES: [&str; 4] = ["memory", "stack", "resources", "host-call-bytes"];
+const RULES: [&str; 7] =
+    ["memory", "stack", "resources", "host-call-bytes", "random", "headers", "body"];
 /// What the protocol puts before a plugin's own hint (`palisade_protocol::WireError`).
 pub(crate) const SAID: &str = "the plugin says: ";
 
@@ -194,7 +199,7 @@ mod tests {
     fn an_error_of_the_engine_keeps_its_code_on_the_way() {
         for hint in [None, Some("the plugin says: try; again"), Some("engine:PAL-DENIED;no")] {
             for code in [ErrorCode::Crashed, ErrorCode::PluginError, ErrorCode::LimitExceeded] {
-                for rule in [None, Some("memory"), Some("stack")] {
+                for rule in [None, Some("memory"), Some("headers")] {
                     let mut failure = Failure::new(code, "it did not work");
                     (failure.hint, failure.rule) =
                         (hint.map(str::to_owned), rule.map(str::to_owned));
@@ -227,6 +232,7 @@ mod tests {
             limits: Bounds { memory: 1 << 20, cpu: 0.5 },
             files: 16,
             start_ms: 1000,
+            roots: String::new(),
         };
         assert!(start("0.0.0-other").job().unwrap_err().message.contains("version"));
         let text = serde_json::to_string(&start(env!("CARGO_PKG_VERSION"))).unwrap();
@@ -238,5 +244,7 @@ mod tests {
         );
         let wrong = Start { rights: vec!["nonsense".into()], ..start(env!("CARGO_PKG_VERSION")) };
         assert!(wrong.job().is_err());
+        let wrong = Start { roots: "not PEM".into(), ..start(env!("CARGO_PKG_VERSION")) };
+        assert!(wrong.job().unwrap_err().message.contains("certificate"));
     }
 }

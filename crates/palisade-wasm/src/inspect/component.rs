@@ -2,12 +2,12 @@
 
 use wasmparser::{
     Parser, Payload, ValidPayload, Validator,
-    component_types::{ComponentEntityType, ComponentInstanceType},
+    component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentInstanceType},
     types::Types,
 };
 
 use super::{
-    Budget, Export, Form, Import, InspectError, Inspection, Sections, Sort, features, rights,
+    Budget, Export, Form, Import, InspectError, Inspection, Need, Sections, Sort, features, rights,
     shapes,
 };
 use crate::reflect::{self, Found};
@@ -33,11 +33,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     for name in outline.imports {
         budget.spend()?;
         let Some(item) = types.component_item_for_import(name) else { continue };
-        let (need, why) = match item.ty {
-            // Types alone can do nothing.
-            ComponentEntityType::Type { .. } => (rights::Need::Nothing, "a type"),
-            _ => rights::of_import(name),
-        };
+        let (need, why) = need(name, &item.ty);
         imports.push(Import {
             name: name.to_owned(),
             sort: sort(&item.ty),
@@ -125,6 +121,24 @@ fn outline(bytes: &[u8], concurrent: bool) -> Result<Outline<'_>, InspectError> 
     }
     let types = types.ok_or_else(|| InspectError::Invalid("it has no end".into()))?;
     Ok(Outline { types, imports, exports, sections })
+}
+
+/// What an import of this type needs, and why.
+fn need(name: &str, ty: &ComponentEntityType) -> (Need, &'static str) {
+    match (ty, rights::of_import(name)) {
+        (ComponentEntityType::Instance(_), known) => known,
+        // A resource that is no other import's would have to be made by somebody.
+        (
+            ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(new), referenced },
+            _,
+        ) if *referenced == ComponentAnyTypeId::Resource(*new) => {
+            (Need::Unknown, "a resource of its own, which nobody here makes")
+        }
+        // Other types alone can do nothing.
+        (ComponentEntityType::Type { .. }, _) => (Need::Nothing, "a type"),
+        (_, (Need::Unknown, why)) => (Need::Unknown, why),
+        _ => (Need::Unknown, "it is known here as an interface, and imported as something else"),
+    }
 }
 
 fn sort(ty: &ComponentEntityType) -> Sort {

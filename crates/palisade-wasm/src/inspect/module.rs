@@ -3,7 +3,7 @@
 use wasmparser::{ExternalKind, Parser, Payload, TypeRef, Validator};
 
 use super::{
-    Budget, Export, Form, Import, InspectError, Inspection, Sections, Sort, features, rights,
+    Budget, Export, Form, Import, InspectError, Inspection, Need, Sections, Sort, features, rights,
 };
 
 pub(super) fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
@@ -22,13 +22,15 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
                     budget.spend()?;
                     extism |= import.module.starts_with("extism:host/");
                     wasi |= import.module == "wasi_snapshot_preview1";
-                    let (need, why) = rights::of_module_import(import.module, import.name);
+                    let (sort, (need, why)) = match import.ty {
+                        TypeRef::Func(_) | TypeRef::FuncExact(_) => {
+                            (Sort::Function, rights::of_module_import(import.module, import.name))
+                        }
+                        _ => (Sort::Core, (Need::Unknown, "only functions are provided")),
+                    };
                     imports.push(Import {
                         name: format!("{}/{}", import.module, import.name),
-                        sort: match import.ty {
-                            TypeRef::Func(_) | TypeRef::FuncExact(_) => Sort::Function,
-                            _ => Sort::Core,
-                        },
+                        sort,
                         need,
                         why,
                         functions: Vec::new(),

@@ -3,8 +3,14 @@
 //! The linker, `palisade check` and the reference ask here and nowhere else. What is not in the table is
 //! unknown and is refused by name.
 
+mod table;
+
 use palisade_model::{CapabilitySet, Kind};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+#[cfg(test)]
+pub(crate) use table::MODULES;
+pub(crate) use table::{INTERFACES, Versions};
 
 /// The version of `palisade:plugin` that this build knows.
 pub const PLUGIN_VERSIONS: &[&str] = &["0.1.0"];
@@ -70,117 +76,6 @@ impl Serialize for Need {
     }
 }
 
-/// One row.
-struct Row {
-    /// `namespace:package`, or the module of a core module's import.
-    package: &'static str,
-    /// The interface, or the function of a core module's import; `*` is every one that no row before names.
-    interface: &'static str,
-    need: Need,
-    why: &'static str,
-}
-
-const fn row(package: &'static str, interface: &'static str, need: Need, why: &'static str) -> Row {
-    Row { package, interface, need, why }
-}
-
-const FILES: &[Kind] = &[Kind::FsRead, Kind::FsWrite];
-const SOCKETS: &str = "names would be looked up and connections made outside of the guard: use wasi:http or palisade:plugin/http";
-const GRANTED_FILES: &str = "shows only granted folders; without one there is nothing to open";
-
-/// Interfaces of components.
-const INTERFACES: &[Row] = &[
-    row("palisade:plugin", "types", Need::Nothing, "types only"),
-    row("palisade:plugin", "log", Need::Nothing, "the plugin's own log"),
-    row("palisade:plugin", "clock", Need::Nothing, "what time it is"),
-    row("palisade:plugin", "random", Need::Nothing, "random numbers"),
-    row("palisade:plugin", "storage", Need::Right(&[Kind::StorageKv]), "the plugin's own storage"),
-    row("palisade:plugin", "event-bus", Need::Right(&[Kind::EventPublish]), "events of its own"),
-    row("palisade:plugin", "http", Need::Right(&[Kind::NetHttp]), "requests through the guard"),
-    row(
-        "palisade:plugin",
-        "host-call",
-        Need::Right(&[Kind::HostCall]),
-        "the application's services",
-    ),
-    row(
-        "palisade:plugin",
-        "plugin-call",
-        Need::Right(&[Kind::PluginCall]),
-        "tools of other plugins",
-    ),
-    row("palisade:plugin", "secrets", Need::Right(&[Kind::Secret]), "secrets of the operator"),
-    row("wasi:io", "*", Need::Nothing, "streams and waiting"),
-    row("wasi:clocks", "*", Need::Nothing, "what time it is"),
-    row("wasi:random", "*", Need::Nothing, "random numbers"),
-    row(
-        "wasi:cli",
-        "environment",
-        Need::Shows(&[Kind::Env]),
-        "shows only granted variables, and no arguments",
-    ),
-    row("wasi:cli", "stdin", Need::Nothing, "is at its end"),
-    row("wasi:cli", "stdout", Need::Nothing, "lines of the plugin's log"),
-    row("wasi:cli", "stderr", Need::Nothing, "lines of the plugin's log"),
-    row("wasi:cli", "exit", Need::Nothing, "ends the instance"),
-    row("wasi:cli", "types", Need::Nothing, "types only"),
-    row("wasi:cli", "terminal-input", Need::Nothing, "there is no terminal"),
-    row("wasi:cli", "terminal-output", Need::Nothing, "there is no terminal"),
-    row("wasi:cli", "terminal-stdin", Need::Nothing, "there is no terminal"),
-    row("wasi:cli", "terminal-stdout", Need::Nothing, "there is no terminal"),
-    row("wasi:cli", "terminal-stderr", Need::Nothing, "there is no terminal"),
-    row("wasi:filesystem", "types", Need::Shows(FILES), GRANTED_FILES),
-    row("wasi:filesystem", "preopens", Need::Shows(FILES), GRANTED_FILES),
-    row("wasi:http", "types", Need::Nothing, "requests and answers as values"),
-    row(
-        "wasi:http",
-        "outgoing-handler",
-        Need::Right(&[Kind::NetHttp]),
-        "requests through the guard",
-    ),
-    row("wasi:http", "client", Need::Right(&[Kind::NetHttp]), "requests through the guard"),
-    row("wasi:sockets", "*", Need::Refused, SOCKETS),
-];
-
-/// Imports of core modules.
-const MODULES: &[Row] = &[
-    row(
-        "extism:host/env",
-        "http_request",
-        // Kits import it into plugins that never call it.
-        Need::Shows(&[Kind::NetHttp]),
-        "requests through the guard, each with a right of its own",
-    ),
-    row(
-        "extism:host/env",
-        "*",
-        Need::Nothing,
-        "the plugin's own memory, input, output, variables and log",
-    ),
-    row("extism:host/user", "*", Need::Right(&[Kind::HostCall]), "the application's services"),
-    row(
-        "wasi_snapshot_preview1",
-        "environ_get",
-        Need::Shows(&[Kind::Env]),
-        "shows only granted variables",
-    ),
-    row(
-        "wasi_snapshot_preview1",
-        "environ_sizes_get",
-        Need::Shows(&[Kind::Env]),
-        "shows only granted variables",
-    ),
-    row("wasi_snapshot_preview1", "fd_prestat_get", Need::Shows(FILES), GRANTED_FILES),
-    row("wasi_snapshot_preview1", "fd_prestat_dir_name", Need::Shows(FILES), GRANTED_FILES),
-    row("wasi_snapshot_preview1", "path_open", Need::Shows(FILES), GRANTED_FILES),
-    row(
-        "wasi_snapshot_preview1",
-        "*",
-        Need::Nothing,
-        "streams, clocks, random numbers; files only through granted folders",
-    ),
-];
-
 /// What an import needs, and why. `name` is as it stands in the component: `namespace:package/interface`,
 /// with `@version` where it has one.
 #[must_use]
@@ -188,38 +83,37 @@ pub fn of_import(name: &str) -> (Need, &'static str) {
     let Some(name) = Interface::parse(name) else {
         return (Need::Unknown, "it is no interface of a package that is known here");
     };
-    let Some(row) = find(INTERFACES, name.package, name.interface) else {
-        return (Need::Unknown, "no such interface is known here");
-    };
-    match (name.package, name.version) {
-        ("palisade:plugin", Some(version)) if PLUGIN_VERSIONS.contains(&version) => {}
-        ("palisade:plugin", _) => {
-            return (Need::Unknown, "this build knows version 0.1.0 of palisade:plugin");
+    let mut elsewhere: Option<Versions> = None;
+    for row in INTERFACES.iter().filter(|row| row.is_about(name.package, name.interface)) {
+        match name.generation() {
+            Some(generation) if row.versions.contains(&generation) => return (row.need, row.why),
+            _ => elsewhere = Some(row.versions),
         }
-        (_, Some(version)) if is_known_wasi(version) => {}
-        _ => return (Need::Unknown, "of WASI the versions 0.2 and 0.3 are known here"),
     }
-    (row.need, row.why)
+    let why = match (elsewhere, name.package, name.generation()) {
+        (None, ..) => "no such interface is known here",
+        (_, "palisade:plugin", _) => "this build knows version 0.1.0 of palisade:plugin",
+        (_, _, None) => "of WASI the versions 0.2 and 0.3 are known here",
+        (Some(table::IN_2), ..) => "this interface is known here of WASI 0.2 only",
+        (Some(table::IN_3), ..) => "this interface is known here of WASI 0.3 only",
+        _ => "this version of the interface is not known here",
+    };
+    (Need::Unknown, why)
 }
 
-/// What an import of a core module needs, and why.
+/// What an imported function of a core module needs, and why.
 #[must_use]
 pub fn of_module_import(module: &str, name: &str) -> (Need, &'static str) {
-    find(MODULES, module, name)
-        .map_or((Need::Unknown, "no such import is known here"), |row| (row.need, row.why))
+    let row = table::MODULES.iter().find(|row| row.are_about(module, name));
+    row.map_or((Need::Unknown, "no such import is known here"), |row| (row.need, row.why))
 }
 
-fn find(rows: &'static [Row], package: &str, interface: &str) -> Option<&'static Row> {
-    rows.iter()
-        .find(|row| row.package == package && (row.interface == interface || row.interface == "*"))
-}
-
-/// `0.2.0` and what came after it, and `0.3.0`; no drafts of either.
-fn is_known_wasi(version: &str) -> bool {
-    let Some(patch) = version.strip_prefix("0.2.").or_else(|| version.strip_prefix("0.3.")) else {
-        return false;
-    };
-    !patch.is_empty() && patch.len() <= 4 && patch.bytes().all(|b| b.is_ascii_digit())
+/// `0.2` of `0.2.0` and what came after it, and so for `0.3`; nothing for drafts of either.
+fn wasi_generation(version: &str) -> Option<&str> {
+    let (generation, patch) = version.rsplit_once('.')?;
+    let is_number = |text: &str| text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit());
+    (matches!(generation, "0.2" | "0.3") && !patch.is_empty() && is_number(patch))
+        .then_some(generation)
 }
 
 /// The parts of an interface's full name.
@@ -253,6 +147,13 @@ impl<'a> Interface<'a> {
         })
     }
 
+    /// Its version as the table has it: that of `palisade:plugin` whole, that of WASI without its last number.
+    /// Nothing for drafts, and where none stands there.
+    fn generation(&self) -> Option<&'a str> {
+        let version = self.version?;
+        if self.package.starts_with("wasi:") { wasi_generation(version) } else { Some(version) }
+    }
+
     /// Whether it is version 0.3 of WASI, which runs on the engine for concurrent components only.
     #[must_use]
     pub fn is_wasi_p3(&self) -> bool {
@@ -271,7 +172,7 @@ mod tests {
         assert_eq!(need("palisade:plugin/log@0.1.0"), Need::Nothing);
         assert_eq!(need("wasi:http/outgoing-handler@0.2.4"), Need::Right(&[Kind::NetHttp]));
         assert_eq!(need("wasi:http/client@0.3.0"), Need::Right(&[Kind::NetHttp]));
-        assert_eq!(need("wasi:filesystem/types@0.2.12"), Need::Shows(FILES));
+        assert_eq!(need("wasi:filesystem/types@0.2.12"), Need::Shows(table::FILES));
         assert_eq!(need("wasi:sockets/tcp@0.2.0"), Need::Refused);
         assert_eq!(need("wasi:io/streams@0.2.6"), Need::Nothing);
     }
@@ -288,6 +189,10 @@ mod tests {
             "wasi:io/streams@0.2.0-rc-2023-11-10",
             "wasi:io/streams@1.0.0",
             "wasi:cli/run@0.2.0",
+            "wasi:clocks/timezone@0.2.0",
+            "wasi:io/poll@0.3.0",
+            "wasi:http/outgoing-handler@0.3.0",
+            "wasi:http/client@0.2.0",
             "wasi:keyvalue/store@0.2.0-draft",
             "log",
             "",
@@ -299,6 +204,21 @@ mod tests {
         assert_eq!(of_module_import("extism:host/env", "alloc").0, Need::Nothing);
         let http = of_module_import("extism:host/env", "http_request").0;
         assert_eq!(http, Need::Shows(&[Kind::NetHttp]));
+    }
+
+    #[test]
+    fn an_interface_of_another_version_is_unknown_and_the_reason_says_of_which_it_is() {
+        for (name, said) in [
+            ("wasi:io/poll@0.3.0", "of WASI 0.2 only"),
+            ("wasi:http/client@0.2.12", "of WASI 0.3 only"),
+            ("wasi:random/random@0.4.0", "the versions 0.2 and 0.3"),
+            ("wasi:random/random@0.3.0-rc-2026-01-01", "the versions 0.2 and 0.3"),
+            ("palisade:plugin/log@0.2.0", "version 0.1.0 of palisade:plugin"),
+            ("wasi:clocks/timezone@0.3.0", "no such interface"),
+        ] {
+            let (need, why) = of_import(name);
+            assert!(need == Need::Unknown && why.contains(said), "{name}: {need:?}, {why}");
+        }
     }
 
     #[test]

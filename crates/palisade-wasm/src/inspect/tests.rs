@@ -1,5 +1,8 @@
 //! What files are told to be.
 
+mod linked;
+mod published;
+
 use palisade_model::{Capability, CapabilitySet};
 use serde_json::json;
 

@@ -2,6 +2,7 @@
 
 use palisade_model::{ErrorCode, Failure, text::escape};
 use wasmtime::{Store, Trap, component::ResourceTableError};
+use wasmtime_wasi_http::FieldMapError;
 
 use super::{Interrupt, State, limiter::Refused};
 use crate::guest::Trouble;
@@ -12,6 +13,36 @@ const FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 const HANDLES: &str = "store handle limit exceeded";
 /// How the engine begins to tell where a guest was.
 const WHERE: &str = "error while executing at wasm backtrace";
+
+/// A bound on what one call hands over or is given, where a host function has no error for it: it ends the guest.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum Exceeded {
+    /// Random bytes: how many were asked for.
+    #[error(
+        "random numbers: at most {} bytes in one call, and the plugin asked for {_0}",
+        super::MAX_RANDOM
+    )]
+    Random(u64),
+    /// A set of header fields.
+    #[error("header fields: a set of them holds at most {} KiB", crate::wasi::MAX_FIELDS >> 10)]
+    Headers,
+    /// A piece of a body.
+    #[error("the plugin wrote more of a body at once than its stream takes")]
+    Body,
+}
+
+impl Exceeded {
+    fn failure(self) -> Failure {
+        let (rule, hint) = match self {
+            Self::Random(_) => ("random", "ask for them in parts"),
+            Self::Headers => ("headers", "send less in header fields, or put it into the body"),
+            Self::Body => {
+                ("body", "write no more than check-write allows, and wait until it allows more")
+            }
+        };
+        Failure::new(ErrorCode::LimitExceeded, self.to_string()).rule(rule).hint(hint)
+    }
+}
 
 /// What a failed call of a guest means. The instance is lost.
 pub(crate) fn trouble(error: &wasmtime::Error, store: &Store<State>) -> Trouble {
@@ -49,6 +80,13 @@ fn of(error: &wasmtime::Error, state: &State) -> Failure {
     if let Some(ResourceTableError::Full) = error.root_cause().downcast_ref() {
         let what = "the plugin held too many resources at once (files, streams, requests, waits)";
         return limit(what.into(), "close what is done").rule("resources");
+    }
+    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
+        return exceeded.failure();
+    }
+    // What the engine says of a set of fields that is too large, and of nothing else that ends a guest.
+    if error.is::<FieldMapError>() {
+        return Exceeded::Headers.failure();
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         if let Some(refused) = state.limiter.refused() {

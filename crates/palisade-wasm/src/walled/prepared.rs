@@ -237,6 +237,7 @@ impl Walled {
             limits: Bounds { memory: spec.limits.memory, cpu: spec.limits.cpu },
             files: spec.limits.files,
             start_ms: u64::try_from(spec.limits.start_timeout.as_millis()).unwrap_or(u64::MAX),
+            roots: self.inner.roots.clone(),
         };
         let payload = Payload::json(&start).map_err(internal)?;
         let trace = Trace::default();

@@ -6,6 +6,7 @@
 //! request, which is decided anew.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
@@ -31,15 +32,20 @@ use wasmtime_wasi_http::{
     WasiHttpHooks,
 };
 
+use crate::WasmError;
+
 /// Requests of one instance that are under way at once; others wait.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: u32 = 8;
 /// Longest time for a request, to the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(60);
 /// What the guard takes at most until there is a connection: a lookup and four addresses.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// Whom to trust; made once. An error is one of the TLS library with its own settings.
+/// Mozilla's roots; made once. An error is one of the TLS library with its own settings.
 static TLS: LazyLock<Result<Tls, String>> = LazyLock::new(|| Tls::new().map_err(|e| e.to_string()));
+
+/// Most bytes of roots that an application adds.
+const MAX_ROOTS: usize = 1 << 20;
 
 /// Most bytes of a request's body that are taken at once.
 const CHUNK: usize = 64 << 10;
@@ -49,15 +55,49 @@ const FORBIDDEN: [HeaderName; 3] = [header::TE, header::TRAILER, header::EXPECT]
 
 type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
+/// Whom the requests of a backend trust: Mozilla's roots, and those that the application added when it made
+/// the backend. Roots are only ever added, and nothing that a plugin, a manifest, a policy or the environment
+/// says comes here.
+#[derive(Clone, Default)]
+pub(crate) struct Trust(Option<Tls>);
+
+impl Trust {
+    /// Trusts the certificates in `pem` beside Mozilla's roots; empty text adds none.
+    pub(crate) fn with_roots(pem: &str) -> Result<Self, WasmError> {
+        if pem.len() > MAX_ROOTS {
+            let (what, limit) = ("bytes of certificates to trust", MAX_ROOTS as u64);
+            return Err(WasmError::TooMany { what, limit });
+        }
+        if pem.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        Ok(Self(Some(Tls::with_roots(pem)?)))
+    }
+
+    fn tls(&self) -> Result<&Tls, Error> {
+        match &self.0 {
+            Some(tls) => Ok(tls),
+            None => TLS.as_ref().map_err(|why| Error::InternalError(Some(why.clone()))),
+        }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("adds_roots", &self.0.is_some()).finish()
+    }
+}
+
 /// Makes the requests of one store.
 pub(super) struct Hooks {
     host: Arc<dyn HostCalls>,
+    trust: Trust,
     turns: Arc<Semaphore>,
 }
 
 impl Hooks {
-    pub(super) fn new(host: Arc<dyn HostCalls>) -> Self {
-        Self { host, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(super) fn new(host: Arc<dyn HostCalls>, trust: Trust) -> Self {
+        Self { host, trust, turns: Arc::new(Semaphore::new(AT_ONCE as usize)) }
     }
 }
 
@@ -87,12 +127,14 @@ impl WasiHttpHooks for Hooks {
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let (host, turns) = (Arc::clone(&self.host), Arc::clone(&self.turns));
+        let trust = self.trust.clone();
         Box::new(async move {
             let options = options.unwrap_or_default();
             let connect = options.connect_timeout.unwrap_or(CONNECT).min(CONNECT);
             let first_byte = options.first_byte_timeout.unwrap_or(TOTAL);
             let limit = connect.saturating_add(first_byte).min(TOTAL);
-            let sending = send(&*host, turns, request, connect, options.between_bytes_timeout);
+            let between_bytes = options.between_bytes_timeout;
+            let sending = send(&*host, &trust, turns, request, connect, between_bytes);
             let response =
                 timeout(limit, sending).await.unwrap_or(Err(Error::HttpResponseTimeout))?;
             let driven: Box<dyn Future<Output = Result<(), Error>> + Send> =
@@ -104,13 +146,14 @@ impl WasiHttpHooks for Hooks {
 
 async fn send(
     host: &dyn HostCalls,
+    trust: &Trust,
     turns: Arc<Semaphore>,
     request: http::Request<WasiBody>,
     connect: Duration,
     between_bytes: Option<Duration>,
 ) -> Result<http::Response<WasiBody>, Error> {
     let turn = turns.acquire_owned().await.map_err(|_| Error::ConnectionTerminated)?;
-    let tls = TLS.as_ref().map_err(|why| Error::InternalError(Some(why.clone())))?;
+    let tls = trust.tls()?;
     let (mut parts, body) = request.into_parts();
     let target = Target::parse(&parts.uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
     let length = content_length(&parts.headers)?;
@@ -263,6 +306,7 @@ fn error(error: &EgressError) -> Error {
             Error::DnsError { rcode: None, info_code: None }
         }
         EgressError::Connect { .. } => Error::ConnectionRefused,
+        EgressError::Tls { .. } if error.is_of_certificate() => Error::TlsCertificateError,
         EgressError::Tls { .. } | EgressError::Handshake(_) => Error::TlsProtocolError,
         EgressError::TooLarge { limit, .. } => Error::HttpResponseBodySize(Some(*limit)),
         EgressError::Deadline { .. } => Error::HttpResponseTimeout,

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpView as _, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
-use super::open;
+use super::{bounds, open};
 use crate::{
     inspect::{Inspection, Need, rights::Interface},
     state::State,
@@ -53,6 +53,7 @@ pub(crate) fn link(linker: &mut Linker<State>, inspection: &Inspection) -> wasmt
                 }
             } else {
                 link_p2(linker, name.package, name.interface)?;
+                bounds::guard_p2(linker, name.package, name.interface)?;
                 if files {
                     open::guard_p2(linker)?;
                 }

@@ -171,13 +171,29 @@ async fn a_command_runs_anew_with_each_call_and_its_status_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn random_bytes_have_a_bound() {
-    assert_eq!(does("random", "65536", &[]).await, ["65536"]);
-    let env = [("TASK", "random"), ("WHAT", "65537")];
+async fn what_is_too_much_for_one_call_is_the_limit_that_it_is() {
     let granted = ["net.http:nowhere.example:80"];
-    let mut launched =
-        Launch { env: &env, rights: &granted, ..Launch::default() }.of(wasi_guest()).await.unwrap();
-    assert!(launched.call("run", json!({})).await.is_err());
+    for (task, fits, over, rule, says) in [
+        ("random-bytes", "65536", "65537", "random", "at most 65536"),
+        ("insecure", "65536", "65537", "random", "asked for 65537"),
+        // Sets of fields with a name and a value of 1000 bytes each.
+        ("fields", "1\n29000", "1\n40000", "headers", "at most 32 KiB"),
+        // More than the stream says that it takes.
+        ("body-piece", "65536", "65537", "body", "at once"),
+    ] {
+        let reached = does(task, fits, &[]).await;
+        assert!(reached[0].starts_with("reached"), "{task}: {reached:?}");
+        let env = [("TASK", task), ("WHAT", over)];
+        let launch = Launch { env: &env, rights: &granted, ..Launch::default() };
+        let mut launched = launch.of(wasi_guest()).await.unwrap();
+        let failure = launched.call("run", json!({})).await.unwrap_err().into_failure();
+        assert_eq!(failure.code, ErrorCode::LimitExceeded, "{task}: {failure}");
+        assert_eq!(failure.rule.as_deref(), Some(rule), "{task}: {failure}");
+        assert!(failure.message.contains(says), "{task}: {failure}");
+    }
+    // Bodies that are kept and never sent take what their streams take, and no more.
+    let pieces = does("requests", "100\n1048576", &[]).await;
+    assert_eq!(pieces, ["reached 100 requests"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +226,30 @@ async fn wasi_0_3_runs_on_the_engine_for_it() {
     let one = launched.call("roll", json!({})).await.unwrap();
     let two = launched.call("roll", json!({})).await.unwrap();
     assert!(one.is_u64() && one != two, "{one} {two}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_files_are_open_than_the_launch_may_have() {
+    let (_ground, root) = ground();
+    let texts = format!("fs.read:{root}/texts/**");
+    let one = format!("{root}/texts/one");
+    let limits = || Some(Limits { files: 16, ..Limits::default() });
+    let launch = Launch { rights: &[&texts], limits: limits(), ..Launch::default() };
+    let lines = with("many-files", &format!("{one}\n20"), launch).await;
+    assert_eq!(lines, ["stderr: 16 files", "blocked EDQUOT"]);
+    // What is closed is given back, and a stream takes no place beside its file.
+    let launch = Launch { rights: &[&texts], limits: limits(), ..Launch::default() };
+    let lines = with("again", &one, launch).await;
+    assert_eq!(lines, [r#"(16, "blocked EDQUOT") (16, "blocked EDQUOT")"#]);
+    // In WASI 0.3 a stream outlives the handle, and takes its place.
+    let granted = ["net.http:nowhere.example:80", &texts];
+    for task in ["again", "again-streams"] {
+        let env = [("TASK", task), ("WHAT", &*one)];
+        let launch = Launch { env: &env, rights: &granted, limits: limits(), ..Launch::default() };
+        let mut launched = launch.of(wasi3_guest()).await.unwrap();
+        launched.call("run", json!({})).await.unwrap();
+        assert_eq!(launched.lines(), ["(16, ErrorCode::Quota) (16, ErrorCode::Quota)"], "{task}");
+    }
 }
 
 /// What the guest of WASI 0.3 writes when it does one thing, behind a guard.

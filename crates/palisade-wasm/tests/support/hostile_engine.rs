@@ -3,7 +3,8 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     os::fd::FromRawFd as _,
     time::Duration,
 };
@@ -37,6 +38,7 @@ fn main() {
             () if says("denied") => Some(error("DENIED")),
             () if says("conflict") => Some(error("CONFLICT")),
             () if says("close") => break,
+            () if says("hello") => Some(format!("\"result\":{}", hello(&line).unwrap())),
             () => None,
         };
         if let Some(answer) = answer {
@@ -51,6 +53,35 @@ fn main() {
     }
     drop(lines);
     std::thread::sleep(Duration::from_secs(600));
+}
+
+/// Asks for a tunnel to one host, and begins to speak TLS with another; what kind of record comes back (RFC 8446,
+/// 5.1).
+fn hello(line: &str) -> io::Result<u8> {
+    let text = |name| field(line, name).trim_matches('"');
+    let proxy = std::env::var("HTTP_PROXY").unwrap();
+    let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');
+    let mut tunnel = TcpStream::connect(proxy)?;
+    let to = text("\"connect\":");
+    tunnel.write_all(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        tunnel.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    let sized = |body: &[u8]| [&u16::try_from(body.len()).unwrap().to_be_bytes(), body].concat();
+    let name = [&[0][..], &sized(text("\"name\":").as_bytes())].concat();
+    let extensions = [&[0, 0][..], &sized(&sized(&name))].concat();
+    // A version, a random number, no session, one suite, no compression.
+    let suite = [0, 0, 2, 0x13, 0x01, 1, 0];
+    let body = [&[3, 3][..], &[7; 32], &suite, &sized(&extensions)].concat();
+    let message = [&[1, 0][..], &sized(&body)].concat();
+    tunnel.write_all(&[&[22, 3, 1][..], &sized(&message)].concat())?;
+    let mut kind = [0];
+    tunnel.read_exact(&mut kind)?;
+    Ok(kind[0])
 }
 
 /// What stands behind a name, to the next comma.

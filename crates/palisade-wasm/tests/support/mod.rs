@@ -24,6 +24,10 @@ use wit_parser::Resolve;
 /// A plugin whose tools misbehave, each in its own way. The first letter of the tool's name says which.
 pub(crate) const GUEST: &str = include_str!("guest.wat");
 
+/// A module for Extism whose functions open files of the older WASI: `fill` as many as it can, `again` as many once
+/// it has closed three. They end with how many, and the number of the error behind it in two digits.
+pub(crate) const FILES: &str = include_str!("files.wat");
+
 /// Answers what the test says, and remembers what was asked.
 #[derive(Default)]
 pub(crate) struct Host {

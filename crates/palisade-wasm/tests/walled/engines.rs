@@ -38,7 +38,7 @@ fn hostile() -> PathBuf {
     program
 }
 
-fn behind_hostile() -> Walled {
+pub(super) fn behind_hostile() -> Walled {
     let ordinary = walled(&guest(), Calls::Stateful);
     let wall = Arc::new(ProcessBackend::new(Options::default()));
     let backend = WalledBackend::new(wall, EngineProgram::at(hostile()));

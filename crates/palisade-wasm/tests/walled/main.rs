@@ -10,6 +10,8 @@ mod support;
 
 mod code;
 mod engines;
+mod files;
+mod https;
 mod policy;
 mod rights;
 
@@ -140,15 +142,17 @@ async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instanc
     let walled = walled(&guest(), Calls::Stateful);
     let instance = walled.started().await;
     let cases = [
-        ("trap", C::Crashed, "unreachable"),
-        ("memory", C::LimitExceeded, "out of memory"),
-        ("deep", C::LimitExceeded, "stack overflow"),
-        ("giant", C::Crashed, "failed"),
+        ("trap", C::Crashed, None, "unreachable"),
+        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
+        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
+        ("giant", C::Crashed, None, "failed"),
+        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
     ];
-    for (name, code, says) in cases {
+    for (name, code, rule, says) in cases {
         assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
         let failure = quick(&instance, name).await.unwrap_err();
         assert_eq!(failure.code, code, "{name}: {failure}");
+        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
         assert!(failure.message.contains(says), "{name}: {failure}");
         assert!(instance.recovers());
     }

@@ -22,10 +22,10 @@ use super::{
 };
 
 /// A host whose way out is served by a guard.
-struct Net {
-    lines: Mutex<Vec<String>>,
-    guard: Guard,
-    rights: Arc<Rights>,
+pub(super) struct Net {
+    pub(super) lines: Mutex<Vec<String>>,
+    pub(super) guard: Guard,
+    pub(super) rights: Arc<Rights>,
 }
 
 impl HostCalls for Net {
@@ -47,12 +47,17 @@ impl HostCalls for Net {
 }
 
 /// The WASI program of the tests, as `src/testing.rs` builds it.
-fn wasi_guest() -> Vec<u8> {
+pub(super) fn wasi_guest() -> Vec<u8> {
     build("wasi", "wasm32-wasip2", "wasi-guest.wasm").unwrap()
 }
 
 /// What the WASI program writes when it does one thing.
-async fn does(walled: &mut Walled, net: &Arc<Net>, task: &str, what: &str) -> Vec<String> {
+pub(super) async fn does(
+    walled: &mut Walled,
+    net: &Arc<Net>,
+    task: &str,
+    what: &str,
+) -> Vec<String> {
     walled.bench.spec.env =
         BTreeMap::from([("TASK", task), ("WHAT", what), ("LD_PRELOAD", "/none.so")])
             .into_iter()

@@ -13,9 +13,9 @@ use std::{
 
 use palisade_escape::{
     elsewhere::{self, page, tools::Tool},
-    expected::Matrix,
+    expected::{Expected, Matrix},
     matrix,
-    record::Row,
+    record::{Launcher, Row},
     report, runner,
     suite::{can_make, launchers},
     trouble::{Result, Trouble, While},
@@ -61,9 +61,32 @@ fn run_as_runner<T: DeserializeOwned>(run: fn(&T) -> Result<Vec<Row>>) -> Result
     Ok(())
 }
 
+/// The rows that cannot be made by who started this, a line for each launcher. The attempts that a launcher
+/// of this run cannot make are named by its runner.
+fn skipped(expected: &Matrix, here: &[Launcher]) -> Vec<String> {
+    let missing = Launcher::ALL.into_iter().filter(|launcher| !here.contains(launcher));
+    let line = |launcher: Launcher| {
+        let has = |row: &&Expected| row.launchers.contains_key(launcher.key());
+        format!(
+            "SKIPPED: rows of launcher {}: {} of them; the suite was started by an ordinary user, and only root can be root",
+            launcher.key(),
+            expected.0.values().filter(has).count()
+        )
+    };
+    missing.map(line).collect()
+}
+
 fn run_all(json: bool) -> Result<bool> {
+    let expected = Matrix::read()?;
+    let skipped = skipped(&expected, &launchers());
+    for line in &skipped {
+        eprintln!("{line}");
+    }
+    if !skipped.is_empty() && std::env::var("CI").is_ok_and(|v| v == "true") {
+        return Err(Trouble("in CI nothing may be skipped: start the suite as root".into()));
+    }
     let rows = matrix(&std::env::current_exe()?)?;
-    let differences = Matrix::read()?.differences(&rows, |key, launcher| {
+    let differences = expected.differences(&rows, |key, launcher| {
         launchers().contains(&launcher) && can_make(key.0, &key.1)
     });
     if json {
@@ -105,4 +128,23 @@ fn compare(args: &[String]) -> Result<()> {
         println!("{}", page::markdown(&rows, &made));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_ordinary_user_leaves_out_is_said() {
+        let expected = Matrix::read().unwrap();
+        let said = skipped(&expected, &[Launcher::User]);
+        assert_eq!(said.len(), 2, "{said:#?}");
+        for (line, launcher) in said.iter().zip(["root", "root-policed"]) {
+            let head = format!("SKIPPED: rows of launcher {launcher}: ");
+            let rest = line.strip_prefix(&head).unwrap_or_else(|| panic!("{line}"));
+            let count: usize = rest.split(' ').next().unwrap().parse().unwrap();
+            assert!(count > 20, "{line}");
+        }
+        assert_eq!(skipped(&expected, &Launcher::ALL), Vec::<String>::new());
+    }
 }

@@ -22,8 +22,30 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
+
 /// What is poured into the log and the lane.
-const FLOOD: u64 = 64 * MIB;
+struct Flood {
+    bytes: u64,
+    frames: u64,
+    /// Large calls to a plugin that reads none.
+    calls: u64,
+    /// Bytes of log that are allowed in a second.
+    log: u64,
+}
+
+/// Far more than a processor carries in the time of an attempt.
+const FLOOD: Flood = Flood { bytes: 64 * MIB, frames: 50_000, calls: 64, log: MIB };
+/// The same for one that is emulated.
+const TRICKLE: Flood = Flood { bytes: 8 * MIB, frames: 3000, calls: 8, log: MIB / 8 };
+
+impl Flood {
+    fn terms(&self) -> Terms {
+        let mut terms = Terms::default();
+        terms.limits.log_bytes_per_second = self.log;
+        terms
+    }
+}
+
 /// How much the host's memory may grow under any of it.
 const HOST_GROWTH: u64 = 48 * MIB;
 /// How long the neighbour may wait for an answer meanwhile.
@@ -55,18 +77,24 @@ pub fn takes(attempt: &Attempt) -> bool {
         && !matches!(attempt.variant.as_str(), "handshake" | "request")
 }
 
-/// Runs the family.
+/// Runs the family; on an `emulated` processor with less of everything.
 ///
 /// # Errors
 /// When the walls cannot be built.
-pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -> Result<Vec<Row>> {
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    attempts: &[Attempt],
+    emulated: bool,
+) -> Result<Vec<Row>> {
+    let flood = if emulated { TRICKLE } else { FLOOD };
     let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
     let walls = Walls::new(options, stage).await?;
     let near = stage.ground()?;
     let neighbour = walls.launch(&near, &Terms::default()).await?;
     let mut rows = Vec::new();
     for attempt in attempts.iter().filter(|a| takes(a)) {
-        rows.push(one(stage, launcher, &walls, attempt, &neighbour).await?);
+        rows.push(one(stage, launcher, &walls, attempt, &neighbour, &flood).await?);
     }
     // Afterwards: a control's own handles would be seen as the host's.
     let controls = Controls::start(stage, attempts.iter().filter(|a| takes(a)));
@@ -122,12 +150,13 @@ async fn one(
     walls: &Walls,
     attempt: &Attempt,
     neighbour: &Boxed,
+    flood: &Flood,
 ) -> Result<Row> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, true);
     params.extend([
-        ("bytes".to_owned(), json!(FLOOD)),
-        ("count".to_owned(), json!(50_000)),
+        ("bytes".to_owned(), json!(flood.bytes)),
+        ("count".to_owned(), json!(flood.frames)),
         (
             "seconds".to_owned(),
             json!(if matches!(attempt.variant.as_str(), "half-frame" | "slow-drip") {
@@ -144,7 +173,7 @@ async fn one(
     let before = host_side::handles();
     let mut vigil = Vigil::begin();
     let begun = Instant::now();
-    let boxed = walls.launch(&ground, &Terms::default()).await?;
+    let boxed = walls.launch(&ground, &flood.terms()).await?;
     // So that what is said about `initialize` later comes after an honest one.
     let hello = json!({"protocol": {"min": 1, "max": 1}});
     call(&boxed.instance, "initialize", &hello, NEIGHBOUR).await.doing("initialize")?;
@@ -160,7 +189,7 @@ async fn one(
     };
     let mut harm = None;
     if attempt.variant == "never-read" {
-        harm = fill_lane(&boxed, &mut vigil, neighbour).await?;
+        harm = fill_lane(&boxed, &mut vigil, neighbour, flood.calls).await?;
     }
     vigil.look(neighbour).await;
     let (took, _) = boxed.end().await;
@@ -169,7 +198,7 @@ async fn one(
     }
     let mut row = Row::new(attempt.number, &attempt.variant, &attempt.name, launcher);
     if attempt.variant.starts_with("log-") {
-        harm = harm.or(log_harm(&boxed, begun.elapsed(), &mut row).await);
+        harm = harm.or(log_harm(&boxed, begun.elapsed(), &mut row, flood.log).await);
     }
     drop(boxed);
     let extra = host_side::new_handles(&before).await;
@@ -200,11 +229,16 @@ fn judged(row: Row, seen: &Seen, harm: Option<String>) -> Row {
 
 /// Many large calls to a plugin that reads none of them: each ends by its deadline, and the queue is
 /// bounded.
-async fn fill_lane(boxed: &Boxed, vigil: &mut Vigil, neighbour: &Boxed) -> Result<Option<String>> {
+async fn fill_lane(
+    boxed: &Boxed,
+    vigil: &mut Vigil,
+    neighbour: &Boxed,
+    calls: u64,
+) -> Result<Option<String>> {
     let filler = Payload::json(&json!({"tool": "x", "args": "y".repeat(1 << 18)}))?;
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..64 {
+    for _ in 0..calls {
         let (instance, payload) = (boxed.instance.clone(), filler.clone());
         tasks.spawn(async move {
             let deadline = Instant::now() + Duration::from_millis(500);
@@ -229,8 +263,7 @@ async fn fill_lane(boxed: &Boxed, vigil: &mut Vigil, neighbour: &Boxed) -> Resul
 }
 
 /// What the log let through, against its rate.
-async fn log_harm(boxed: &Boxed, took: Duration, row: &mut Row) -> Option<String> {
-    let limits = Terms::default().limits;
+async fn log_harm(boxed: &Boxed, took: Duration, row: &mut Row, rate: u64) -> Option<String> {
     // Dropped bytes are reported when the stream ends.
     for _ in 0..50 {
         if boxed.host.dropped.load(Ordering::Relaxed) > 0 {
@@ -243,7 +276,7 @@ async fn log_harm(boxed: &Boxed, took: Duration, row: &mut Row) -> Option<String
     let longest = boxed.host.longest.load(Ordering::Relaxed);
     row.measured.insert("logged_bytes".into(), logged);
     row.measured.insert("dropped_bytes".into(), dropped);
-    let allowed = limits.log_bytes_per_second * (took.as_secs() + 2);
+    let allowed = rate * (took.as_secs() + 2);
     // Text that is not UTF-8 may grow threefold when it is made so; this is ASCII.
     if logged > allowed {
         return Some(format!("{logged} bytes of log in {took:?}"));

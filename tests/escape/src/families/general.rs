@@ -1,7 +1,7 @@
 //! Attempts that need nothing but a launch and the scene: most of the catalogue. They run several at a
 //! time, each with and without each layer that can be taken away, and each outside as its control.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     attacker::Attempt,
@@ -82,6 +82,15 @@ pub async fn run(
         }
     }
     let mut rows = turns.rows().await?;
+    for row in &mut rows {
+        let is_of = |a: &&Attempt| (a.number, &a.variant) == (row.number, &row.variant);
+        if let Some(attempt) = attempts.iter().find(is_of) {
+            for (layer, walls) in ablation::alone(&thinner, attempt.number, &attempt.variant) {
+                let (thin, _) = inside(stage, attempt, walls).await?;
+                row.without.insert(layer.to_owned(), thin);
+            }
+        }
+    }
     controls.unwrap_or_else(start_controls).tell(&mut rows).await?;
     Ok(rows)
 }
@@ -91,13 +100,13 @@ async fn one(
     launcher: Launcher,
     attempt: &Attempt,
     walls: &Walls,
-    thinner: &[(&str, Arc<Walls>)],
+    thinner: &ablation::Thinner,
 ) -> Result<Row> {
     let (outcome, detail) = inside(stage, attempt, walls).await?;
-    let mut without = BTreeMap::new();
-    for (layer, walls) in thinner {
+    let mut without = ablation::Without::new();
+    for (layer, walls) in ablation::of(thinner, attempt.number, &attempt.variant) {
         let (thin, _) = inside(stage, attempt, walls).await?;
-        without.insert((*layer).to_owned(), thin);
+        without.insert(layer.to_owned(), thin);
     }
     let mut row =
         Row::new(attempt.number, &attempt.variant, &attempt.name, launcher).seen(outcome, detail);
@@ -153,7 +162,7 @@ pub async fn inside_on(
                 boxed.attempt(attempt.number, &attempt.variant, &params, terms.deadline).await;
             let harm = watch.end();
             boxed.end().await;
-            judge::judge(stage, attempt, &ground, &seen, harm)
+            judge::judge(stage, attempt, &ground, &seen, harm, walls.options.without)
         }
     };
     ground.clear();

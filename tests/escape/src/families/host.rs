@@ -67,7 +67,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         .flatten()
 }
 
-/// Runs the family. `command` is the built `palisade`.
+/// Runs the family: the numbers of `only`, all where there is none. `command` is the built `palisade`.
 ///
 /// # Errors
 /// When the scene or the walls cannot be built.
@@ -75,14 +75,18 @@ pub async fn run(
     stage: &Arc<Stage>,
     launcher: Launcher,
     attempts: &[Attempt],
+    only: &[u16],
     command: Option<&PathBuf>,
 ) -> Result<Vec<Row>> {
     let command = command.ok_or_else(|| Trouble("the runner was given no command".into()))?;
+    let wanted = |number: u16| only.is_empty() || only.contains(&number);
     let mut rows = shared::run(stage, launcher, attempts).await?;
-    rows.extend(swap::run(stage, launcher).await?);
+    if wanted(swap::NUMBER) {
+        rows.extend(swap::run(stage, launcher).await?);
+    }
     rows.extend(numbers::run(stage, launcher, attempts).await?);
     let mut turns = Turns::new(AT_ONCE);
-    for (serial, case) in cases().enumerate() {
+    for (serial, case) in cases().filter(|case| wanted(case.number)).enumerate() {
         let desk = Desk::new(stage, command, serial)?;
         turns.take(async move {
             let made = tokio::task::spawn_blocking(move || one(case, &desk, launcher)).await;

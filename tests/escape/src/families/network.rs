@@ -1,7 +1,7 @@
 //! Attempts 36 to 41 with a way out: the attacker was granted some of the network, and the real guard
 //! serves it. Everything goes to loopback addresses that the suite itself holds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -40,7 +40,8 @@ pub fn only_with(number: u16) -> bool {
     matches!(number, 37..=39)
 }
 
-/// The layers below the guard decide about these; about the others the guard alone does.
+/// Whether an attempt is made without a layer. Those below the guard decide about most; about 38 and 39 the guard
+/// alone does. (Nothing is made alone here: a way out cannot be opened in the host's own network.)
 fn is_thinned(attempt: &Attempt) -> bool {
     !matches!(attempt.number, 38 | 39)
 }
@@ -140,13 +141,14 @@ async fn one(
     launcher: Launcher,
     attempt: &Attempt,
     walls: &Walls,
-    thinner: &[(&str, Arc<Walls>)],
+    thinner: &ablation::Thinner,
 ) -> Result<Row> {
     let (outcome, detail) = inside(stage, attempt, walls).await?;
-    let mut without = BTreeMap::new();
-    for (layer, walls) in thinner.iter().filter(|_| is_thinned(attempt)) {
+    let mut without = ablation::Without::new();
+    let thinner = ablation::of(thinner, attempt.number, &attempt.variant);
+    for (layer, walls) in thinner.filter(|_| is_thinned(attempt)) {
         let (thin, _) = inside(stage, attempt, walls).await?;
-        without.insert((*layer).to_owned(), thin);
+        without.insert(layer.to_owned(), thin);
     }
     let variant = match only_with(attempt.number) {
         true => attempt.variant.clone(),
@@ -177,7 +179,7 @@ async fn inside(stage: &Arc<Stage>, attempt: &Attempt, walls: &Walls) -> Result<
             if let Some(neighbour) = neighbour {
                 harm = harm.or(neighbour.move_out().await?);
             }
-            judge::judge(stage, attempt, &ground, &seen, harm)
+            judge::judge(stage, attempt, &ground, &seen, harm, walls.options.without)
         }
     };
     ground.clear();

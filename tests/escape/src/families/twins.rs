@@ -1,15 +1,15 @@
 //! Attempts that an interpreter makes differently, by the twins in Python and Node, each under its own
 //! profile.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use palisade_process::{Layer, Options};
+use palisade_process::Layer;
 use palisade_sandbox::{Artifact, Content, Program, Runtime};
 
 use crate::{
     attacker::{Attempt, Twin},
     control::Controls,
-    families::{ablation::LAYERS, general},
+    families::{ablation, general},
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::Stage,
@@ -34,14 +34,19 @@ fn terms() -> Terms {
     terms
 }
 
-/// Runs the family; with `whole_only`, no layer is taken away.
+/// Runs the attempts of these twins; with `whole_only`, no layer is taken away.
 ///
 /// # Errors
 /// When the walls cannot be built, or an interpreter is missing.
-pub async fn run(stage: &Arc<Stage>, launcher: Launcher, whole_only: bool) -> Result<Vec<Row>> {
+pub async fn run(
+    stage: &Arc<Stage>,
+    launcher: Launcher,
+    twins: &[Twin],
+    whole_only: bool,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for twin in Twin::ALL {
-        rows.extend(one_twin(stage, launcher, twin, whole_only).await?);
+    for twin in twins {
+        rows.extend(one_twin(stage, launcher, *twin, whole_only).await?);
     }
     Ok(rows)
 }
@@ -52,8 +57,7 @@ async fn walls(
     twin: Twin,
     without: Option<Layer>,
 ) -> Result<Arc<Walls>> {
-    let options = Options { cgroups: launcher.cgroups(), without, ..Options::default() };
-    let walls = Walls::new(options, stage).await?;
+    let walls = Walls::new(ablation::options(launcher, without), stage).await?;
     let path = stage.twin(twin)?;
     let runtime = match twin {
         Twin::Python => Runtime::Python { interpreter: None, version: None },
@@ -76,16 +80,24 @@ async fn one_twin(
     let attempts = twin.list(&stage.twin(twin)?)?;
     let whole = walls(stage, launcher, twin, None).await?;
     let mut thinner = Vec::new();
-    for (name, layer) in LAYERS.into_iter().filter(|_| !whole_only) {
-        thinner.push((name, walls(stage, launcher, twin, Some(layer)).await?));
+    let about = |layer: &&ablation::Removable| !whole_only && layer.is_about_any(&attempts);
+    for removable in ablation::LAYERS.iter().filter(about) {
+        let without = Some(removable.layer);
+        thinner.push((removable.name, walls(stage, launcher, twin, without).await?));
     }
     let controls = Controls::start(stage, attempts.iter());
     let mut turns = Turns::new(AT_ONCE);
-    for attempt in attempts {
+    for attempt in attempts.clone() {
         let (stage, walls, thinner) = (Arc::clone(stage), Arc::clone(&whole), thinner.clone());
         turns.take(async move { one(&stage, launcher, &attempt, &walls, &thinner, twin).await });
     }
     let mut rows = turns.rows().await?;
+    for (row, attempt) in rows.iter_mut().zip(&attempts) {
+        for (layer, walls) in ablation::alone(&thinner, attempt.number, &attempt.variant) {
+            let (thin, _) = general::inside_on(stage, attempt, walls, terms()).await?;
+            row.without.insert(layer.to_owned(), thin);
+        }
+    }
     controls.tell(&mut rows).await?;
     Ok(rows)
 }
@@ -95,14 +107,14 @@ async fn one(
     launcher: Launcher,
     attempt: &Attempt,
     walls: &Walls,
-    thinner: &[(&str, Arc<Walls>)],
+    thinner: &ablation::Thinner,
     twin: Twin,
 ) -> Result<Row> {
     let (outcome, detail) = general::inside_on(stage, attempt, walls, terms()).await?;
-    let mut without = BTreeMap::new();
-    for (layer, walls) in thinner {
+    let mut without = ablation::Without::new();
+    for (layer, walls) in ablation::of(thinner, attempt.number, &attempt.variant) {
         let (thin, _) = general::inside_on(stage, attempt, walls, terms()).await?;
-        without.insert((*layer).to_owned(), thin);
+        without.insert(layer.to_owned(), thin);
     }
     let variant = format!("{}{}", attempt.variant, twin.suffix());
     let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher).seen(outcome, detail);

@@ -12,6 +12,7 @@
 mod compiled;
 mod compiled_behind;
 mod folders;
+mod folders_wasi3;
 mod guests;
 mod imports;
 mod leaks;
@@ -107,6 +108,7 @@ fn shared_cases() -> impl Iterator<Item = &'static Case> {
         compiled::CASES,
         compiled::BARE,
         folders::CASES,
+        folders_wasi3::CASES,
         siblings::CASES,
     ]
     .into_iter()

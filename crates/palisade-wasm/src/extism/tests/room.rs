@@ -35,6 +35,7 @@ use crate::{
     engine::Engines,
     guest::{Code as _, Guest, Trouble},
     state::{Shared, arm, store},
+    wasi::Trust,
 };
 
 /// The host's side of one instance: the broker, and what was written to the standard streams.
@@ -135,7 +136,7 @@ impl Room {
             workdir: None,
             observe: None,
         };
-        let shared = Shared::new(spec, host, Arc::clone(&engines.clock));
+        let shared = Shared::new(spec, host, Arc::clone(&engines.clock), Trust::default());
         let deadline = Instant::now() + Duration::from_secs(30);
         let guest = code.instantiate(store(code.engine(), &shared, deadline)).await?;
         let mut room = Self { guest, tail, output, shared, _engines: engines, _folder: folder };

@@ -4,11 +4,17 @@ use std::sync::{Arc, Mutex};
 
 use palisade_egress::{AddressPolicy, Decide, Guard};
 
+use serde_json::json;
+
 use super::{
-    net::{self, Names, guard_for, ok, rights, web_server},
+    net::{self, Names, guard_for, ok, rights, tls_server, web_server},
     third, with,
 };
-use crate::testing::Launch;
+use crate::{
+    Options, WasmBackend, WasmError,
+    testing::{Launch, wasi3_guest},
+    wasi::Trust,
+};
 
 /// A web server that answers when it has the whole body, and keeps what it was sent.
 async fn body_server() -> (u16, Arc<Mutex<Vec<String>>>) {
@@ -242,4 +248,101 @@ async fn a_body_of_wasi_0_3_is_as_long_as_was_said() {
         let whole = kept.lock().unwrap().pop();
         assert_eq!(whole, None, "{task}");
     }
+}
+
+/// What the guest of this WASI writes of a request, where names lead to this machine.
+async fn gets(third: bool, url: &str, granted: &[&str], trust: Trust) -> String {
+    let way_out =
+        Some((guard_for(&["shop.example", "other.example"]), rights(granted) as Arc<dyn Decide>));
+    let launch = Launch { rights: granted, way_out, trust, ..Launch::default() };
+    let mut lines = if third {
+        let env = [("TASK", "get"), ("WHAT", url)];
+        let mut launched = Launch { env: &env, ..launch }.of(wasi3_guest()).await.unwrap();
+        launched.call("run", json!({})).await.unwrap();
+        launched.lines()
+    } else {
+        with("get", url, launch).await
+    };
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_is_spoken_with_whom_the_roots_vouch_for_and_nobody_else() {
+    let (port, pem, heads) = tls_server("shop.example", |_| ok("sealed")).await;
+    let shop = format!("net.http:shop.example:{port}");
+    let other = format!("net.http:other.example:{port}");
+    let granted = [shop.as_str(), other.as_str()];
+    let trust = Trust::with_roots(&pem).unwrap();
+    for third in [false, true] {
+        let url = format!("https://shop.example:{port}/a?b=c");
+        let good = gets(third, &url, &granted, trust.clone()).await;
+        assert!(good.starts_with("status 200") && good.contains("\"sealed\""), "{good}");
+        let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
+        assert!(head.starts_with("get /a?b=c http/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: shop.example:{port}\r\n")), "{head}");
+
+        let refused = "error ErrorCode::TlsCertificateError";
+        let unknown = gets(third, &url, &granted, Trust::default()).await;
+        assert_eq!(unknown, refused, "an authority that nobody trusts");
+        let url = format!("https://other.example:{port}/");
+        let misnamed = gets(third, &url, &granted, trust.clone()).await;
+        assert_eq!(misnamed, refused, "a certificate for another name");
+        assert!(heads.lock().unwrap().is_empty(), "nothing is asked of such a server");
+    }
+}
+
+#[test]
+fn only_certificates_are_added_to_whom_requests_trust() {
+    let with = |pem: &str| WasmBackend::with_roots(Options::default(), pem).map(drop);
+    assert!(with("").is_ok());
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for pem in ["not PEM", broken] {
+        let refused = with(pem).unwrap_err();
+        assert!(matches!(refused, WasmError::Roots(_)), "{pem}: {refused}");
+        assert!(refused.hint().is_some());
+    }
+    let long = with(&" ".repeat((1 << 20) + 1)).unwrap_err();
+    assert!(matches!(long, WasmError::TooMany { .. }), "{long}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_field_of_wasi_0_3_says_whom_a_request_is_for_or_where_it_ends() {
+    let (port, heads) = web_server(|_| ok("here")).await;
+    let granted = format!("net.http:shop.example:{port}");
+    let url = format!("http://shop.example:{port}/");
+    let guard = guard_for(&["shop.example"]);
+    let does = async |task: &str, what: &str| {
+        let what = format!("{url}\n{what}");
+        let (mut lines, _) = third(task, &what, &[&granted], guard.clone()).await;
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    };
+    // The positive controls: a field, a method and a path of the guest's own arrive.
+    for (task, what, arrives) in [
+        ("field", "x-fine|1", "x-fine: 1\r\n"),
+        ("split", "method\nPURGE", "purge / http/1.1\r\n"),
+        ("split", "path\n/fine?x", "get /fine?x http/1.1\r\n"),
+    ] {
+        let seen = does(task, what).await;
+        assert!(seen.starts_with("reached "), "{what}: {seen}");
+        let head = heads.lock().unwrap().pop().unwrap().to_lowercase();
+        assert!(head.contains(arrives), "{what}: {head}");
+    }
+    for field in ["host|other.example", "transfer-encoding|chunked", "connection|keep-alive"]
+        .into_iter()
+        .chain(["te|trailers", "trailer|x-a", "expect|100-continue", "proxy-connection|close"])
+    {
+        assert_eq!(does("field", field).await, "blocked HeaderError::Forbidden", "{field}");
+    }
+    for field in [r"x-a|1\r\nHost: other.example", r"x-a\r\nHost|other.example", "x a|1"] {
+        assert_eq!(does("field", field).await, "blocked HeaderError::InvalidSyntax", "{field}");
+    }
+    for part in [r"method\nGET / HTTP/1.1\r\nx-a:", r"path\n/ HTTP/1.1\r\nx-a: 1"] {
+        let part = part.replacen(r"\n", "\n", 1);
+        assert_eq!(does("split", &part).await, "blocked not-a-request", "{part}");
+    }
+    let seen = does("split", "authority\nother.example:80").await;
+    assert!(seen.starts_with("blocked HttpRequestDenied"), "{seen}");
+    assert!(heads.lock().unwrap().is_empty());
 }

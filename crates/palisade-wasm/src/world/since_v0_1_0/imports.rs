@@ -16,10 +16,8 @@ use super::{
         clock, event_bus, host_call, log, plugin_call, random, secrets, types,
     },
 };
-use crate::state::State;
+use crate::{state::State, wasi};
 
-/// Most random bytes of one call.
-const MAX_RANDOM: u32 = 64 << 10;
 /// Most fields of a log line; more are left out.
 const MAX_FIELDS: usize = 32;
 /// Longest message and longest field of a log line in bytes; longer ones are cut.
@@ -179,11 +177,7 @@ impl clock::Host for State {
 
 impl random::Host for State {
     async fn bytes(&mut self, length: u32) -> wasmtime::Result<Vec<u8>> {
-        if length > MAX_RANDOM {
-            return Err(wasmtime::format_err!(
-                "random.bytes gives at most {MAX_RANDOM} bytes, not {length}"
-            ));
-        }
+        wasi::within(length.into())?;
         let mut bytes = vec![0; length as usize];
         getrandom::fill(&mut bytes).map_err(|e| wasmtime::format_err!("random numbers: {e}"))?;
         Ok(bytes)

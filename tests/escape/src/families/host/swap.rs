@@ -4,15 +4,19 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 
-use palisade_process::Options;
+use palisade_process::Layer;
 use palisade_sandbox::{Artifact, Content, Program, Runtime};
 
 use crate::{
+    families::ablation,
     launch::{Terms, Walls},
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, While},
 };
+
+/// Its number.
+pub(super) const NUMBER: u16 = 60;
 
 /// Swaps the plugin's folder or program between its preparation and its start.
 type Swap = fn(&Stage, &Path) -> std::io::Result<()>;
@@ -64,11 +68,23 @@ const SWAPS: &[(&str, &str, Swap)] = &[
 ];
 
 pub(super) async fn run(stage: &Arc<Stage>, launcher: Launcher) -> Result<Vec<Row>> {
-    let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
-    let walls = Walls::new(options, stage).await?;
+    let walls = |without| Walls::new(ablation::options(launcher, without), stage);
+    let whole = walls(None).await?;
     let mut rows = Vec::new();
     for (variant, name, swap) in SWAPS {
-        rows.push(one(stage, launcher, &walls, variant, name, *swap).await?);
+        rows.push(one(stage, launcher, &whole, variant, name, *swap).await?);
+    }
+    // Where it is about the program's own rights, the layers that keep it from them are taken away, too.
+    for row in rows.iter_mut().filter(|row| row.variant == "program-suid") {
+        for (layer, name) in
+            [(Layer::NoNewPrivileges, "no new privileges"), (Layer::Nosuid, "nosuid")]
+        {
+            let walls = walls(Some(layer)).await?;
+            for (variant, about, swap) in SWAPS.iter().filter(|s| s.0 == row.variant) {
+                let thin = one(stage, launcher, &walls, variant, about, *swap).await?;
+                row.without.insert(name.to_owned(), thin.outcome);
+            }
+        }
     }
     Ok(rows)
 }
@@ -81,7 +97,7 @@ async fn one(
     name: &str,
     swap: Swap,
 ) -> Result<Row> {
-    let mut row = Row::new(60, variant, name, launcher);
+    let mut row = Row::new(NUMBER, variant, name, launcher);
     row.control = "impossible: outside nothing lies between a look and a start".into();
     let base = tempfile::Builder::new().prefix("swap-").tempdir_in(stage.base.path())?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);

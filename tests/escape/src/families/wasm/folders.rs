@@ -1,5 +1,5 @@
-//! 112: links and names that lead out of a granted folder. The folder is granted for writing where the guest
-//! could make use of that, the secret lies beside it.
+//! 112: links and names that lead out of a granted folder, through WASI 0.2 and the older WASI. The folder is
+//! granted for writing where the guest could make use of that, the secret lies beside it.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ use super::{
     Control::Careless,
     Verdict,
     guests::opening,
-    room::{Room, Running, Terms, blocked, of_call, outcome},
+    room::{Room, Terms, blocked, of_call},
     succeeded,
 };
 use crate::trouble::Result;
 
-const TIME: Duration = Duration::from_secs(20);
+pub(super) const TIME: Duration = Duration::from_secs(20);
 /// How long a swapped path is read again and again.
-const RACE: Duration = Duration::from_millis(1500);
+pub(super) const RACE: Duration = Duration::from_millis(1500);
 
 /// Reads a path below the granted folder; careless is whoever opens it as it is.
 macro_rules! read {
@@ -95,9 +95,6 @@ pub(super) const CASES: &[Case] = &[
     ),
     case!("swap", "a folder that becomes a link while it is read", swapped, swap_careless),
     case!("swap-file", "a file that becomes a link while it is read", swapped_file, swap_careless),
-    case!("wasi-0.3", "a link with `..`, through WASI 0.3", third, |room| careless(
-        room, "relative"
-    )),
     case!("extism", "a link with `..`, through the older WASI", extism_link, |room| careless(
         room, "relative"
     )),
@@ -107,7 +104,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// `granted` with links, `outside` with the secret.
-fn scene(room: &Room) -> Result<()> {
+pub(super) fn scene(room: &Room) -> Result<()> {
     let (granted, outside) = (room.folder.join("granted"), room.folder.join("outside"));
     fs::create_dir_all(granted.join("deep/inner"))?;
     fs::create_dir_all(&outside)?;
@@ -136,7 +133,7 @@ fn scene(room: &Room) -> Result<()> {
 }
 
 /// What an attacker did outside outweighs what it says; and what it says may be about something inside.
-fn judged(room: &Room, seen: Verdict) -> Verdict {
+pub(super) fn judged(room: &Room, seen: Verdict) -> Verdict {
     let outside = room.folder.join("outside");
     let secret = fs::read_to_string(outside.join("secret")).unwrap_or_default();
     if secret != "secret" {
@@ -169,7 +166,7 @@ async fn reading(room: Room, how: &str, path: &str) -> Result<Verdict> {
 }
 
 /// The same path, opened as it is.
-async fn careless(room: Room, path: &str) -> Result<bool> {
+pub(super) async fn careless(room: Room, path: &str) -> Result<bool> {
     scene(&room)?;
     let path = room.folder.join("granted").join(path);
     Ok(fs::read_to_string(path).is_ok_and(|text| text == "secret"))
@@ -191,7 +188,7 @@ async fn raw_root(room: Room) -> Result<Verdict> {
     task(&room, "raw", &path, true).await
 }
 
-async fn root_careless(room: Room) -> Result<bool> {
+pub(super) async fn root_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     // An absolute path takes the place of what it is joined to.
     let path = room.folder.join("granted").join(room.folder.join("outside/secret"));
@@ -214,7 +211,7 @@ async fn own_absolute(room: Room) -> Result<Verdict> {
     task(&room, "own-link", &format!("own\n{}", to.display()), true).await
 }
 
-async fn own_careless(room: Room) -> Result<bool> {
+pub(super) async fn own_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     symlink("../outside/secret", room.folder.join("granted/own"))?;
     careless_again(&room, "own")
@@ -237,7 +234,7 @@ async fn create(room: Room) -> Result<Verdict> {
     task(&room, "write-through", &format!("{}/dangling", granted.display()), true).await
 }
 
-async fn create_careless(room: Room) -> Result<bool> {
+pub(super) async fn create_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     fs::write(room.folder.join("granted/dangling"), "made")?;
     Ok(room.folder.join("outside/made").exists())
@@ -251,7 +248,7 @@ async fn truncate(room: Room) -> Result<Verdict> {
     reading(room, "truncate", "relative").await
 }
 
-async fn append_careless(room: Room) -> Result<bool> {
+pub(super) async fn append_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     fs::write(room.folder.join("granted/relative"), "")?;
     Ok(judged(&room, blocked("not")).0 == "SUCCEEDED")
@@ -261,7 +258,7 @@ async fn remove(room: Room) -> Result<Verdict> {
     reading(room, "remove", "away/secret").await
 }
 
-async fn remove_careless(room: Room) -> Result<bool> {
+pub(super) async fn remove_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     fs::remove_file(room.folder.join("granted/away/secret"))?;
     Ok(judged(&room, blocked("not")).0 == "SUCCEEDED")
@@ -279,7 +276,7 @@ async fn rename_in(room: Room) -> Result<Verdict> {
     task(&room, "rename", &format!("{granted}/away/secret\n{granted}/in"), true).await
 }
 
-async fn rename_careless(room: Room) -> Result<bool> {
+pub(super) async fn rename_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     let granted = room.folder.join("granted");
     fs::rename(granted.join("away/secret"), granted.join("in"))?;
@@ -292,7 +289,7 @@ async fn hard_link(room: Room) -> Result<Verdict> {
     task(&room, "hardlink", &format!("{granted}/away/secret\n{granted}/linked"), true).await
 }
 
-async fn link_careless(room: Room) -> Result<bool> {
+pub(super) async fn link_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     let granted = room.folder.join("granted");
     fs::hard_link(granted.join("away/secret"), granted.join("linked"))?;
@@ -313,16 +310,16 @@ async fn ro_link(room: Room) -> Result<Verdict> {
     Ok(if made { succeeded("made") } else { seen })
 }
 
-async fn ro_careless(room: Room) -> Result<bool> {
+pub(super) async fn ro_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     fs::write(room.folder.join("granted/new"), "made")?;
     Ok(room.folder.join("granted/new").exists())
 }
 
 /// Swaps `path` of the granted folder with a link out again and again, until it is dropped.
-struct Swapping(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+pub(super) struct Swapping(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
 
-fn swapping(room: &Room, path: &'static str, to: &'static str) -> Result<Swapping> {
+pub(super) fn swapping(room: &Room, path: &'static str, to: &'static str) -> Result<Swapping> {
     let granted = room.folder.join("granted");
     symlink(to, granted.join("swap"))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -372,7 +369,7 @@ async fn swapped_file(room: Room) -> Result<Verdict> {
     Ok(seen)
 }
 
-async fn swap_careless(room: Room) -> Result<bool> {
+pub(super) async fn swap_careless(room: Room) -> Result<bool> {
     scene(&room)?;
     let swapping = swapping(&room, "file", "../outside/secret")?;
     let path = room.folder.join("granted/file");
@@ -386,19 +383,6 @@ async fn swap_careless(room: Room) -> Result<bool> {
     }
     drop(swapping);
     Ok(seen)
-}
-
-async fn third(room: Room) -> Result<Verdict> {
-    scene(&room)?;
-    let path = format!("{}/granted/relative", room.folder.display());
-    let right = format!("fs.read:{}/granted/**", room.folder.display());
-    let wasm = room.guests().wasi3.clone();
-    let running: Running =
-        match room.start(&wasm, Terms::task("open", &path, &[right.as_str()])).await? {
-            Ok(running) => running,
-            Err(refused) => return Ok(outcome(&refused)),
-        };
-    Ok(running.task_of_wasi3(TIME).await)
 }
 
 async fn extism_link(room: Room) -> Result<Verdict> {

@@ -1,5 +1,5 @@
 //! 107 to 110: requests that are led elsewhere: by a redirect, by a name, by an address, by what stands in
-//! them. Three kinds of guest make each of them: of `palisade:plugin`, of WASI, and of Extism.
+//! them. Four kinds of guest make each of them: of `palisade:plugin`, of WASI 0.2 and 0.3, and of Extism.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -79,6 +79,7 @@ pub(super) const CASES: &[Case] = &[
     case!(107, "extism", ELSEWHERE, |room| led(room, Extism, false)),
     case!(107, "port", OTHER_PORT, |room| led(room, Plugin, true)),
     case!(107, "wasi-port", OTHER_PORT, |room| led(room, Wasi, true)),
+    case!(107, "wasi-0.3-port", OTHER_PORT, |room| led(room, Wasi3, true)),
     case!(107, "extism-port", OTHER_PORT, |room| led(room, Extism, true)),
     case!(108, "plugin", TURNS, |room| turned(room, Plugin, false)),
     case!(108, "wasi", TURNS, |room| turned(room, Wasi, false)),
@@ -92,19 +93,37 @@ pub(super) const CASES: &[Case] = &[
     case!(109, "extism-name", LOOPBACK, |room| private(room, Extism, "127.0.0.1")),
     case!(109, "mapped", MAPPED, |room| private(room, Plugin, "::ffff:127.0.0.1")),
     case!(109, "wasi-mapped", MAPPED, |room| private(room, Wasi, "::ffff:127.0.0.1")),
+    case!(109, "wasi-0.3-mapped", MAPPED, |room| private(room, Wasi3, "::ffff:127.0.0.1")),
     case!(109, "literal", LITERAL, |room| literal(room, Plugin, "127.0.0.1")),
     case!(109, "wasi-literal", LITERAL, |room| literal(room, Wasi, "127.0.0.1")),
+    case!(109, "wasi-0.3-literal", LITERAL, |room| literal(room, Wasi3, "127.0.0.1")),
     case!(109, "extism-literal", LITERAL, |room| literal(room, Extism, "127.0.0.1")),
     careless!(109, "decimal", DECIMAL, |room| literal(room, Plugin, "2130706433"), looked_up()),
     careless!(109, "wasi-decimal", DECIMAL, |room| literal(room, Wasi, "2130706433"), looked_up()),
+    careless!(
+        109,
+        "wasi-0.3-decimal",
+        DECIMAL,
+        |room| literal(room, Wasi3, "2130706433"),
+        looked_up()
+    ),
     careless!(110, "name", IN_NAME, |room| smuggled(room, Plugin, NAME), written(NAME)),
     careless!(110, "wasi-name", IN_NAME, |room| smuggled(room, Wasi, NAME), written(NAME)),
+    careless!(110, "wasi-0.3-name", IN_NAME, |room| smuggled(room, Wasi3, NAME), written(NAME)),
     careless!(110, "extism-name", IN_NAME, |room| smuggled(room, Extism, NAME), written(NAME)),
     careless!(110, "value", IN_VALUE, |room| smuggled(room, Plugin, VALUE), written(VALUE)),
     careless!(110, "wasi-value", IN_VALUE, |room| smuggled(room, Wasi, VALUE), written(VALUE)),
+    careless!(110, "wasi-0.3-value", IN_VALUE, |room| smuggled(room, Wasi3, VALUE), written(VALUE)),
     careless!(110, "extism-value", IN_VALUE, |room| smuggled(room, Extism, VALUE), written(VALUE)),
     careless!(110, "method", IN_METHOD, |room| smuggled(room, Plugin, METHOD), written(METHOD)),
     careless!(110, "wasi-method", IN_METHOD, |room| smuggled(room, Wasi, METHOD), written(METHOD)),
+    careless!(
+        110,
+        "wasi-0.3-method",
+        IN_METHOD,
+        |room| smuggled(room, Wasi3, METHOD),
+        written(METHOD)
+    ),
     careless!(
         110,
         "extism-method",
@@ -114,12 +133,15 @@ pub(super) const CASES: &[Case] = &[
     ),
     careless!(110, "path", IN_PATH, |room| smuggled(room, Plugin, PATH), written(PATH)),
     careless!(110, "wasi-path", IN_PATH, |room| smuggled(room, Wasi, PATH), written(PATH)),
+    careless!(110, "wasi-0.3-path", IN_PATH, |room| smuggled(room, Wasi3, PATH), written(PATH)),
     careless!(110, "extism-path", IN_PATH, |room| smuggled(room, Extism, PATH), written(PATH)),
     careless!(110, "host", HOST, |room| smuggled(room, Plugin, FIELD), written(FIELD)),
     careless!(110, "wasi-host", HOST, |room| smuggled(room, Wasi, FIELD), written(FIELD)),
+    careless!(110, "wasi-0.3-host", HOST, |room| smuggled(room, Wasi3, FIELD), written(FIELD)),
     careless!(110, "extism-host", HOST, |room| smuggled(room, Extism, FIELD), written(FIELD)),
     careless!(110, "chunked", CHUNKED, |room| smuggled(room, Plugin, ENDS), written(ENDS)),
     careless!(110, "wasi-chunked", CHUNKED, |room| smuggled(room, Wasi, ENDS), written(ENDS)),
+    careless!(110, "wasi-0.3-chunked", CHUNKED, |room| smuggled(room, Wasi3, ENDS), written(ENDS)),
     careless!(110, "extism-chunked", CHUNKED, |room| smuggled(room, Extism, ENDS), written(ENDS)),
 ];
 
@@ -145,7 +167,7 @@ async fn fetcher(
     let (wasm, terms) = match by {
         Plugin => (room.guests().plugin.clone(), with(rights)),
         Wasi => (room.guests().wasi.clone(), Terms::task("fetch", url, rights)),
-        Wasi3 => (room.guests().wasi3.clone(), Terms::task("follow", url, rights)),
+        Wasi3 => (room.guests().wasi3.clone(), Terms::task("fetch", url, rights)),
         Extism => (extism()?, Terms::extism(rights)),
     };
     Ok(room.start(&wasm, shape(terms)?).await?.map_err(|refused| outcome(&refused)))
@@ -180,8 +202,7 @@ async fn fetch(running: &Running, by: By, url: &str, more: Value) -> Verdict {
             let input = json!({"input": request.to_string()});
             of_call(running.call("fetch", &input, TIME).await)
         }
-        Wasi => running.task(TIME).await,
-        Wasi3 => running.task_of_wasi3(TIME).await,
+        Wasi | Wasi3 => running.task(TIME).await,
     }
 }
 
@@ -326,7 +347,7 @@ async fn smuggled(room: Room, by: By, part: Part) -> Result<Verdict> {
     let url = format!("http://shop.example:{}", web.port);
     let shape = |terms: Terms| {
         let terms = terms.names(Names::here(&["shop.example"])).reachable("127.0.0.1/32")?;
-        if by != Wasi {
+        if !matches!(by, Wasi | Wasi3) {
             return Ok(terms);
         }
         let escape = |text: &str| text.replace('\r', "\\r").replace('\n', "\\n");

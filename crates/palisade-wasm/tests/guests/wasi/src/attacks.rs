@@ -47,6 +47,7 @@ pub fn run(task: &str, what: &str) {
         // Reads again and again, until something else than the first content is there.
         "race" => race(next(), next()),
         "many-files" => many_files(next(), next()),
+        "again" => again(next()),
         "wait" => {
             let pollables = [monotonic_clock::subscribe_duration(u64::MAX)];
             let all: Vec<&Pollable> = pollables.iter().collect();
@@ -65,6 +66,7 @@ pub fn run(task: &str, what: &str) {
         }
         "fields" => fields(number(next()), number(next())),
         "requests" => requests(number(next()), number(next())),
+        "body-piece" => body_piece(number(next())),
         "random-bytes" => {
             format!("reached {}", random::get_random_bytes(number(next()) as u64).len())
         }
@@ -216,6 +218,23 @@ fn many_files(path: &str, most: &str) -> String {
     format!("reached {} files", kept.len())
 }
 
+/// Opens a file as often as it may and reads of each, so that it has a stream; closes three, and does so again.
+fn again(path: &str) -> String {
+    let fill = |kept: &mut Vec<fs::File>| loop {
+        match fs::File::open(path) {
+            Ok(mut file) => {
+                io::Read::read_exact(&mut file, &mut [0]).unwrap();
+                kept.push(file);
+            }
+            Err(error) => break (kept.len(), file(Err(error))),
+        }
+    };
+    let mut kept = Vec::new();
+    let first = fill(&mut kept);
+    kept.truncate(first.0 - 3);
+    format!("{first:?} {:?}", fill(&mut kept))
+}
+
 /// So many fields, each with so many bytes.
 fn fields(sets: usize, bytes: usize) -> String {
     let mut kept = Vec::new();
@@ -253,9 +272,21 @@ fn requests(count: usize, bytes: usize) -> String {
                 }
             }
         }
-        kept.push((request, body, stream));
+        // In the order in which they are let go: a body with a stream is none to drop.
+        kept.push((stream, body, request));
     }
     format!("reached {} requests", kept.len())
+}
+
+/// So many bytes into a body at once, without a question how many it takes.
+fn body_piece(bytes: usize) -> String {
+    let request = OutgoingRequest::new(Fields::new());
+    let body = request.body().unwrap();
+    let stream = body.write().unwrap();
+    match stream.write(&vec![1; bytes]) {
+        Ok(()) => format!("reached {bytes}"),
+        Err(error) => format!("blocked {error:?}"),
+    }
 }
 
 fn read_giant(path: &str, bytes: u64) -> String {

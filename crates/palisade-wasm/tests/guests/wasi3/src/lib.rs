@@ -1,5 +1,8 @@
 //! Does what `TASK` says with what `WHAT` says, asynchronously, and prints what came of it.
 
+mod attacks;
+mod files;
+
 use std::{future::poll_fn, pin::pin, task::Poll};
 
 use wasip3::{
@@ -37,6 +40,11 @@ impl wasip3::exports::cli::run::Guest for Guest {
                 }
             }
             "open" => println!("{}", open(&what).await),
+            "again" => println!("{}", files::again(&what, Some).await),
+            // The streams alone; the handles that they were made from are dropped.
+            "again-streams" => {
+                println!("{}", files::again(&what, |file| file.read_via_stream(0)).await)
+            }
             // Two waits at once, so that they have to be concurrent.
             "sleep" => monotonic_clock::wait_for(what.parse::<u64>().unwrap() * 1_000_000).await,
             // Streams that nobody reads.
@@ -47,7 +55,7 @@ impl wasip3::exports::cli::run::Guest for Guest {
                 }
                 println!("made {}", kept.len());
             }
-            other => println!("no task {other:?}"),
+            other => println!("{}", attacks::run(other, &what).await),
         }
         Ok(())
     }
@@ -78,38 +86,57 @@ async fn both<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>
     (a.unwrap(), b.unwrap())
 }
 
-/// A request, with a body of these bytes behind a length; without one, a GET.
-async fn request(url: &str, body: Option<(u64, &[u8])>) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "no scheme".into() };
+/// Scheme, authority and path of a URL.
+fn parts(url: &str) -> Option<(Scheme, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
     let (authority, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
-    let (trailers, no_trailers) = wit_future::new(|| Ok(None));
+    Some((scheme, authority, path))
+}
+
+/// A request, with a body of these bytes behind a length; without one, a GET.
+async fn request(url: &str, body: Option<(u64, &[u8])>) -> String {
+    let Some((scheme, authority, path)) = parts(url) else { return "no scheme".into() };
     let fields = Fields::new();
+    if let Some((length, _)) = body
+        && let Err(error) = fields.append("content-length", length.to_string().as_bytes())
+    {
+        return format!("field {error:?}");
+    }
+    let method = if body.is_some() { Method::Post } else { Method::Get };
+    send(fields, &method, &scheme, authority, path, body.map(|(_, bytes)| bytes)).await
+}
+
+/// One request, as one line: the status with the body, or the error.
+async fn send(
+    fields: Fields,
+    method: &Method,
+    scheme: &Scheme,
+    authority: &str,
+    path: &str,
+    body: Option<&[u8]>,
+) -> String {
+    let (trailers, no_trailers) = wit_future::new(|| Ok(None));
     let (writes, stream) = match body {
-        Some((length, _)) => {
-            let set = fields.append("content-length", length.to_string().as_bytes());
-            if let Err(error) = set {
-                return format!("field {error:?}");
-            }
+        Some(_) => {
             let (writer, stream) = wit_stream::new::<u8>();
             (Some(writer), Some(stream))
         }
         None => (None, None),
     };
     let (request, _sent) = Request::new(fields, stream, no_trailers, None);
-    let method = if body.is_some() { Method::Post } else { Method::Get };
-    let set = request.set_method(&method).is_ok()
-        && request.set_scheme(Some(&scheme)).is_ok()
+    let set = request.set_method(method).is_ok()
+        && request.set_scheme(Some(scheme)).is_ok()
         && request.set_authority(Some(authority)).is_ok()
         && request.set_path_with_query(Some(path)).is_ok();
     if !set {
         return "not a request".into();
     }
     let writing = async {
-        if let (Some(mut writer), Some((_, bytes))) = (writes, body) {
+        if let (Some(mut writer), Some(bytes)) = (writes, body) {
             writer.write_all(bytes.to_vec()).await;
         }
         drop(trailers);
