@@ -7,7 +7,8 @@
 //! - gets its time behind others (`cpu.idle`, Linux 5.15): behind the host and the other plugins with
 //!   version 1 of cgroups, behind the other plugins with version 2,
 //!
-//! until the quota has not had to stop it for a while. Who is stopped again soon after is held for longer.
+//! until the quota has not had to stop it for a while. Who is stopped again soon after is held for longer. While
+//! it is new it is looked at more often, and the while is as long.
 //! Where nobody else wants the time it gets its whole share as before.
 //!
 //! One that takes most of its quota without ever being stopped, as a single thread does, is confined too, but not
@@ -37,7 +38,7 @@ const PACE: Duration = Duration::from_millis(250);
 const FIRST_PACE: Duration = Duration::from_millis(50);
 /// How many such looks there are.
 const FIRST_LOOKS: u32 = 20;
-/// Looks without a stop by the quota after which a plugin is an ordinary one again, at first.
+/// For how many [`PACE`]s without a stop by the quota it is held, until it is an ordinary one again; at first.
 const CALM: u32 = 8;
 /// The same at the most, for one that comes back again and again.
 const LONGEST_CALM: u32 = 128;
@@ -65,6 +66,8 @@ struct State {
     confined: Option<Confined>,
     gives_way: bool,
     in_long_slices: bool,
+    /// When the last look was that counted: there is one in each [`PACE`].
+    counted: Option<Instant>,
     /// Processor time that it had used, and when.
     used: Option<(Instant, Duration)>,
 }
@@ -76,11 +79,11 @@ struct Ended(HashMap<Arc<PluginRef>, (Instant, Turns)>);
 #[derive(Clone, Debug)]
 struct Turns {
     stops: u64,
-    /// Looks that are left to it behind the others.
+    /// Looks that count and are left to it behind the others.
     behind: u32,
     /// How long it will be put there the next time.
     calm: u32,
-    /// Looks since it came back.
+    /// Looks that counted since it came back.
     free: u32,
 }
 
@@ -129,8 +132,10 @@ impl Pace {
         let Some(stops) = group.quota_stops() else { return PACE };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.looks = state.looks.saturating_add(1);
-        let takes_most = state.takes_most(group, Instant::now());
-        match state.turns.look(stops, takes_most) {
+        let now = Instant::now();
+        let counts = state.counts(now);
+        let takes_most = state.takes_most(group, now);
+        match state.turns.look(stops, takes_most, counts) {
             Turn::GoBehind => {
                 state.confine(group);
                 state.give_way(group, true);
@@ -178,6 +183,16 @@ impl State {
         if std::mem::take(&mut self.in_long_slices) {
             Slice::Short.give(&group.threads());
         }
+    }
+
+    /// Whether the last look that counted was [`PACE`] ago.
+    fn counts(&mut self, now: Instant) -> bool {
+        let last = *self.counted.get_or_insert(now);
+        let counts = now.saturating_duration_since(last) >= PACE;
+        if counts {
+            self.counted = Some(now);
+        }
+        counts
     }
 
     /// Whether it has taken most of its quota since it was last asked, [`PACE`] ago or longer.
@@ -249,7 +264,8 @@ impl Turns {
         self.behind = self.calm;
     }
 
-    fn look(&mut self, stops: u64, takes_most: bool) -> Turn {
+    /// `counts`: whether [`PACE`] has passed since the last look that did.
+    fn look(&mut self, stops: u64, takes_most: bool, counts: bool) -> Turn {
         let stopped = stops > self.stops;
         self.stops = stops;
         match (self.behind, stopped) {
@@ -257,13 +273,14 @@ impl Turns {
                 self.stopped();
                 Turn::GoAside
             }
-            (0, false) => {
-                self.free = self.free.saturating_add(1);
-                Turn::Stay
-            }
             (_, true) => {
                 self.stopped();
                 Turn::GoBehind
+            }
+            (_, false) if !counts => Turn::Stay,
+            (0, false) => {
+                self.free = self.free.saturating_add(1);
+                Turn::Stay
             }
             (1, false) => {
                 (self.behind, self.free) = (0, 0);
@@ -284,21 +301,21 @@ mod tests {
     /// Looks until it comes back, without a stop.
     fn looks_until_back(turns: &mut Turns) -> u32 {
         let stops = turns.stops;
-        (1..1000).find(|_| turns.look(stops, false) == Turn::ComeBack).unwrap()
+        (1..1000).find(|_| turns.look(stops, false, true) == Turn::ComeBack).unwrap()
     }
 
     #[test]
     fn who_is_stopped_goes_behind_and_comes_back_after_a_calm_time() {
         let mut turns = Turns::default();
-        assert_eq!(turns.look(0, false), Turn::Stay);
-        assert_eq!(turns.look(3, false), Turn::GoBehind);
-        assert_eq!(turns.look(4, false), Turn::GoBehind, "for as long again");
+        assert_eq!(turns.look(0, false, true), Turn::Stay);
+        assert_eq!(turns.look(3, false, true), Turn::GoBehind);
+        assert_eq!(turns.look(4, false, true), Turn::GoBehind, "for as long again");
         assert_eq!(looks_until_back(&mut turns), CALM);
-        assert_eq!(turns.look(4, false), Turn::Stay);
+        assert_eq!(turns.look(4, false, true), Turn::Stay);
         for _ in 0..CALM {
-            turns.look(4, false);
+            turns.look(4, false, true);
         }
-        assert_eq!(turns.look(5, false), Turn::GoBehind);
+        assert_eq!(turns.look(5, false, true), Turn::GoBehind);
         assert_eq!(looks_until_back(&mut turns), CALM, "it had behaved for long enough");
     }
 
@@ -320,7 +337,7 @@ mod tests {
         assert_eq!(behind(&Pace::of(&other)), 0, "it was somebody else");
         let third = Pace::of(&one);
         assert_eq!(behind(&third), CALM);
-        third.state.lock().unwrap().turns.look(0, false);
+        third.state.lock().unwrap().turns.look(0, false, true);
         third.ended(false);
         let fourth = Pace::of(&one);
         assert_eq!(behind(&fourth), CALM - 1, "an end wipes nothing out");
@@ -329,6 +346,19 @@ mod tests {
         drop(state);
         fourth.ended(false);
         assert_eq!(behind(&Pace::of(&one)), 0, "it had rested");
+    }
+
+    #[test]
+    fn looks_in_quick_succession_count_once() {
+        let mut state = State::default();
+        let begun = Instant::now();
+        let counted = (0..=20u32).filter(|&look| state.counts(begun + FIRST_PACE * look));
+        assert_eq!(counted.collect::<Vec<_>>(), [5, 10, 15, 20]);
+        let mut turns = Turns::default();
+        turns.stopped();
+        assert_eq!(turns.look(0, false, false), Turn::Stay);
+        assert_eq!(turns.behind, CALM);
+        assert_eq!(turns.look(1, false, false), Turn::GoBehind, "a stop counts at once");
     }
 
     #[test]
@@ -351,10 +381,10 @@ mod tests {
     #[test]
     fn who_takes_most_goes_aside_and_comes_back() {
         let mut turns = Turns::default();
-        assert_eq!(turns.look(0, true), Turn::GoAside);
-        assert_eq!(turns.look(0, false), Turn::Stay);
-        assert_eq!(turns.look(0, true), Turn::GoAside, "for as long again");
-        assert_eq!(turns.look(1, true), Turn::GoBehind);
+        assert_eq!(turns.look(0, true, true), Turn::GoAside);
+        assert_eq!(turns.look(0, false, true), Turn::Stay);
+        assert_eq!(turns.look(0, true, true), Turn::GoAside, "for as long again");
+        assert_eq!(turns.look(1, true, true), Turn::GoBehind);
         assert_eq!(looks_until_back(&mut turns), CALM);
     }
 
@@ -363,7 +393,7 @@ mod tests {
         let mut turns = Turns::default();
         let mut held = Vec::new();
         for stop in 1..8 {
-            assert_eq!(turns.look(stop, false), Turn::GoBehind);
+            assert_eq!(turns.look(stop, false, true), Turn::GoBehind);
             held.push(looks_until_back(&mut turns));
         }
         assert_eq!(held, [8, 16, 32, 64, 128, 128, 128]);

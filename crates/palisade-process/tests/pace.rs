@@ -87,10 +87,29 @@ async fn who_was_ended_by_a_limit_begins_confined() {
     assert!(matches!(exit.cause, ExitCause::OutOfMemory | ExitCause::Killed(_)), "{exit}");
     let second = bench.launch(&backend).await.unwrap();
     if by_kernel && host > 1 {
-        assert!(becomes(&second, PROCESSORS, &json!(1)).await, "it is not confined");
+        // As it was when its program began: on a busy machine it may be released before it can be asked.
+        assert_eq!(eval(&second, "len(began_on)").await.unwrap(), json!(1), "it began unconfined");
         assert!(becomes(&second, PROCESSORS, &json!(host)).await, "it was not released");
     }
     second.kill(KillReason::Asked).await;
+}
+
+/// Whether it is confined once it gets most of its quota. `None`: within a minute it did not get that.
+async fn confined_at_work(instance: &Arc<dyn Instance>) -> Option<bool> {
+    let (mut before, mut seconds_at_it) = (0.0, 0);
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if eval(instance, PROCESSORS).await.unwrap() == json!(1) {
+            return Some(true);
+        }
+        let used = eval(instance, "used()").await.unwrap().as_f64().unwrap();
+        seconds_at_it = if used - before > 0.85 { seconds_at_it + 1 } else { 0 };
+        if seconds_at_it == 3 {
+            return Some(false);
+        }
+        before = used;
+    }
+    None
 }
 
 #[tokio::test]
@@ -112,10 +131,19 @@ while True:
     time.sleep(0.001)
 '''
 worker = subprocess.Popen([sys.executable, '-c', busy])
+def used():
+    with open(f'/proc/{worker.pid}/stat') as f:
+        fields = f.read().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 result = True";
     eval(&instance, work).await.unwrap();
     if by_kernel && host > 1 {
-        assert!(becomes(&instance, PROCESSORS, &json!(1)).await, "it was not confined");
+        let confined = confined_at_work(&instance).await;
+        assert_eq!(
+            confined,
+            Some(true),
+            "`None`: this machine is too busy to give it most of its quota"
+        );
         eval(&instance, "worker.kill() or worker.wait()").await.unwrap();
         assert!(becomes(&instance, PROCESSORS, &json!(host)).await, "it was not released");
     }

@@ -132,7 +132,7 @@ import json, os, socket, sys
 lane = socket.socket(fileno=3)
 # Two files: writing to a text stream that is also read throws away what it had read ahead.
 stream, reply_to = lane.makefile("r", encoding="utf-8", newline="\n"), lane.makefile("w", encoding="utf-8", newline="\n")
-scope = {"os": os, "sys": sys, "socket": socket, "json": json}
+scope = {"os": os, "sys": sys, "socket": socket, "json": json, "began_on": os.sched_getaffinity(0)}
 for line in stream:
     message = json.loads(line)
     if "id" not in message:

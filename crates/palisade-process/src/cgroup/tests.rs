@@ -1,0 +1,88 @@
+use super::*;
+use std::time::Duration;
+
+#[test]
+fn only_the_leaf_of_a_host_leads_to_the_group_above() {
+    let above = |own| above_leaf(Path::new(own));
+    assert_eq!(above("/c/a.scope/palisade-12-host"), Some(PathBuf::from("/c/a.scope")));
+    for other in ["/c/a.scope", "/c/palisade-12", "/c/palisade-x-host", "/c/x-12-host", "/"] {
+        assert_eq!(above(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_child_is_ours_and_the_parent_is_not() {
+    let mut child = std::process::Command::new("/bin/sleep").arg("30").spawn().unwrap();
+    let (ours, parent) = (is_own(&child.id().to_string()), std::os::unix::process::parent_id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ours);
+    assert!(is_own(&std::process::id().to_string()));
+    assert!(!is_own(&parent.to_string()));
+    assert!(!is_own("1"));
+}
+
+/// What CI has by being root: groups of version 1 or 2, and a tree of version 2.
+#[allow(clippy::print_stderr)]
+fn skipped(what: &str, hierarchy: &Hierarchy) {
+    let in_ci = std::env::var("CI").is_ok_and(|v| v == "true");
+    assert!(!in_ci, "in CI nothing may be skipped, and {what}: {}", hierarchy.note);
+    eprintln!("SKIPPED: {what}: {}", hierarchy.note);
+}
+
+#[test]
+fn version_2_counts_and_kills_also_where_the_controllers_are_version_1s() {
+    let cgroups = of_this_process();
+    let Some(group) = cgroups.create(&Limits::default()).unwrap() else {
+        return skipped("there are no cgroups for this process here", &cgroups.hierarchy);
+    };
+    let Some(second) = &cgroups.hierarchy.second else {
+        return skipped("no version 2 tree may be used here", &cgroups.hierarchy);
+    };
+    assert!(group.folders().iter().any(|folder| folder.starts_with(second)));
+    assert_eq!(cgroups.hierarchy.time.as_ref(), Some(second));
+    let more = group.folders().len() - 1;
+    assert_eq!(cgroups.hierarchy.has_more(), more > 0);
+    assert_eq!(group.entries().unwrap().len(), 1 + more);
+    let spin = "while :; do :; done";
+    let mut child = std::process::Command::new("/bin/sh").args(["-c", spin]).spawn().unwrap();
+    for folder in group.folders() {
+        fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while group.cpu_time().unwrap() < Duration::from_millis(50) {
+        assert!(std::time::Instant::now() < end, "its time is not counted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    group.kill_all();
+    let ended = child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+}
+
+#[test]
+fn a_group_that_was_in_use_when_it_was_dropped_is_removed_with_the_next_launch() {
+    // Numbers apart from those of this process's own groups.
+    let next = AtomicU64::new(1 << 40);
+    let cgroups = Arc::new(Cgroups { hierarchy: find(), next, left: Mutex::default() });
+    let make = || cgroups.create(&Limits::default()).unwrap();
+    let Some(group) = make() else {
+        return skipped("there are no cgroups for this process here", &cgroups.hierarchy);
+    };
+    let folders = group.folders();
+    let there = || folders.iter().filter(|f| f.exists()).count();
+    let mut child = std::process::Command::new("/bin/sleep").arg("30").spawn().unwrap();
+    for folder in &folders {
+        fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    drop(group);
+    assert_eq!(there(), folders.len(), "a process is in it");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A dead process leaves its groups a moment after it was waited for.
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while there() > 0 {
+        drop(make());
+        assert!(std::time::Instant::now() < end, "{folders:?} stay");
+    }
+    assert!(cgroups.left.lock().unwrap().is_empty());
+}
