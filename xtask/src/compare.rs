@@ -7,9 +7,10 @@ use std::{path::PathBuf, process::Command};
 
 use crate::{Result, escape, step, tools};
 
-/// The version that the page was written with.
+/// The versions that the page was written with.
 const SANDLOCK: &str = "0.9.0";
 const SRT: &str = "@anthropic-ai/sandbox-runtime";
+const SRT_VERSION: &str = "0.0.78";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -28,7 +29,10 @@ pub(crate) fn srt() -> Result<PathBuf> {
     if !folder.join("node_modules").join(SRT).join("package.json").is_file() {
         std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         step::run(
-            Command::new("npm").args(["install", "--no-fund", "--prefix"]).arg(&folder).arg(SRT),
+            Command::new("npm")
+                .args(["install", "--no-fund", "--prefix"])
+                .arg(&folder)
+                .arg(format!("{SRT}@{SRT_VERSION}")),
         )?;
     }
     Ok(folder)

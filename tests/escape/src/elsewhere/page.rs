@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     control::WORKS,
-    elsewhere::tools::Tool,
+    elsewhere::{limits, tools::Tool},
     record::Row,
     trouble::{Result, Trouble, While},
 };
@@ -149,7 +149,9 @@ fn ways(rows: &[Row]) -> BTreeMap<(u16, &str), Way<'_>> {
 /// The tables.
 #[must_use]
 pub fn markdown(rows: &[Row], made: &str) -> String {
-    let ways = ways(rows);
+    let (resources, rows): (Vec<Row>, Vec<Row>) =
+        rows.iter().cloned().partition(|r| limits::is_one(r.number, &r.variant));
+    let ways = ways(&rows);
     let mut tools: Vec<&str> = ways
         .values()
         .flat_map(|w| w.through.keys().copied())
@@ -206,6 +208,54 @@ pub fn markdown(rows: &[Row], made: &str) -> String {
         }
         text.push('\n');
     }
+    text.push_str(&resources_table(&resources));
+    text
+}
+
+/// What came of the attacks on limits, behind those that have limits.
+fn resources_table(rows: &[Row]) -> String {
+    let tools: BTreeSet<&str> = rows.iter().map(|r| r.backend.as_str()).collect();
+    let mut tools: Vec<&str> = tools.into_iter().collect();
+    tools.sort_by_key(|tool| (*tool != OURS, *tool));
+    let mut text = format!(
+        "### Taking more than the limits\n\n| # | Way | Attempt | {} |\n|---|---|---|{}\n",
+        tools.join(" | "),
+        "---|".repeat(tools.len())
+    );
+    let mut held: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let ways: BTreeMap<(u16, &str), &str> =
+        rows.iter().map(|r| ((r.number, r.variant.as_str()), r.name.as_str())).collect();
+    for ((number, variant), name) in ways {
+        let cells: Vec<&str> = tools
+            .iter()
+            .map(|tool| {
+                let is_it = |r: &&Row| {
+                    (r.number, r.variant.as_str(), r.backend.as_str()) == (number, variant, *tool)
+                };
+                let Some(row) = rows.iter().find(is_it) else { return "not made" };
+                let sum = held.entry(tool).or_default();
+                *sum = (sum.0 + usize::from(!row.succeeded()), sum.1 + 1);
+                match row.outcome.as_str() {
+                    _ if row.succeeded() => "**let through**",
+                    // Without an answer: the attacker, or who confines it, came to an end by it.
+                    outcome if outcome.starts_with("ended:") => "ended",
+                    _ => "held",
+                }
+            })
+            .collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| {number} | `{variant}` | {} | {} |",
+            name.replace('|', "\\|"),
+            cells.join(" | ")
+        );
+    }
+    let sums: Vec<String> = tools
+        .iter()
+        .map(|t| held.get(t).map_or_else(String::new, |(held, all)| format!("{held} of {all}")))
+        .collect();
+    let _ = writeln!(text, "| all | | | {} |", sums.join(" | "));
     text
 }
 

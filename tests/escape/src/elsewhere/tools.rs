@@ -79,6 +79,12 @@ impl Tool {
         if matches!(self, Self::Srt(_)) { 3 } else { 1 }
     }
 
+    /// Whether it has limits on what a plugin may use.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        matches!(self, Self::Sandlock(_))
+    }
+
     /// Whether its plugin has a network namespace of its own.
     #[must_use]
     pub fn own_network(&self) -> bool {
@@ -135,13 +141,15 @@ impl Tool {
         }
     }
 
-    /// Whether it runs an honest program at all: otherwise everything would seem to be stopped.
+    /// Whether it runs an honest program at all with these options: otherwise everything would seem to be stopped.
     ///
     /// # Errors
     /// Where it does not, with what it says.
-    pub fn check(&self, stage: &Stage) -> Result<()> {
+    pub fn check(&self, options: &[String], stage: &Stage) -> Result<()> {
         let ground = stage.ground()?;
-        let ended = self.start(stage, &ground, &["ids".to_owned()])?.wait(Duration::from_secs(30));
+        let honest = ["ids".to_owned()];
+        let running = self.start_with(options, stage, &ground, &honest)?;
+        let ended = running.wait(Duration::from_secs(30));
         ground.clear();
         if ended.status == Some(42) {
             return Ok(());
@@ -155,7 +163,21 @@ impl Tool {
     /// # Errors
     /// When the tool cannot be started.
     pub fn start(&self, stage: &Stage, ground: &Ground, args: &[String]) -> Result<Running> {
-        let mut command = self.command(stage, ground, args)?;
+        self.start_with(&[], stage, ground, args)
+    }
+
+    /// The same with `options` of the tool beside those for the grant.
+    ///
+    /// # Errors
+    /// When the tool cannot be started.
+    pub fn start_with(
+        &self,
+        options: &[String],
+        stage: &Stage,
+        ground: &Ground,
+        args: &[String],
+    ) -> Result<Running> {
+        let mut command = self.command(options, stage, ground, args)?;
         command.process_group(0);
         let mut child = command
             .stdin(Stdio::null())
@@ -168,7 +190,13 @@ impl Tool {
         Ok(Running { child, lines, out: String::new(), errors })
     }
 
-    fn command(&self, stage: &Stage, ground: &Ground, args: &[String]) -> Result<Command> {
+    fn command(
+        &self,
+        options: &[String],
+        stage: &Stage,
+        ground: &Ground,
+        args: &[String],
+    ) -> Result<Command> {
         let attacker = stage.plugin.join("attacker");
         let mut read = vec![stage.plugin.clone(), ground.readonly.clone()];
         read.extend(stage.privileged.clone());
@@ -177,7 +205,7 @@ impl Tool {
         match self {
             Self::Bubblewrap => {
                 command = Command::new("bwrap");
-                command.args(["--unshare-all", "--die-with-parent", "--new-session"]);
+                command.args(options).args(["--unshare-all", "--die-with-parent", "--new-session"]);
                 command.args(["--clearenv", "--setenv", "PATH", "/usr/bin:/bin"]);
                 command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
                 for path in &read {
@@ -190,7 +218,7 @@ impl Tool {
             }
             Self::Sandlock(program) => {
                 command = Command::new(program);
-                command.args(["run", "--clean-env"]);
+                command.args(["run", "--clean-env"]).args(options);
                 for path in &read {
                     command.arg("--fs-read").arg(path);
                 }
@@ -212,7 +240,7 @@ impl Tool {
                 fs::write(&settings, rules.to_string())?;
                 command = Command::new("node");
                 command.arg(package(folder).join("dist/cli.js")).arg("--settings").arg(settings);
-                command.arg("--").arg(&attacker).current_dir(&stage.plugin);
+                command.args(options).arg("--").arg(&attacker).current_dir(&stage.plugin);
                 // Node itself would not start with what the careless host leaves there.
                 command.env_remove("NODE_OPTIONS");
             }

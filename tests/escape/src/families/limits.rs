@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     attacker::Attempt,
     control::Controls,
-    launch::{Seen, Terms, Walls},
+    launch::{Terms, Walls},
     meter,
     record::{Launcher, Row},
     scene::Stage,
@@ -45,11 +45,13 @@ const CGROUP_SLACK: u64 = 4 * MIB;
 pub const DISK_OVERSHOOT: u64 = 256 * MIB;
 
 /// One resource attack.
-struct Case {
-    number: u16,
-    variant: &'static str,
+pub struct Case {
+    /// Number in the catalogue.
+    pub number: u16,
+    /// One way to do it.
+    pub variant: &'static str,
     /// Folder for disk attacks.
-    dir: Option<&'static str>,
+    pub dir: Option<&'static str>,
     /// Bytes or objects asked for.
     amount: u64,
 }
@@ -63,7 +65,7 @@ const MANY: u64 = 100_000;
 
 /// The attacks. Everything asked for is far beyond the limits.
 #[rustfmt::skip]
-const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[
     case(42, "fork", None, 4096), case(42, "threads", None, 4096), case(42, "orphans", None, 1024),
     case(43, "anon", None, GIB), case(43, "tmp", None, GIB), case(43, "shm", None, GIB),
     case(43, "memfd", None, GIB), case(43, "sysv", None, GIB), case(43, "sysv-detached", None, GIB),
@@ -91,14 +93,18 @@ const CASES: &[Case] = &[
 ];
 
 impl Case {
-    fn label(&self) -> String {
+    /// Its name in the rows.
+    #[must_use]
+    pub fn label(&self) -> String {
         match self.dir {
             Some(dir) => format!("{}@{dir}", self.variant),
             None => self.variant.to_owned(),
         }
     }
 
-    fn params(&self) -> Vec<(&'static str, Value)> {
+    /// What the attacker is told.
+    #[must_use]
+    pub fn params(&self) -> Vec<(&'static str, Value)> {
         let what = match (self.number, self.variant) {
             (42 | 46, _) | (45, "inodes") => "count",
             _ => "bytes",
@@ -208,7 +214,7 @@ async fn one(
         let held = on_disk(&ground.data);
         row.measured.insert("disk_overshoot_bytes".into(), held.saturating_sub(DISK));
     }
-    let (outcome, detail) = bounded(launcher, case, &seen, &mut row);
+    let (outcome, detail) = bounded(launcher, case, (seen.outcome(), seen.detail()), &mut row);
     ground.clear();
     Ok(row.seen(outcome, detail))
 }
@@ -224,8 +230,12 @@ async fn most_pids(instance: &Arc<dyn palisade_sandbox::Instance>, begun: Instan
 }
 
 /// What came of it, with every bound checked: exceeding one is a success of the attacker.
-fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (String, String) {
-    let detail = seen.detail();
+pub fn bounded(
+    launcher: Launcher,
+    case: &Case,
+    (outcome, detail): (String, String),
+    row: &mut Row,
+) -> (String, String) {
     let over = |what: &str| ("SUCCEEDED".to_owned(), format!("{what}; {detail}"));
     let measured = |name: &str| row.measured.get(name).copied().unwrap_or(0);
     let reached = first_number(&detail).unwrap_or(0);
@@ -250,7 +260,7 @@ fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (Stri
         }
         44 => {
             let share = detail.split(' ').next().and_then(|s| s.parse::<f64>().ok());
-            let Some(share) = share else { return (seen.outcome(), detail) };
+            let Some(share) = share else { return (outcome, detail) };
             row.measured.insert("cpu_share_millis".into(), (share * 1000.0) as u64);
             let slack = if launcher.cgroups() { CPU_SLACK } else { POLICED_CPU_SLACK };
             return if share * 1000.0 <= (CPU * slack / 100) as f64 {
@@ -264,7 +274,7 @@ fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (Stri
         }
         _ => {}
     }
-    let outcome = match seen.outcome() {
+    let outcome = match outcome {
         // The kernel's out-of-memory killer took the child that held it.
         o if case.number == 43 && o == "killed:SIGKILL" => "killed:memory".to_owned(),
         o => o,
@@ -273,11 +283,12 @@ fn bounded(launcher: Launcher, case: &Case, seen: &Seen, row: &mut Row) -> (Stri
 }
 
 /// Attempts on the plugin's own network, whose sockets version 1 of cgroups counts by themselves.
-fn has_network(case: &Case) -> bool {
+pub fn has_network(case: &Case) -> bool {
     case.variant.ends_with("tcp") || case.variant.ends_with("udp")
 }
 
-fn first_number(text: &str) -> Option<u64> {
+/// The first number that is in it.
+pub fn first_number(text: &str) -> Option<u64> {
     text.split(|c: char| !c.is_ascii_digit()).find(|w| !w.is_empty())?.parse().ok()
 }
 
