@@ -1,5 +1,7 @@
 //! The command line: what can be said, and the help that explains it. What it means is elsewhere.
 
+pub(crate) mod native;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
@@ -36,12 +38,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Demo(Demo),
+    Demo(native::Demo),
     Run(Run),
     Call(Call),
     Check(Check),
     Grants(crate::commands::grants::Grants),
-    Learn(crate::commands::learn::Learn),
+    Learn(native::Learn),
     Mcp(crate::commands::mcp::Mcp),
     New(crate::commands::new::New),
     Secret(crate::commands::secret::Secret),
@@ -59,29 +61,6 @@ Example:
     Man(Man),
 }
 
-/// Show good plugins at work and a hostile one contained
-///
-/// Sets up a folder of texts, a secret, a server on loopback and other temptations in a temporary folder, runs
-/// three useful plugins and one hostile one behind this machine's walls, and prints what each tried and what came of
-/// it. Whether something was achieved is looked up on this side of the walls, never believed.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  palisade demo
-  palisade demo --audit record.jsonl         keep the record of everything that was asked
-  palisade demo --json                       for programs
-
-Exit status: 0 if the good plugins did all their work and the hostile one achieved nothing; 4 where the walls
-are missing, with what to do about it; 1 otherwise.")]
-pub(crate) struct Demo {
-    #[command(flatten)]
-    pub(crate) backend: Backend,
-    #[command(flatten)]
-    pub(crate) audit: Audit,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
 /// Run a plugin until it ends or Ctrl-C
 ///
 /// What the plugin asks for and nobody has granted is asked on a terminal, and the answer is remembered. Without a
@@ -96,7 +75,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
     #[command(flatten)]
-    pub(crate) explain: crate::commands::explain::Explain,
+    pub(crate) explain: native::Explain,
     #[command(flatten)]
     pub(crate) remember: Remember,
     #[command(flatten)]
@@ -122,7 +101,7 @@ pub(crate) struct Call {
     #[command(flatten)]
     pub(crate) plugin: PluginArgs,
     #[command(flatten)]
-    pub(crate) explain: crate::commands::explain::Explain,
+    pub(crate) explain: native::Explain,
     /// The tool
     #[arg(required_unless_present = "command", conflicts_with = "command")]
     pub(crate) tool: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use palisade_host::{GrantOptions, Plugin};
+use palisade_host::{GrantOptions, PathProblem, Plugin};
 use palisade_model::{
     Capability, ErrorCode, Failure, Kind,
     capability::{ScopeForm, normalize_path},
@@ -28,14 +28,30 @@ pub(crate) fn parse_option(
             format!("a capability is written kind:scope, as in {option} 'fs.read:/srv/texts/**'"),
         )
     };
+    if cfg!(windows) && names_path(text) {
+        return Err(on_windows(option, text));
+    }
     let absolute = absolute(text, here, home).map_err(bad)?;
     absolute.parse().map_err(|error: palisade_model::CapabilityError| bad(error.to_string()))
 }
 
+/// Whether it is of a kind whose scope is a path.
+fn names_path(text: &str) -> bool {
+    let kind = text.split_once(':').and_then(|(kind, _)| Kind::parse(kind));
+    kind.is_some_and(|kind| kind.scope_form() == ScopeForm::Path)
+}
+
+/// Told before the path is looked at, which would be called wrong however it is written.
+fn on_windows(option: &str, text: &str) -> Trouble {
+    let problem = PathProblem::Windows;
+    let message = format!("{option} {}: {problem}", palisade_model::text::escape(text, 200));
+    let failure = Failure::new(ErrorCode::NoBackend, message);
+    failure.rule(problem.rule().unwrap_or_default()).hint(problem.hint().unwrap_or_default()).into()
+}
+
 fn absolute(text: &str, here: &Path, home: Option<&Path>) -> Result<String, String> {
     let Some((kind, scope)) = text.split_once(':') else { return Ok(text.to_owned()) };
-    let is_path = Kind::parse(kind).is_some_and(|k| k.scope_form() == ScopeForm::Path);
-    if !is_path || scope.is_empty() || scope.starts_with('/') {
+    if !names_path(text) || scope.is_empty() || scope.starts_with('/') {
         return Ok(text.to_owned());
     }
     let (base, rest) = match scope.strip_prefix("~/") {
@@ -101,6 +117,18 @@ pub(crate) async fn remember(plugin: &Plugin, granted: Vec<Capability>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_windows_is_refused_and_other_rights_are_not() {
+        assert!(names_path(r"fs.read:C:\texts\**") && names_path("fs.write:texts/**"));
+        assert!(!names_path("net.http:example.org") && !names_path("storage.kv:*"));
+        let Trouble::Failure(failure) = on_windows("--grant", r"fs.read:C:\texts\**") else {
+            panic!("not refused")
+        };
+        assert_eq!(failure.code, ErrorCode::NoBackend);
+        assert!(failure.message.contains("no file or folder of Windows can be granted"));
+        assert!(failure.rule.is_some() && failure.hint.unwrap().contains("storage.kv"));
+    }
 
     #[test]
     fn relative_paths_are_taken_from_where_one_is() {

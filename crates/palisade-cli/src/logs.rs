@@ -62,12 +62,8 @@ impl Printer {
         Ok((Arc::new(Self { sender, lost, as_json, paint: Paint::stderr() }), finish))
     }
 
-    /// Prints a line of Palisade's own, behind the others.
-    pub(crate) fn say(&self, text: &str) {
-        self.send(format!("{} {text}", self.paint.dim("palisade |")));
-    }
-
-    fn send(&self, line: String) {
+    /// Prints a line behind the others.
+    pub(crate) fn send(&self, line: String) {
         if let Err(TrySendError::Full(_)) = self.sender.try_send(Entry::Line(line)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,9 +7,11 @@
 mod cli;
 mod commands;
 mod consent;
+#[cfg(target_os = "linux")]
 mod demo;
 mod grant;
 mod logs;
+mod platform;
 mod session;
 mod terminal;
 mod trouble;
@@ -22,13 +24,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Cli, Command},
+    platform::walls,
     trouble::Trouble,
 };
 
 fn main() -> ExitCode {
-    // The program that runs the engine behind walls (`--backend wasm+process`) is this one.
-    #[cfg(target_os = "linux")]
-    if let Some(status) = palisade_wasm::engine_process::enter() {
+    if let Some(status) = walls::entered() {
         return status;
     }
     let cli = Cli::parse();
@@ -66,12 +67,12 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> Result<(), Trouble> {
     match command {
-        Command::Demo(args) => demo::demo(&args).await,
+        Command::Demo(args) => walls::demo(&args).await,
         Command::Run(args) => commands::run::run(&args).await,
         Command::Call(args) => commands::call::call(&args).await,
         Command::Check(args) => commands::check::check(&args).await,
         Command::Grants(args) => commands::grants::grants(&args).await,
-        Command::Learn(args) => commands::learn::learn(&args).await,
+        Command::Learn(args) => walls::learn(&args).await,
         Command::Mcp(args) => commands::mcp::mcp(&args).await,
         Command::New(args) => commands::new::new(&args),
         Command::Secret(args) => commands::secret::secret(&args).await,

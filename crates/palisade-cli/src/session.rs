@@ -9,10 +9,14 @@ use palisade_model::{Failure, text::escape};
 use palisade_policy::OperatorPolicy;
 use palisade_sandbox::Backend;
 use palisade_services::log::LogSink;
-#[cfg(target_os = "linux")]
-use palisade_wasm::walled;
 
-use crate::{cli::PluginArgs, commands::component, grant, trouble::Trouble};
+use crate::{
+    cli::PluginArgs,
+    commands::component,
+    grant,
+    platform::{machine, walls},
+    trouble::Trouble,
+};
 
 /// Longest configuration file, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -25,9 +29,9 @@ pub(crate) struct Session {
     _copy: Option<tempfile::TempDir>,
 }
 
-/// Who runs the command, as records name it. By number: names can be chosen in the environment.
+/// Who runs the command, as records name it.
 pub(crate) fn operator() -> Arc<Caller> {
-    Caller::operator(format!("uid {}", rustix::process::geteuid().as_raw()))
+    Caller::operator(machine::user())
 }
 
 impl Session {
@@ -38,7 +42,7 @@ impl Session {
         audit: Option<&Path>,
         sink: Option<Arc<dyn LogSink>>,
     ) -> Result<Self, Trouble> {
-        Self::open_with(backends(), state_dir, policy, audit, sink).await
+        Self::open_with(walls::backends(), state_dir, policy, audit, sink).await
     }
 
     /// [`Session::open`] with backends that are in use already.
@@ -134,15 +138,4 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Trouble> {
 /// A path, safe to show.
 pub(crate) fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy(), 400)
-}
-
-/// Every kind of wall, cheapest first; which of them runs a plugin depends on its entry.
-pub(crate) fn backends() -> Vec<Arc<dyn Backend>> {
-    let mut found = palisade_process::backends();
-    #[cfg(target_os = "linux")]
-    let walled = walled::behind(&found, walled::EngineProgram::this());
-    found.extend(palisade_wasm::backends());
-    #[cfg(target_os = "linux")]
-    found.extend(walled);
-    found
 }

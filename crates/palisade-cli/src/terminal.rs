@@ -7,6 +7,8 @@ use std::{
 
 use palisade_model::text::is_deceptive;
 
+use crate::platform::machine;
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Paint(bool);
@@ -25,7 +27,7 @@ impl Paint {
     fn for_terminal(is_terminal: bool) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
-        Self(is_terminal && !set("NO_COLOR") && !dumb)
+        Self(is_terminal && machine::has_escapes() && !set("NO_COLOR") && !dumb)
     }
 
     pub(crate) fn stdout() -> Self {
@@ -109,9 +111,9 @@ pub(crate) fn safe_json(text: &str) -> String {
 pub(crate) struct Progress(bool);
 
 impl Progress {
-    /// On stderr, where that is a terminal and `wanted`.
+    /// On stderr, where that is a terminal that takes a line away again, and `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
-        Self(wanted && io::stderr().is_terminal())
+        Self(wanted && io::stderr().is_terminal() && machine::has_escapes())
     }
 
     /// Shows what is being done.

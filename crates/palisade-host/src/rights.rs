@@ -35,6 +35,35 @@ pub enum PathProblem {
     /// The policy forbids what it leads to.
     #[error("{0}")]
     Forbidden(String),
+    /// Windows names drives, and no path of a capability does: nothing there could be meant.
+    #[error("no file or folder of Windows can be granted")]
+    Windows,
+}
+
+impl PathProblem {
+    /// The rule behind it, where it is not the operator's.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'static str> {
+        match self {
+            Self::Moved(_) | Self::Forbidden(_) => {
+                Some("a granted path holds for where it led when it was granted")
+            }
+            Self::Windows => Some("a path of a capability begins with '/' and names no drive"),
+            Self::Missing | Self::Unreadable(_) | Self::NoScope => None,
+        }
+    }
+
+    /// What to do about it, whatever was granted.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing => Some("create it first"),
+            Self::Windows => Some(
+                "run the plugin on Linux or macOS, or have it keep its data in its own storage (storage.kv)",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// A granted right that cannot be used, and why.
@@ -49,15 +78,21 @@ pub struct Unusable {
 impl From<&Unusable> for Failure {
     fn from(unusable: &Unusable) -> Failure {
         let shown = escape(&unusable.capability.to_string(), 400);
-        let (code, hint) = match &unusable.problem {
-            PathProblem::Missing => (ErrorCode::NotFound, Some("create it first".to_owned())),
-            PathProblem::Unreadable(_) | PathProblem::NoScope => (ErrorCode::NotFound, None),
-            PathProblem::Moved(_) => (ErrorCode::Denied, grant_option(&unusable.capability)),
-            PathProblem::Forbidden(_) => (ErrorCode::Denied, None),
+        let problem = &unusable.problem;
+        let code = match problem {
+            PathProblem::Missing | PathProblem::Unreadable(_) | PathProblem::NoScope => {
+                ErrorCode::NotFound
+            }
+            PathProblem::Moved(_) | PathProblem::Forbidden(_) => ErrorCode::Denied,
+            PathProblem::Windows => ErrorCode::NoBackend,
         };
-        let mut failure = Failure::new(code, format!("granted path {shown}: {}", unusable.problem));
-        if code == ErrorCode::Denied {
-            failure = failure.rule("a granted path holds for where it led when it was granted");
+        let hint = match problem {
+            PathProblem::Moved(_) => grant_option(&unusable.capability),
+            other => other.hint().map(str::to_owned),
+        };
+        let mut failure = Failure::new(code, format!("granted path {shown}: {problem}"));
+        if let Some(rule) = problem.rule() {
+            failure = failure.rule(rule);
         }
         match hint {
             Some(hint) => failure.hint(hint),
@@ -69,6 +104,9 @@ impl From<&Unusable> for Failure {
 /// Follows the symbolic links in a capability's path. Blocks.
 pub(crate) fn resolve(capability: &Capability) -> Result<Capability, PathProblem> {
     let Some(scope) = capability.path() else { return Ok(capability.clone()) };
+    if cfg!(windows) {
+        return Err(PathProblem::Windows);
+    }
     let real = std::fs::canonicalize(scope.path()).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PathProblem::Missing,
         _ => PathProblem::Unreadable(escape(&e.to_string(), 200)),
@@ -216,4 +254,25 @@ pub(crate) fn environment(rights: &CapabilitySet) -> std::collections::BTreeMap<
                 && palisade_manifest::environment::foreign_code(name).is_none()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_no_system_like_this_can_name_is_refused_with_its_rule() {
+        let unusable = Unusable {
+            capability: "fs.read:/srv/texts/**".parse().unwrap(),
+            problem: PathProblem::Windows,
+        };
+        let failure = Failure::from(&unusable);
+        assert_eq!(failure.code, ErrorCode::NoBackend);
+        assert_eq!(
+            failure.message,
+            "granted path fs.read:/srv/texts/**: no file or folder of Windows can be granted"
+        );
+        assert!(failure.rule.unwrap().contains("begins with '/'"));
+        assert!(failure.hint.unwrap().contains("on Linux or macOS"));
+    }
 }

@@ -27,9 +27,9 @@ const OWN: [&str; 6] = [
 
 const MACHINES: [Machine; 3] = [
     Machine { target: "aarch64-unknown-linux-gnu", without: &[] },
-    Machine { target: "aarch64-apple-darwin", without: &["palisade-cli"] },
+    Machine { target: "aarch64-apple-darwin", without: &[] },
     // A native plugin talks on an inherited Unix socket.
-    Machine { target: "x86_64-pc-windows-msvc", without: &["palisade-cli", "palisade-plugin"] },
+    Machine { target: "x86_64-pc-windows-msvc", without: &["palisade-plugin"] },
 ];
 
 const COMPILER: &str = r#"#!/bin/sh

@@ -7,8 +7,13 @@ use palisade_model::{ErrorCode, Failure};
 use serde_json::value::RawValue;
 
 use crate::{
-    cli::Call, commands::explain::Explaining, consent, grant, logs::Printer, session::Session,
-    terminal, trouble::Trouble,
+    cli::Call,
+    consent, grant,
+    logs::Printer,
+    platform::{interrupts::Interrupts, walls::Explaining},
+    session::Session,
+    terminal,
+    trouble::Trouble,
 };
 
 /// Longest arguments, in bytes: more than a frame carries.
@@ -62,9 +67,9 @@ async fn answer(
 ) -> Result<Answer, Trouble> {
     let (session, plugin) =
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
+    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, stdin_is_taken).await?;
-    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     if let Err(failure) = plugin.start().await {
         explaining.tell(false);
         return Err(failure.into());
@@ -72,7 +77,7 @@ async fn answer(
     if args.remember.remember {
         grant::remember(&plugin, granted).await?;
     }
-    let mut interrupts = super::run::Interrupts::new();
+    let mut interrupts = Interrupts::new();
     let result = tokio::select! {
         result = ask(args, &plugin, arguments) => result,
         () = interrupts.next() => Err(Failure::new(ErrorCode::Cancelled, "interrupted")),

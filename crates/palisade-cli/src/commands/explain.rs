@@ -9,21 +9,16 @@ use palisade_sandbox::observe::Found;
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use serde_json::json;
 
-use crate::terminal::{self, Paint};
+use crate::{
+    cli::native::Explain,
+    terminal::{self, Paint},
+};
 
 /// Most denials that are told one by one, and most of those that are probably harmless.
 const MOST: usize = 40;
 const MOST_HARMLESS: usize = 10;
 /// Most denials in JSON.
 const MOST_JSON: usize = 500;
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Explain {
-    /// Say at the end what the walls refused: path, system call or address, how often, and the --grant that would
-    /// allow it. Slows the plugin down
-    #[arg(long)]
-    pub(crate) explain: bool,
-}
 
 /// Watches a plugin, where that was asked for.
 pub(crate) struct Explaining(Option<(Arc<Tally>, Option<CapabilitySet>)>);

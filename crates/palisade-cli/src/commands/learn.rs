@@ -20,9 +20,10 @@ use palisade_model::{Capability, CapabilitySet, ErrorCode, Failure, Origin};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Backend,
-    commands::{explain, run::Interrupts},
+    cli::native::Learn,
+    commands::explain,
     logs::Printer,
+    platform::interrupts::Interrupts,
     session::{self, shown},
     terminal::{self, Paint},
     trouble::Trouble,
@@ -30,62 +31,6 @@ use crate::{
 
 /// Records that are kept while it learns.
 const RECORDS: usize = 100_000;
-
-/// Run a plugin or a command, and draft the smallest manifest that allows what it did
-///
-/// It runs behind walls, within a ceiling that you give: --read, --write, --net, --env, --grant. What it uses of
-/// that is drafted; what it tries beyond is refused, told, and drafted as a comment. Without --read and --write it
-/// may read the current folder. What it keeps in /data is thrown away. Reading an environment variable is no system
-/// call and cannot be seen: only what --env names is drafted.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  palisade learn plugins/word-counter --call 'count {\"path\": \"/srv/texts\"}' --read /srv/texts > plugin.yaml
-  palisade learn my-plugin --net api.example.org:443 --out plugin.yaml    until it ends or Ctrl-C
-  palisade learn --out report.yaml --write out -- python3 make_report.py
-
-Exit status: as for `palisade run`; the draft is written in any case where something ran.")]
-pub(crate) struct Learn {
-    /// The plugin's folder
-    #[arg(value_name = "DIR", required_unless_present = "command", conflicts_with = "command")]
-    pub(crate) folder: Option<PathBuf>,
-    /// Call this tool with these arguments; may be given several times. Without it the plugin runs until it ends or
-    /// Ctrl-C
-    #[arg(long, value_name = "TOOL JSON", conflicts_with = "command")]
-    pub(crate) call: Vec<String>,
-    /// It may read this file or folder; may be given several times
-    #[arg(long, value_name = "PATH")]
-    pub(crate) read: Vec<PathBuf>,
-    /// It may read and write this file or folder; may be given several times
-    #[arg(long, value_name = "PATH")]
-    pub(crate) write: Vec<PathBuf>,
-    /// It may reach this host, or every public one
-    #[arg(long, value_name = "HOST:PORT", num_args = 0..=1, default_missing_value = "*:*", require_equals = true)]
-    pub(crate) net: Vec<String>,
-    /// It gets this environment variable
-    #[arg(long, value_name = "NAME")]
-    pub(crate) env: Vec<String>,
-    /// It may do what this manifest asks for, and nothing else: to try a draft on a command, or to refine it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["read", "write", "net", "env", "grant"])]
-    pub(crate) within: Option<PathBuf>,
-    /// It may do this too, `kind:scope`
-    #[arg(long, value_name = "CAP")]
-    pub(crate) grant: Vec<String>,
-    /// Write the draft to this file, which must not exist yet [default: stdout]
-    #[arg(long, value_name = "FILE", required_unless_present = "folder")]
-    pub(crate) out: Option<PathBuf>,
-    /// The plugin's configuration, a JSON file
-    #[arg(long, value_name = "FILE", conflicts_with = "command")]
-    pub(crate) config: Option<PathBuf>,
-    /// The operator's policy, a TOML file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) backend: Backend,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
-}
 
 /// What a run showed.
 pub(crate) struct Learned {

@@ -1,12 +1,18 @@
 //! `palisade mcp`: MCP servers behind walls.
 
+#[cfg(target_os = "linux")]
 pub(crate) mod made;
 mod pins;
+#[cfg(target_os = "linux")]
 pub(crate) mod serve;
 
 use clap::Subcommand;
 
-use crate::{commands::wrap, trouble::Trouble};
+use crate::{
+    cli::native::{Serve, Unwrap, Wrap},
+    platform::walls,
+    trouble::Trouble,
+};
 
 /// Run an MCP server behind walls, in place of the server itself
 ///
@@ -30,14 +36,14 @@ pub(crate) struct Mcp {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: serve::Serve,
+    serve: Serve,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Pins(pins::Pins),
-    Wrap(wrap::Wrap),
-    Unwrap(wrap::Unwrap),
+    Wrap(Wrap),
+    Unwrap(Unwrap),
 }
 
 impl Mcp {
@@ -57,8 +63,8 @@ impl Mcp {
 pub(crate) async fn mcp(args: &Mcp) -> Result<(), Trouble> {
     match &args.command {
         Some(Command::Pins(args)) => pins::pins(args).await,
-        Some(Command::Wrap(args)) => wrap::wrap(args).await,
-        Some(Command::Unwrap(args)) => wrap::unwrap(args).await,
-        None => serve::serve(&args.serve).await,
+        Some(Command::Wrap(args)) => walls::wrap(args).await,
+        Some(Command::Unwrap(args)) => walls::unwrap(args).await,
+        None => walls::serve(&args.serve).await,
     }
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::{
     cli::Output,
+    platform::walls,
     session::shown,
     terminal::{self, Paint},
     trouble::Trouble,
@@ -253,6 +254,11 @@ impl Language {
         [sdk, wit].concat()
     }
 
+    /// Whether it becomes a program of the machine, and no component.
+    fn is_native(self) -> bool {
+        matches!(self, Self::Python | Self::Rust | Self::Typescript)
+    }
+
     /// Commands for whoever made the plugin, in their order.
     fn next(self, name: &str) -> Vec<String> {
         let build = match self {
@@ -294,6 +300,9 @@ pub(crate) fn new(args: &New) -> Result<(), Trouble> {
         let about =
             format_args!("{}, a plugin in {}", paint.bold(folder.display()), args.lang.name());
         terminal::out(format_args!("Made {about}.\n\nNext:\n  {}", next.join("\n  ")));
+    }
+    if let Some(note) = args.lang.is_native().then(walls::no_native).flatten() {
+        terminal::err(format_args!("{} {note}", Paint::stderr().warn("warning:")));
     }
     Ok(())
 }

@@ -6,13 +6,12 @@ use palisade_host::Plugin;
 use palisade_model::{Capability, ErrorCode, Failure, Guarantee, Level};
 use palisade_sandbox::Exit;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::Run,
-    commands::explain::Explaining,
     consent, grant,
     logs::Printer,
+    platform::{interrupts::Interrupts, walls::Explaining},
     session::Session,
     terminal::{self, Paint},
     trouble::Trouble,
@@ -62,9 +61,9 @@ pub(crate) async fn run(args: &Run) -> Result<(), Trouble> {
 async fn until_it_ends(args: &Run, printer: Arc<Printer>) -> Result<(Plugin, Exit), Trouble> {
     let (session, plugin) =
         Session::with_plugin(&args.plugin, args.audit.file.as_deref(), Some(printer)).await?;
+    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     let granted = grant::apply(&plugin, &args.plugin).await?;
     consent::settle(&session.host, &plugin, false).await?;
-    let explaining = Explaining::of(&args.explain, &plugin, true)?;
     let exit = to_its_end(args, &session, &plugin, granted).await;
     explaining.tell(args.output.json);
     exit.map(|exit| (plugin, exit))
@@ -137,31 +136,4 @@ fn announce(plugin: &Plugin, as_json: bool) {
         "{} runs behind {backend} walls{weak}. Ctrl-C ends it.",
         paint.bold(plugin.id())
     ));
-}
-
-/// Ctrl-C and SIGTERM. One value lives as long as the command: a signal that comes while nobody waits is
-/// kept for whoever waits next.
-pub(crate) struct Interrupts(Option<(Signal, Signal)>);
-
-impl Interrupts {
-    /// Takes the signals over. Where that fails they end the process themselves, and everything with it.
-    pub(crate) fn new() -> Self {
-        let both = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-        Self(if let (Ok(interrupt), Ok(terminate)) = both {
-            Some((interrupt, terminate))
-        } else {
-            None
-        })
-    }
-
-    /// Completes at the next one. Cancel-safe.
-    pub(crate) async fn next(&mut self) {
-        match &mut self.0 {
-            Some((interrupt, terminate)) => tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            },
-            None => std::future::pending().await,
-        }
-    }
 }

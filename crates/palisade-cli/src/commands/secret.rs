@@ -2,7 +2,7 @@
 //! without an echo; it is never an argument and never printed.
 
 use std::{
-    io::{self, IsTerminal as _, Read as _, Write as _},
+    io::{self, IsTerminal as _, Read as _},
     path::PathBuf,
 };
 
@@ -12,7 +12,7 @@ use palisade_policy::OperatorPolicy;
 use palisade_services::secret::{MAX_SECRET, SecretValue};
 use serde_json::json;
 
-use crate::{session::Session, terminal, trouble::Trouble, words};
+use crate::{platform::typed, session::Session, terminal, trouble::Trouble, words};
 
 /// Keep secrets for plugins: set, list, remove
 ///
@@ -116,7 +116,7 @@ pub(crate) async fn secret(args: &Secret) -> Result<(), Trouble> {
 fn read_value(name: &str) -> Result<SecretValue, Trouble> {
     let failed = |e: io::Error| Trouble::usage(format!("the value cannot be read: {e}"));
     let mut bytes = if io::stdin().is_terminal() {
-        typed(name).map_err(failed)?
+        typed::line(&format!("Value of {name} (not shown): "), MAX_SECRET + 2)?
     } else {
         // One read buffer of the full size, so that no copies are left behind where it grows.
         let mut bytes = Vec::with_capacity(MAX_SECRET + 3);
@@ -132,47 +132,6 @@ fn read_value(name: &str) -> Result<SecretValue, Trouble> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Trouble::usage("the value of a secret is UTF-8 text, and this is not"))?;
     SecretValue::new(text).map_err(|failure| Trouble::usage(failure.message))
-}
-
-/// Reads a line from the terminal that is not shown. The terminal is put right again however this ends.
-fn typed(name: &str) -> io::Result<Vec<u8>> {
-    use rustix::termios::{
-        LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
-    };
-    struct Restore(Termios);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-        }
-    }
-    let mut err = io::stderr().lock();
-    write!(err, "Value of {name} (not shown): ")?;
-    err.flush()?;
-    let before = tcgetattr(io::stdin())?;
-    let mut silent = before.clone();
-    // Byte by byte, signals too: Ctrl-C would end the command before the terminal is put right, and a
-    // line of the terminal's own has at most 4095 bytes.
-    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-    silent.special_codes[SpecialCodeIndex::VMIN] = 1;
-    silent.special_codes[SpecialCodeIndex::VTIME] = 0;
-    let _restore = Restore(before);
-    tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-    let mut line = Vec::with_capacity(MAX_SECRET + 3);
-    let mut byte = [0u8; 1];
-    while line.len() < MAX_SECRET + 2 && io::stdin().read(&mut byte)? == 1 {
-        match byte {
-            [b'\n' | b'\r' | 4] => break,
-            // Ctrl-C, Ctrl-\.
-            [3 | 28] => return Err(io::Error::new(io::ErrorKind::Interrupted, "given up")),
-            // Ctrl-U.
-            [21] => line.clear(),
-            // Backspace takes a whole character.
-            [8 | 127] => while line.pop().is_some_and(|b| b & 0xC0 == 0x80) {},
-            _ => line.extend_from_slice(&byte),
-        }
-    }
-    writeln!(err)?;
-    Ok(line)
 }
 
 #[cfg(test)]

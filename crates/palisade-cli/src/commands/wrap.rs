@@ -16,7 +16,7 @@ pub(crate) mod undo;
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, IsTerminal as _, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use palisade_host::Control;
@@ -25,15 +25,18 @@ use palisade_policy::OperatorPolicy;
 use palisade_services::secret::SecretValue;
 use serde_json::json;
 
-pub(crate) use self::undo::{Unwrap, unwrap};
+pub(crate) use self::undo::unwrap;
 use self::{
     files::{Config, shown},
     jsonc::{Edit, Node},
-    planned::{Access, Action, Planned},
+    planned::{Action, Planned},
     servers::{Misfit, Server, Shape},
 };
 use crate::{
-    cli::{Audit, Output},
+    cli::{
+        Audit,
+        native::{Access, Wrap},
+    },
     session::Session,
     terminal::{self, Paint},
     trouble::Trouble,
@@ -41,43 +44,6 @@ use crate::{
 
 /// Longest server name that is shown, in characters.
 const MAX_NAME: usize = 100;
-
-/// Put every server of an MCP client's configuration behind Palisade
-///
-/// Knows the files of Claude Desktop, Claude Code, Cursor, Windsurf, VS Code, Zed and others that are written like
-/// them. Each server that the client starts is started as `palisade mcp -- COMMAND` instead; remote servers are left
-/// alone. Variables in `env` that look like secrets move to `palisade secret`. Everything else in the file stays as it
-/// is, and a backup of it is kept.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  palisade mcp wrap ~/.cursor/mcp.json --dry-run
-  palisade mcp wrap ~/.cursor/mcp.json --grant-paths read
-  palisade mcp wrap .vscode/mcp.json --grant 'fetch=net.http:example.org'
-  palisade mcp unwrap ~/.cursor/mcp.json     undo it")]
-pub(crate) struct Wrap {
-    /// The client's configuration file
-    #[arg(value_name = "CONFIG.json")]
-    pub(crate) config: PathBuf,
-    /// What each server may do with the files and folders that its arguments and variables name [default: asked on a
-    /// terminal, else none]
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub(crate) grant_paths: Option<Access>,
-    /// Grant a capability to one server; may be given several times
-    #[arg(long, value_name = "SERVER=CAP")]
-    pub(crate) grant: Vec<String>,
-    /// Show what would change and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Where secrets are kept and the servers' state will be [default: PALISADE_STATE_DIR, else /var/lib/palisade for
-    /// root and ~/.local/state/palisade]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) audit: Audit,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
 
 fn is_terminal() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()

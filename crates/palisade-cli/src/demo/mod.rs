@@ -29,7 +29,7 @@ fn set_up(error: std::io::Error) -> Trouble {
 }
 
 /// Runs the command.
-pub(crate) async fn demo(args: &cli::Demo) -> Result<(), Trouble> {
+pub(crate) async fn demo(args: &cli::native::Demo) -> Result<(), Trouble> {
     let began = Instant::now();
     let progress = Progress::new(!args.output.json);
     progress.step("setting the stage");
@@ -66,7 +66,7 @@ pub(crate) async fn demo(args: &cli::Demo) -> Result<(), Trouble> {
 type Played = (&'static str, GuaranteeSet, Vec<good::Work>, Vec<attempts::Attempted>);
 
 async fn play(
-    args: &cli::Demo,
+    args: &cli::native::Demo,
     session: &Session,
     stage: &stage::Stage,
     sink: &sink::Counting,

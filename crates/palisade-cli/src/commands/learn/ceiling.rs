@@ -5,9 +5,7 @@ use std::path::Path;
 use palisade_model::{Capability, CapabilitySet, Kind};
 
 use crate::{
-    commands::{learn::Learn, mcp::serve::read_manifest},
-    grant,
-    session::shown,
+    cli::native::Learn, commands::mcp::serve::read_manifest, grant, session::shown,
     trouble::Trouble,
 };
 

@@ -21,13 +21,11 @@ use tokio::sync::watch;
 
 use super::{made, pins};
 use crate::{
-    cli::{Audit, Backend},
-    commands::{
-        explain::{Explain, Explaining},
-        run::Interrupts,
-    },
+    cli::native::Serve,
+    commands::explain::Explaining,
     grant,
     logs::Printer,
+    platform::interrupts::Interrupts,
     session::{self, Session},
     terminal::Paint,
     trouble::{Trouble, failure_text},
@@ -39,79 +37,6 @@ const EARLY: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where a server keeps what it writes, inside.
 const HOME_INSIDE: &str = "/data";
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Serve {
-    /// The server's command and its arguments
-    #[arg(last = true, value_name = "CMD", required_unless_present = "manifest")]
-    command: Vec<String>,
-    /// Take rights, tools and limits from this manifest. With a command, that is started in place of the manifest's
-    /// entry
-    #[arg(long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
-    /// Grant a capability, `kind:scope`; may be given several times. A path may be relative
-    #[arg(long, value_name = "CAP")]
-    grant: Vec<String>,
-    /// Grant everything that the manifest asks for
-    #[arg(long, requires = "manifest")]
-    grant_all: bool,
-    /// Set a variable of the server's environment from a secret; may be given several times
-    #[arg(long, value_name = "ENV=NAME")]
-    secret: Vec<String>,
-    /// Offer this tool, or those that begin so (`get_*`), and no others; may be given several times
-    #[arg(long, value_name = "NAME")]
-    tool: Vec<String>,
-    /// Offer no tool before it was accepted with `palisade mcp pins`
-    #[arg(long)]
-    strict_pins: bool,
-    /// Most memory, as in 512MiB [default: 1GiB]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
-    /// How long the server may take to answer `initialize`, in seconds [default: 60]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    start_timeout: Option<Duration>,
-    /// How long a request may go without answer or progress, in seconds [default: 600]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    call_timeout: Option<Duration>,
-    /// Fetch the command's package again, even where it is in the cache
-    #[arg(long, requires = "command")]
-    refresh: bool,
-    /// The operator's policy, a TOML file
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// Where pins and the servers' data are kept [default: PALISADE_STATE_DIR, else /var/lib/palisade for root and
-    /// ~/.local/state/palisade]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    #[command(flatten)]
-    backend: Backend,
-    #[command(flatten)]
-    explain: Explain,
-    #[command(flatten)]
-    audit: Audit,
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit {
-        "" | "B" => 1,
-        "kB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return Err("write it as in 512MiB".to_owned()),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
-    bytes.filter(|n| (4 << 20..=16 << 40).contains(n)).ok_or_else(|| "4MiB to 16TiB".to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|s| (0.001..=86_400.0).contains(s));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "0.001 to 86400 seconds".to_owned())
-}
 
 /// What the command line says beside the command.
 struct Wanted {
@@ -159,6 +84,11 @@ impl Wanted {
     }
 }
 
+/// Prints a line of Palisade's own, behind the server's.
+fn say(printer: &Printer, text: &str) {
+    printer.send(format!("{} {text}", Paint::stderr().dim("palisade |")));
+}
+
 /// Tells people on stderr.
 struct Stderr {
     printer: Arc<Printer>,
@@ -171,7 +101,7 @@ impl Report for Stderr {
     }
 
     fn notice(&self, text: &str) {
-        self.printer.say(text);
+        say(&self.printer, text);
     }
 }
 
@@ -180,7 +110,7 @@ struct Fetching(Arc<Printer>);
 
 impl resolve::Watch for Fetching {
     fn line(&self, line: &str) {
-        self.0.say(line);
+        say(&self.0, line);
     }
 }
 
@@ -192,7 +122,7 @@ pub(crate) async fn serve(args: &Serve) -> Result<(), Trouble> {
     // Through the printer: a client that does not read stderr must not keep this command from ending.
     let result = result.map_err(|trouble| match trouble {
         Trouble::Failure(failure) => {
-            printer.say(&failure_text(&failure, Paint::stderr()));
+            say(&printer, &failure_text(&failure, Paint::stderr()));
             Trouble::Said(failure.code.exit_status())
         }
         other => other,
@@ -508,22 +438,4 @@ fn early_hint(start: &Start, server: &Caller) -> Option<String> {
     }
     lines.extend(start.notes.iter().cloned());
     (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times_are_bounded() {
-        assert_eq!(size("512MiB"), Ok(512 << 20));
-        assert_eq!(size("16000000"), Ok(16_000_000));
-        for wrong in ["", "MiB", "1MiB", "12 MiB", "-1", "99999999999GiB", "1TB"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
-        for wrong in ["0", "-1", "1e9", "NaN", "x"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
 }

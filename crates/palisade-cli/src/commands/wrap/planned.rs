@@ -17,21 +17,10 @@ use super::{
     servers::{Launch, Server, Shape},
     show,
 };
-use crate::{grant, terminal::Paint, trouble::Trouble};
+use crate::{cli::native::Access, grant, terminal::Paint, trouble::Trouble};
 
 /// Longest name that is shown, in characters.
 const MAX_SHOWN: usize = 100;
-
-/// What a server may do with a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Access {
-    /// Read it
-    Read,
-    /// Read, change and delete it
-    Write,
-    /// Nothing
-    None,
-}
 
 /// A path that a server's arguments or variables name, and that exists here.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,38 +24,10 @@ use super::{
     show,
 };
 use crate::{
-    cli::{Audit, Output},
+    cli::native::Unwrap,
     terminal::{self, Paint},
     trouble::Trouble,
 };
-
-/// Undo `palisade mcp wrap`
-///
-/// Takes Palisade out of every server that was put behind it and puts the secrets back. Servers that were added or
-/// changed since stay as they are; where nothing else changed, the file is what it was, byte for byte.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  palisade mcp unwrap ~/.cursor/mcp.json
-  palisade mcp unwrap ~/.cursor/mcp.json --keep-secrets    without writing secrets into the file")]
-pub(crate) struct Unwrap {
-    /// The client's configuration file
-    #[arg(value_name = "CONFIG.json")]
-    pub(crate) config: PathBuf,
-    /// Leave secrets where they are instead of writing them into the file in clear text
-    #[arg(long)]
-    pub(crate) keep_secrets: bool,
-    /// Show what would change and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Where the secrets are kept, if the file does not say
-    #[arg(long, value_name = "DIR")]
-    pub(crate) state_dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) audit: Audit,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
 
 /// A server that was behind Palisade.
 pub(super) struct Restored {
