@@ -9,6 +9,8 @@ mod files;
 mod folders;
 mod http;
 mod link;
+#[cfg(unix)]
+mod list;
 mod open;
 mod stdio;
 

@@ -7,7 +7,8 @@
 //!
 //! What is counted is the open file itself, for as long as anything holds it: streams outlive the handle that they
 //! were made from, and those of WASI 0.3 stand in no table. The folders that were granted are not counted, since the
-//! guest did not open them.
+//! guest did not open them. A listing (`list.rs`) has a place like a file that is being opened, for as long as anything
+//! holds it.
 
 use std::{
     fs::File,
@@ -63,7 +64,7 @@ pub(crate) struct Files {
 #[derive(Default)]
 struct Open {
     files: Vec<Weak<File>>,
-    /// Places of those that are being opened.
+    /// Places of those that are being opened, and of listings.
     places: u32,
     /// What stands in [`OPEN`] for this launch.
     counted: u32,
@@ -147,7 +148,7 @@ fn listed() -> Vec<Arc<Files>> {
     all.iter().filter_map(Weak::upgrade).collect()
 }
 
-/// The place of a file that is being opened.
+/// The place of a file that is being opened, or of a listing.
 pub(crate) struct Place(Arc<Files>);
 
 impl Place {

@@ -15,6 +15,8 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpView as _, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
+#[cfg(unix)]
+use super::list;
 use super::{bounds, open};
 use crate::{
     inspect::{Inspection, Need, rights::Interface},
@@ -50,12 +52,16 @@ pub(crate) fn link(linker: &mut Linker<State>, inspection: &Inspection) -> wasmt
                 link_p3(linker, name.package, name.interface)?;
                 if files {
                     open::guard_p3(linker)?;
+                    #[cfg(unix)]
+                    list::guard_p3(linker)?;
                 }
             } else {
                 link_p2(linker, name.package, name.interface)?;
                 bounds::guard_p2(linker, name.package, name.interface)?;
                 if files {
                     open::guard_p2(linker)?;
+                    #[cfg(unix)]
+                    list::guard_p2(linker)?;
                 }
             }
         }

@@ -29,8 +29,8 @@ use crate::state::State;
 mod beneath;
 
 /// The interfaces under which the engine defines its own.
-const P2: &str = "wasi:filesystem/types@0.2.12";
-const P3: &str = "wasi:filesystem/types@0.3.0";
+pub(super) const P2: &str = "wasi:filesystem/types@0.2.12";
+pub(super) const P3: &str = "wasi:filesystem/types@0.3.0";
 const OPEN_AT: &str = "[method]descriptor.open-at";
 
 /// What the flags of one version of WASI ask for.

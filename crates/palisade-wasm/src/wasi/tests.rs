@@ -12,6 +12,8 @@ use crate::{
     testing::{Launch, reflect, wasi_guest, wasi3_guest},
 };
 
+#[cfg(target_os = "linux")]
+mod lists;
 #[path = "../../../palisade-egress/tests/common/mod.rs"]
 mod net;
 mod web;

@@ -35,6 +35,12 @@ async fn a_plugin_has_as_many_files_open_as_its_limits_say() {
         does(&mut walled, &net, "again", &one).await,
         [r#"(16, "blocked EDQUOT") (16, "blocked EDQUOT")"#]
     );
+    // A listing is one too, and the granted folder itself is none.
+    let folder = root.join("texts").display().to_string();
+    assert_eq!(
+        does(&mut walled, &net, "listings", &format!("{folder}\n600")).await,
+        [r#"(16, Some("quota")) (16, Some("quota"))"#]
+    );
     // More than a plugin in the host's own process could have.
     walled.bench.spec.limits.files = 300;
     let lines = does(&mut walled, &net, "many-files", &format!("{one}\n301")).await;

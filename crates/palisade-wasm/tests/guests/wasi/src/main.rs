@@ -1,6 +1,7 @@
 //! Does what `TASK` says and prints what came of it; `WHAT` says with what.
 
 mod attacks;
+mod lists;
 
 use std::{env, fs, io::Read as _};
 
@@ -24,6 +25,11 @@ fn main() {
                 names
             });
             println!("{:?}", names.map_err(|e| e.kind()));
+        }
+        "entries" => lists::entries(&what),
+        "listings" => {
+            let (path, count) = what.split_once('\n').unwrap();
+            println!("{}", lists::hold(path, count.parse().unwrap()));
         }
         // Makes a link out of a folder and reads through it.
         "link" => {

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod files;
+mod lists;
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
@@ -45,6 +46,8 @@ impl wasip3::exports::cli::run::Guest for Guest {
             "again-streams" => {
                 println!("{}", files::again(&what, |file| file.read_via_stream(0)).await)
             }
+            "list" => println!("{}", lists::list(&what).await),
+            "listings" => println!("{}", lists::hold(&what).await),
             // Two waits at once, so that they have to be concurrent.
             "sleep" => monotonic_clock::wait_for(what.parse::<u64>().unwrap() * 1_000_000).await,
             // Streams that nobody reads.
