@@ -10,6 +10,7 @@ use std::{
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const SECRET: u32 = 0o100_600;
 
 /// Writes one.
 pub(super) struct Archive<W: Write> {
@@ -92,6 +93,11 @@ impl<W: Write> Archive<W> {
             self.folder(folder)?;
         }
         self.entry(path, PROGRAM, time, content)
+    }
+
+    /// A file for root alone.
+    pub(super) fn secret(&mut self, path: &str, content: &[u8]) -> io::Result<()> {
+        self.entry(path.trim_start_matches('/'), SECRET, 0, content)
     }
 
     /// Ends it.

@@ -172,7 +172,7 @@ impl Payload {
             archive.file("/etc/passwd", PASSWD)?;
             archive.file("/etc/group", GROUP)?;
             // What an attacker would look for first.
-            archive.file("/etc/shadow", SHADOW)?;
+            archive.secret("/etc/shadow", SHADOW)?;
             archive.file("/root/.profile", b"")?;
             archive.finish().map(drop)
         };
