@@ -53,8 +53,8 @@ struct BenchArgs {
     /// `neighbour_p99_ratio`, or `neighbour_p99_ratio.BOMB` of it, `reap_50_stopped`, `policed_overshoot` and
     /// `launch_vs_srt`), `launch_vs_sandlock` (after `cargo xtask compare`), `mcp_overhead`, `wasm` (`warm`: calls against Extism and
     /// wasmtime alone; `cold`: first calls against both, and of components in JavaScript and Python, `cold_js` and
-    /// `cold_python`;
-    /// `rss_per_idle_instance`: 10 000 idle instances), or `all`
+    /// `cold_python`; `first_start`: first starts with Winch and with Cranelift, `first_start_js` and
+    /// `first_start_python`; `rss_per_idle_instance`: 10 000 idle instances), or `all`
     #[arg(required = true)]
     names: Vec<String>,
     /// An array of {name, value, unit, baseline, ratio} instead of a table

@@ -6,6 +6,7 @@
 pub(crate) mod bare;
 mod cold;
 mod extism;
+mod first_start;
 mod guests;
 pub(crate) mod idle;
 mod ours;
@@ -17,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{plugin::Result, report::Row};
 
-pub(crate) const NAMES: &[&str] = &["warm", "cold", "rss_per_idle_instance"];
+pub(crate) const NAMES: &[&str] = &["warm", "cold", "first_start", "rss_per_idle_instance"];
 
 /// One of [`NAMES`], or all of it.
 pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
@@ -28,6 +29,9 @@ pub(crate) fn run(name: &str) -> Result<Vec<Row>> {
     }
     if is("cold") {
         rows.extend(cold::run(name)?);
+    }
+    if is("first_start") {
+        rows.extend(first_start::run(name)?);
     }
     if is("rss_per_idle_instance") {
         rows.extend(idle::run()?);

@@ -17,7 +17,7 @@ use palisade_sandbox::{
     Artifact, Backend, Calls, Content, Instance, Invocation, Prepared, Program, Runtime, ToolCall,
     Trace,
 };
-use palisade_wasm::{Options, WasmBackend};
+use palisade_wasm::{Options, PreparedCode, WasmBackend};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -69,15 +69,25 @@ impl Folder {
         Ok(backend.prepare(&self.artifact()).await?)
     }
 
+    /// The same, as the backend itself knows it.
+    pub(crate) async fn prepare_code(&self, backend: &WasmBackend) -> Result<PreparedCode> {
+        Ok(backend.prepare_code(&self.artifact()).await?)
+    }
+
     /// An instance that nobody has spoken with.
     pub(crate) async fn launch(&self, prepared: &dyn Prepared) -> Result<Arc<dyn Instance>> {
         Ok(prepared.launch(self.identity.launch(&self.data), Arc::new(Silent)).await?)
     }
 }
 
-/// A backend with room for `instances`.
+/// A backend with room for `instances`, which compiles with Cranelift.
 pub(crate) fn backend(instances: u32, state: &Path) -> WasmBackend {
-    let backend = WasmBackend::new(Options::default().instances(instances));
+    backend_with(Options::default().instances(instances).winch_from(u64::MAX), state)
+}
+
+/// A backend that keeps its code in `state`.
+pub(crate) fn backend_with(options: Options, state: &Path) -> WasmBackend {
+    let backend = WasmBackend::new(options);
     backend.keep_in(state);
     backend
 }

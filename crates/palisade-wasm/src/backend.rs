@@ -11,9 +11,11 @@ use palisade_sandbox::{
     Runtime, SandboxError, Unavailable,
 };
 
+use wasmtime::{Module, component::Component};
+
 use crate::{
     NAME, WasmError,
-    cache::Compiler,
+    cache::{Compiler, Current, WINCH_FROM},
     componentize::componentize,
     engine::{self, Engines},
     extism::{self, ExtismCode},
@@ -35,11 +37,15 @@ pub struct Options {
     /// and fewer where there are more instances. What the kernel allows in mappings (`vm.max_map_count`) may make
     /// it less.
     pub instances: u32,
+    /// From how many bytes of WebAssembly on a first start takes code of Winch, which compiles in a fraction of the
+    /// time to code that is slower, while Cranelift's is made in the background for the next start. Only where
+    /// compiled code is kept ([`Backend::keep_in`]), on Linux on x86_64; [`u64::MAX`]: never.
+    pub winch_from: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { instances: 4096 }
+        Self { instances: 4096, winch_from: WINCH_FROM }
     }
 }
 
@@ -48,6 +54,13 @@ impl Options {
     #[must_use]
     pub fn instances(mut self, most: u32) -> Self {
         self.instances = most;
+        self
+    }
+
+    /// With Winch from so many bytes on: see [`Options`](field@Options::winch_from).
+    #[must_use]
+    pub fn winch_from(mut self, bytes: u64) -> Self {
+        self.winch_from = bytes;
         self
     }
 }
@@ -61,7 +74,7 @@ pub struct WasmBackend {
     trust: Trust,
     /// Code that was compiled already, where nothing may be compiled here.
     #[cfg(target_os = "linux")]
-    given: Option<std::path::PathBuf>,
+    given: Option<(std::path::PathBuf, crate::CompiledBy)>,
 }
 
 impl WasmBackend {
@@ -92,7 +105,11 @@ impl WasmBackend {
 
     /// A backend for one file, the compiled code of which is given: see [`Compiler::given`].
     #[cfg(target_os = "linux")]
-    pub(crate) fn with_code(options: Options, given: std::path::PathBuf, trust: Trust) -> Self {
+    pub(crate) fn with_code(
+        options: Options,
+        given: (std::path::PathBuf, crate::CompiledBy),
+        trust: Trust,
+    ) -> Self {
         Self { given: Some(given), trust, ..Self::new(options) }
     }
 
@@ -100,16 +117,37 @@ impl WasmBackend {
         let made = self.compiler.get_or_init(|| {
             let engines = Engines::shared(self.options.instances).map_err(|e| e.to_string())?;
             #[cfg(target_os = "linux")]
-            if let Some(given) = &self.given {
-                return Ok(Arc::new(Compiler::given(engines, given.clone())));
+            if let Some((given, by)) = &self.given {
+                return Ok(Arc::new(Compiler::given(engines, given.clone(), *by)));
             }
-            let compiler = Compiler::new(engines);
+            let compiler = Compiler::new(engines, self.options.winch_from);
             if let Some(folder) = self.folder.get() {
                 compiler.keep_in(folder.clone());
             }
             Ok(Arc::new(compiler))
         });
         made.as_ref().map_err(|e| WasmError::Engine(e.clone()))
+    }
+
+    /// [`Backend::prepare`] for who wants to know which compiler made the code.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn prepare_code(&self, artifact: &Artifact) -> Result<PreparedCode, SandboxError> {
+        let compiler = Arc::clone(self.compiler()?);
+        let bytes = read(artifact).await?;
+        let (calls, code) = match &artifact.program.runtime {
+            Runtime::Wasm { calls } => (*calls, component(&compiler, bytes).await?),
+            Runtime::Extism { calls, output } => (*calls, module(&compiler, bytes, *output).await?),
+            other => {
+                return Err(SandboxError::Artifact {
+                    what: format!("this backend does not run {} entries", other.word()),
+                    hint: "use another backend".into(),
+                });
+            }
+        };
+        let (engines, trust) = (Arc::clone(&compiler.engines), self.trust.clone());
+        Ok(PreparedCode { code, calls, engines, trust })
     }
 
     fn facts(&self) -> Arc<Facts> {
@@ -192,25 +230,7 @@ impl Backend for WasmBackend {
         &'a self,
         artifact: &'a Artifact,
     ) -> BoxFuture<'a, Result<Arc<dyn Prepared>, SandboxError>> {
-        Box::pin(async {
-            let compiler = Arc::clone(self.compiler()?);
-            let bytes = read(artifact).await?;
-            let (calls, code) = match &artifact.program.runtime {
-                Runtime::Wasm { calls } => (*calls, component(&compiler, bytes).await?),
-                Runtime::Extism { calls, output } => {
-                    (*calls, module(&compiler, bytes, *output).await?)
-                }
-                other => {
-                    return Err(SandboxError::Artifact {
-                        what: format!("this backend does not run {} entries", other.word()),
-                        hint: "use another backend".into(),
-                    });
-                }
-            };
-            let engines = Arc::clone(&compiler.engines);
-            let trust = self.trust.clone();
-            Ok(Arc::new(PreparedCode { code, calls, engines, trust }) as Arc<dyn Prepared>)
-        })
+        Box::pin(async { Ok(Arc::new(self.prepare_code(artifact).await?) as Arc<dyn Prepared>) })
     }
 }
 
@@ -294,15 +314,18 @@ async fn blocking<T: Send + 'static>(
 pub(crate) async fn component(
     compiler: &Compiler,
     bytes: Vec<u8>,
-) -> Result<Arc<dyn Code>, WasmError> {
+) -> Result<Arc<Current<Arc<dyn Code>>>, WasmError> {
     let (bytes, inspection) = blocking(move || looked_at(&bytes)).await??;
     let engine = engine_for(&compiler.engines, &inspection)?;
-    let component = compiler.component(engine, &bytes).await?;
     let inspection = Arc::new(inspection);
-    Ok(match inspection.form {
-        Form::Plugin => Arc::new(PluginCode::new(&component, inspection)?),
-        _ => Arc::new(Reflected::new(&component, inspection)?),
-    })
+    let link = move |component: &Component| {
+        let inspection = Arc::clone(&inspection);
+        Ok(match inspection.form {
+            Form::Plugin => Arc::new(PluginCode::new(component, inspection)?) as Arc<dyn Code>,
+            _ => Arc::new(Reflected::new(component, inspection)?),
+        })
+    };
+    compiler.code(engine, bytes, link).await
 }
 
 /// The component and what it says about itself; refused where it imports what nobody provides.
@@ -320,16 +343,29 @@ fn engine_for<'a>(
     if inspect::needs_concurrency(inspection) { engines.concurrent() } else { Ok(engines.plain()) }
 }
 
-/// The machine code of a component, or of a module for Extism, for [`Compiler::given`]. Takes its time.
+/// The machine code of a component, or of a module for Extism, for [`Compiler::given`], and who made it: Winch
+/// where it is `asked` and takes the code. Takes its time.
 #[cfg(target_os = "linux")]
-pub(crate) fn machine_code(bytes: &[u8], is_extism: bool) -> Result<Vec<u8>, WasmError> {
-    use crate::cache::{Kind, machine_code};
+pub(crate) fn machine_code(
+    bytes: &[u8],
+    is_extism: bool,
+    asked: crate::CompiledBy,
+) -> Result<(crate::CompiledBy, Vec<u8>), WasmError> {
+    use crate::cache::{self, CompiledBy, Kind as CodeKind};
     let engines = Engines::shared(1)?;
-    if is_extism {
-        return machine_code(engines.plain(), Kind::Module, &extism::link(bytes)?);
+    let (kind, engine, wasm) = if is_extism {
+        (CodeKind::Module, engines.plain(), extism::link(bytes)?)
+    } else {
+        let (wasm, inspection) = looked_at(bytes)?;
+        (CodeKind::Component, engine_for(&engines, &inspection)?, wasm)
+    };
+    if asked == CompiledBy::Winch
+        && let Some(winch) = engines.winch_for(engine)
+        && let Some(code) = cache::machine_code_by_winch(winch, kind, &wasm)
+    {
+        return Ok((CompiledBy::Winch, code));
     }
-    let (bytes, inspection) = looked_at(bytes)?;
-    machine_code(engine_for(&engines, &inspection)?, Kind::Component, &bytes)
+    Ok((CompiledBy::Cranelift, cache::machine_code(engine, kind, &wasm)?))
 }
 
 /// Code of a module for Extism.
@@ -337,8 +373,9 @@ async fn module(
     compiler: &Compiler,
     bytes: Vec<u8>,
     output: ExtismOutput,
-) -> Result<Arc<dyn Code>, WasmError> {
+) -> Result<Arc<Current<Arc<dyn Code>>>, WasmError> {
     let linked = blocking(move || extism::link(&bytes)).await??;
-    let module = compiler.module(compiler.engines.plain(), &linked).await?;
-    Ok(Arc::new(ExtismCode::new(&module, output)?))
+    let link =
+        move |module: &Module| Ok(Arc::new(ExtismCode::new(module, output)?) as Arc<dyn Code>);
+    compiler.code(compiler.engines.plain(), linked, link).await
 }

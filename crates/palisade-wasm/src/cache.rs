@@ -13,25 +13,35 @@
 //! another's, symbolic links. Such files are refused, and made anew. Not held off: whoever can read the
 //! key, that is the host's own user and root, who can change the host itself as well.
 //!
+//! Code of Winch and code of Cranelift have entries of their own: the compiler is part of the name, and the
+//! engine's hash differs as well. An engine of the one refuses code of the other, whatever a file is called.
+//!
 //! What this is not: a promise about WebAssembly itself. The engine checks it when it compiles.
 
 use std::{
     fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
 };
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use wasmtime::{Engine, Module, component::Component};
+use wasmtime::Engine;
 
 use crate::{
     WasmError,
     ablation::{self, Layer},
-    engine::Engines,
 };
 
+mod background;
+mod compiler;
 pub(crate) mod file;
+
+#[cfg(target_os = "linux")]
+pub(crate) use background::give_way;
+#[cfg(target_os = "linux")]
+pub(crate) use compiler::LATER;
+pub(crate) use compiler::{Compiler, Current, WINCH_FROM};
 
 /// What stands at the beginning of every compiled file.
 const MAGIC: &[u8; 16] = b"palisade-wasm\0\0\x01";
@@ -41,15 +51,24 @@ const TAG: usize = 32;
 const MAX_FILE: u64 = 1 << 30;
 /// Most bytes of all compiled files together; the ones that were not used for longest go first.
 const MAX_FOLDER: u64 = 2 << 30;
-/// How WebAssembly becomes machine code: part of every name.
-const STRATEGY: &str = "cranelift-speed";
 
-/// Compiles, and keeps what it compiled.
-pub(crate) struct Compiler {
-    pub(crate) engines: Arc<Engines>,
-    folder: OnceLock<PathBuf>,
-    /// Code that was compiled already and is taken as it is; nothing is compiled then.
-    given: Option<PathBuf>,
+/// Which compiler of the engine made code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompiledBy {
+    /// Slow, and its code is fast: what every start takes that finds it.
+    Cranelift,
+    /// The other way round: for a first start.
+    Winch,
+}
+
+impl CompiledBy {
+    /// How WebAssembly becomes machine code: part of every name.
+    fn strategy(self) -> &'static str {
+        match self {
+            Self::Cranelift => "cranelift-speed",
+            Self::Winch => "winch",
+        }
+    }
 }
 
 /// What was compiled.
@@ -68,99 +87,11 @@ impl Kind {
     }
 }
 
-impl Compiler {
-    /// Compiles and keeps nothing, until it is told where.
-    pub(crate) fn new(engines: Arc<Engines>) -> Self {
-        Self { engines, folder: OnceLock::new(), given: None }
-    }
-
-    /// Takes the code in the file at `given`, which must be what [`machine_code`] of this program gave for the
-    /// very file that is asked for. Only where this process stands behind walls and may be anything: the host
-    /// has made the file, and shows it here.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn given(engines: Arc<Engines>, given: PathBuf) -> Self {
-        Self { engines, folder: OnceLock::new(), given: Some(given) }
-    }
-
-    /// Where compiled code is kept from now on. The first call counts.
-    pub(crate) fn keep_in(&self, folder: PathBuf) {
-        let _ = self.folder.set(folder);
-    }
-
-    /// The component, compiled for `engine`: one of [`Compiler::engines`].
-    pub(crate) async fn component(
-        &self,
-        engine: &Engine,
-        wasm: &[u8],
-    ) -> Result<Component, WasmError> {
-        let load = |engine: &Engine, code: &Ready| {
-            // SAFETY: see `Ready`.
-            #[allow(unsafe_code)]
-            let component = unsafe { Component::deserialize(engine, code.bytes()) }?;
-            // Now, so that the first instance does not pay for it.
-            component.initialize_copy_on_write_image()?;
-            Ok(component)
-        };
-        let map = |engine: &Engine, path: &Path| {
-            // SAFETY: see `Compiler::given`; the mount that shows the file is read-only.
-            #[allow(unsafe_code)]
-            unsafe {
-                Component::deserialize_file(engine, path)
-            }
-        };
-        self.code(engine, Kind::Component, wasm, load, map).await
-    }
-
-    /// The module, compiled for `engine`: one of [`Compiler::engines`].
-    pub(crate) async fn module(&self, engine: &Engine, wasm: &[u8]) -> Result<Module, WasmError> {
-        let load = |engine: &Engine, code: &Ready| {
-            // SAFETY: see `Ready`.
-            #[allow(unsafe_code)]
-            let module = unsafe { Module::deserialize(engine, code.bytes()) }?;
-            module.initialize_copy_on_write_image()?;
-            Ok(module)
-        };
-        let map = |engine: &Engine, path: &Path| {
-            // SAFETY: see `Compiler::given`; the mount that shows the file is read-only.
-            #[allow(unsafe_code)]
-            unsafe {
-                Module::deserialize_file(engine, path)
-            }
-        };
-        self.code(engine, Kind::Module, wasm, load, map).await
-    }
-
-    async fn code<T: Send + 'static>(
-        &self,
-        engine: &Engine,
-        kind: Kind,
-        wasm: &[u8],
-        load: fn(&Engine, &Ready) -> wasmtime::Result<T>,
-        map: fn(&Engine, &Path) -> wasmtime::Result<T>,
-    ) -> Result<T, WasmError> {
-        let (engine, wasm) = (engine.clone(), wasm.to_vec());
-        let (folder, given) = (self.folder.get().cloned(), self.given.clone());
-        let work = move || {
-            if let Some(given) = given {
-                return map(&engine, &given).map_err(|error| WasmError::Unfit(said(&error)));
-            }
-            let entry = folder.map(|folder| Entry::new(&folder, &engine, kind, &wasm)).transpose();
-            // What cannot be kept can still be run.
-            let entry = entry.unwrap_or_default();
-            let kept = entry.as_ref().and_then(Entry::read);
-            if let Some(loaded) = kept.and_then(|ready| load(&engine, &ready).ok()) {
-                return Ok(loaded);
-            }
-            let ready = Ready::compiled(machine_code(&engine, kind, &wasm)?);
-            if let Some(entry) = entry {
-                let _ = entry.write(ready.bytes());
-            }
-            load(&engine, &ready).map_err(|error| not_compiled(&error))
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| WasmError::Engine(format!("compiling was given up: {e}")))?
-    }
+/// Compiles with Winch. `None` where it does not take the code: it knows less than Cranelift, and there are
+/// instructions at which it panics.
+pub(crate) fn machine_code_by_winch(winch: &Engine, kind: Kind, wasm: &[u8]) -> Option<Vec<u8>> {
+    // What a panic may leave behind is a free list of buffers in the compiler, each made anew where it lacks.
+    catch_unwind(AssertUnwindSafe(|| machine_code(winch, kind, wasm))).ok()?.ok()
 }
 
 /// Compiles, and keeps nothing.
@@ -186,7 +117,7 @@ fn said(error: &wasmtime::Error) -> String {
 
 /// Compiled code that this process made, or that this host made earlier. There is no other way to make
 /// one than the two below, and the bytes do not change afterwards; that is what `deserialize` asks for.
-struct Ready {
+pub(crate) struct Ready {
     bytes: Vec<u8>,
     start: usize,
 }
@@ -214,6 +145,7 @@ impl Ready {
 }
 
 /// One place in the folder.
+#[derive(Clone)]
 struct Entry {
     folder: PathBuf,
     path: PathBuf,
@@ -222,12 +154,18 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(folder: &Path, engine: &Engine, kind: Kind, wasm: &[u8]) -> Result<Self, WasmError> {
+    fn new(
+        folder: &Path,
+        engine: &Engine,
+        by: CompiledBy,
+        kind: Kind,
+        wasm: &[u8],
+    ) -> Result<Self, WasmError> {
         let failed = |what| move |source| WasmError::Cache { what, source };
         file::private_folder(folder).map_err(failed("making it private"))?;
         let key = file::key(&folder.join("key")).map_err(failed("its key"))?;
         let mut name = Sha256::new();
-        name.update(STRATEGY);
+        name.update(by.strategy());
         name.update(kind.word());
         name.update(Sha256::digest(wasm));
         name.update(engine_hash(engine));

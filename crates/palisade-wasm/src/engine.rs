@@ -2,8 +2,9 @@
 //!
 //! Code without asynchronous functions runs on the plain engine, which does without the component
 //! model's own concurrency; the rest on a second one that is made when it is first needed. Both take
-//! instances out of a pool where the address space suffices for one, and are told of the time by one
-//! thread that sleeps while nothing is called.
+//! instances out of a pool where the address space suffices for one. A third one, made when it is first
+//! needed too, compiles with Winch and runs what Winch made; its instances are made one by one. All are told
+//! of the time by one thread that sleeps while nothing is called.
 
 use std::{
     sync::{
@@ -16,7 +17,7 @@ use std::{
 
 use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel,
-    PoolingAllocationConfig,
+    PoolingAllocationConfig, Strategy,
 };
 
 use crate::WasmError;
@@ -34,7 +35,7 @@ const WHOLE_STACK: usize = GUEST_STACK + (512 << 10);
 /// Most bytes of one linear memory: what 32-bit code can address.
 pub(crate) const MAX_MEMORY: usize = 1 << 32;
 /// Most elements of one table.
-const MAX_TABLE: usize = 200_000;
+pub(crate) const MAX_TABLE: usize = 200_000;
 /// Most core instances, memories and tables of one component.
 const MAX_PARTS: u32 = 64;
 /// Places without an instance that keep memory, as [`keep_resident`] says: at most 32 MiB together.
@@ -47,10 +48,14 @@ const MEMORIES_EACH: u32 = 3;
 /// How many are not too many. Each takes 4 GiB of address space, so that these are 49 TiB of 128.
 const MANY_MEMORIES: u32 = 12_500;
 
-/// Both engines.
+/// Whether Winch is used: it is in wasmtime's first tier for x86_64 alone, and what it does is tested on Linux.
+pub(crate) const HAS_WINCH: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
+
+/// All engines of hosts with one limit.
 pub(crate) struct Engines {
     plain: Engine,
     concurrent: OnceLock<Result<Engine, String>>,
+    winch: OnceLock<Option<Engine>>,
     instances: u32,
     pooled: bool,
     places: Arc<Places>,
@@ -158,7 +163,8 @@ impl Engines {
         // The pool takes two mappings for each stack when it is made.
         let (plain, pooled) = engine(places.most(), false)?;
         clock.tell(&plain);
-        Ok(Self { plain, concurrent: OnceLock::new(), instances, pooled, places, clock })
+        let (concurrent, winch) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { plain, concurrent, winch, instances, pooled, places, clock })
     }
 
     /// The engines of this process for so many instances: a pool takes too much address space to have one
@@ -210,6 +216,24 @@ impl Engines {
         made.as_ref().map_err(|e| WasmError::Engine(e.clone()))
     }
 
+    /// The engine that compiles with Winch what `engine` compiles with Cranelift. `None` where there is none:
+    /// on other processors, and for code with asynchronous functions, which Winch does not hold for its own
+    /// (wasmtime's tests expect it to fail with them).
+    ///
+    /// Its instances have their places among all others, but no pool: that would take as much address space
+    /// again, for the few that run until the other code is there.
+    pub(crate) fn winch_for(&self, engine: &Engine) -> Option<&Engine> {
+        if !HAS_WINCH || !Engine::same(engine, &self.plain) {
+            return None;
+        }
+        let made = self.winch.get_or_init(|| {
+            let engine = Engine::new(&winch_config()).ok()?;
+            self.clock.tell(&engine);
+            Some(engine)
+        });
+        made.as_ref()
+    }
+
     /// Whether instances come out of a pool.
     pub(crate) fn is_pooled(&self) -> bool {
         self.pooled
@@ -243,6 +267,25 @@ pub(crate) fn config(concurrent: bool) -> Config {
         .cranelift_opt_level(OptLevel::Speed)
         .generate_address_map(false);
     config
+}
+
+/// The same as [`config`] for Winch. What it does not know (tail calls, say) is refused by it, and so is what plugins do
+/// without: vectors, which it knows in part, and memories and tables of 64 bits, where a mistake of an earlier version
+/// let out data of the host (RUSTSEC-2026-0086).
+pub(crate) fn winch_config() -> Config {
+    let mut config = config(false);
+    config
+        .strategy(Strategy::Winch)
+        .wasm_memory64(false)
+        .wasm_simd(false)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    config
+}
+
+/// An engine that compiles what [`Engines::plain`] runs, on the caller's thread alone. It runs nothing.
+pub(crate) fn on_one_thread() -> Result<Engine, WasmError> {
+    Engine::new(config(false).parallel_compilation(false))
+        .map_err(|e| WasmError::Engine(e.to_string()))
 }
 
 /// What decides about compiled code on this machine: version and settings of the engine, target, features of the
@@ -389,85 +432,4 @@ fn run(clock: &Weak<Clock>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, atomic::AtomicU64};
-
-    use palisade_model::ErrorCode;
-
-    use super::{Engines, MAPS_OF_HOST, MAX_PARTS, Places, maps};
-
-    /// The mappings of a process of the test's own.
-    fn counter() -> &'static AtomicU64 {
-        Box::leak(Box::new(AtomicU64::new(0)))
-    }
-
-    /// How many instances with so many memories there are places for.
-    fn places(instances: u32, allowed: Option<u64>, memories: u32) -> usize {
-        let places = Arc::new(Places::new(instances, allowed, counter()));
-        let taken: Vec<_> = std::iter::from_fn(|| places.take(memories).ok()).collect();
-        let refused = places.take(memories).err().expect("one more is refused");
-        assert_eq!(refused.code(), ErrorCode::LimitExceeded, "{refused}");
-        let count = taken.len();
-        drop(taken);
-        assert!(places.take(memories).is_ok(), "places are given back");
-        count
-    }
-
-    #[test]
-    fn instances_fit_under_the_kernels_limit_on_mappings() {
-        assert_eq!(places(20_000, None, 1), 20_000);
-        // The kernel's default holds ten thousand, and the default number of Extism plugins.
-        assert_eq!(places(20_000, Some(65_530), 1), 10_239);
-        assert_eq!(places(4096, Some(65_530), 1), 4096);
-        assert_eq!(places(4096, Some(65_530), 3), 4096);
-        assert_eq!(places(4096, Some(0), MAX_PARTS), 1);
-        assert_eq!(places(4096, Some(MAPS_OF_HOST + 10 * maps(3)), 3), 18, "at least 258 mappings");
-    }
-
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    #[test]
-    fn code_for_another_processor_or_other_settings_is_other_code() {
-        use super::{config, made_by, made_for};
-        let here = made_for().expect("an engine");
-        assert_eq!(made_by(&mut config(false)).expect("an engine"), here);
-        // No feature beyond what every processor of this kind has.
-        let mut oldest = config(false);
-        oldest.target("x86_64-unknown-linux-gnu").expect("a target");
-        assert_ne!(made_by(&mut oldest).expect("an engine"), here);
-        let other = made_by(config(false).epoch_interruption(false)).expect("an engine");
-        assert_ne!(other, here);
-    }
-
-    #[test]
-    fn mappings_are_counted_over_all_backends_of_the_process() {
-        let (allowed, used) = (Some(MAPS_OF_HOST + maps(1) * 50), counter());
-        let [one, other] = [40, 41].map(|most| Arc::new(Places::new(most, allowed, used)));
-        let taken: Vec<_> = (0..40).map(|_| one.take(1).expect("a place")).collect();
-        let more: Vec<_> = std::iter::from_fn(|| other.take(1).ok()).collect();
-        assert_eq!(more.len(), 10, "as many mappings as there are for both");
-        drop(taken);
-        assert!(other.take(1).is_ok());
-    }
-
-    #[test]
-    fn instances_of_a_backend_that_is_gone_count_for_the_next_one() {
-        // No other test has this number.
-        let first = Engines::shared(7).expect("engines");
-        let left: Vec<_> = (0..7).map(|_| first.places().take(1).expect("a place")).collect();
-        assert!(Arc::ptr_eq(&first, &Engines::shared(7).expect("engines")));
-        drop(first);
-        let next = Engines::shared(7).expect("engines");
-        assert!(next.places().take(1).is_err(), "seven are there");
-        drop(left);
-        assert!(next.places().take(1).is_ok());
-    }
-
-    #[test]
-    fn a_lower_limit_of_the_kernel_is_seen_in_what_there_is_room_for() {
-        let allowed = MAPS_OF_HOST + maps(1) * 50;
-        let engines = Engines::within(4096, Some(allowed)).expect("engines");
-        assert_eq!((engines.wanted(), engines.places().most()), (4096, 50));
-        let probed = Engines::new(64).expect("engines").places().most();
-        assert_eq!(probed, 64, "this machine allows {:?}", super::max_map_count());
-    }
-}
+mod tests;

@@ -26,13 +26,15 @@ use palisade_sandbox::{
 };
 use tokio::{net::TcpStream, sync::watch};
 
-use crate::{WasmBackend, walled, wasi::Trust};
+use crate::{CompiledBy, WasmBackend, walled, wasi::Trust};
 
 mod enter;
 mod start;
 mod way_out;
 
-pub(crate) use enter::{ARGUMENT, COMPILE, COMPILED, NOT_COMPILED};
+pub(crate) use enter::{
+    ARGUMENT, COMPILE, COMPILED, COMPILED_BY_WINCH, LATER, NOT_COMPILED, QUICKLY,
+};
 pub use enter::{enter, lane};
 pub use start::here;
 pub(crate) use start::{Bounds, LIMITS, Output, SAID, START, Start, decoded};
@@ -53,11 +55,19 @@ pub struct Job {
     pub spec: LaunchSpec,
     /// Where compiled code is kept; none: it is compiled at each start.
     pub cache: Option<PathBuf>,
-    /// Code that was compiled already, and the digest (SHA-256, hexadecimal) of what it was compiled from.
-    /// Only for [`serve_when_told`]; elsewhere none.
-    pub(crate) code: Option<(PathBuf, String)>,
+    /// Code that was compiled already. Only for [`serve_when_told`]; elsewhere none.
+    pub(crate) code: Option<Given>,
     /// Whom requests over TLS trust. As the code: Mozilla's roots alone where nobody was told another thing.
     pub(crate) trust: Trust,
+}
+
+/// Code that was compiled already.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) path: PathBuf,
+    /// Of what it was compiled from: SHA-256, hexadecimal.
+    pub(crate) digest: String,
+    pub(crate) by: CompiledBy,
 }
 
 impl Job {
@@ -145,20 +155,25 @@ async fn run(
 /// # Errors
 /// Where it cannot be compiled.
 pub async fn prepare(job: &Job) -> Result<(), Failure> {
-    backend(job).prepare(&job.artifact).await.map(drop).map_err(Failure::from)
+    // This process ends when it is done: nothing is left for later.
+    let backend = backend_with(job, crate::Options::default().winch_from(u64::MAX));
+    backend.prepare(&job.artifact).await.map(drop).map_err(Failure::from)
 }
 
 fn backend(job: &Job) -> WasmBackend {
-    let options = crate::Options::default();
-    if let Some((code, _)) = &job.code {
+    backend_with(job, crate::Options::default())
+}
+
+fn backend_with(job: &Job, options: crate::Options) -> WasmBackend {
+    if let Some(Given { path, by, .. }) = &job.code {
         let most = match job.artifact.program.runtime {
             Runtime::Wasm { calls: Calls::Stateless { instances } }
             | Runtime::Extism { calls: Calls::Stateless { instances }, .. } => instances,
             _ => 1,
         };
         // One more, for the moment in which a broken one is replaced.
-        let (options, code) = (options.instances(most.saturating_add(1)), code.clone());
-        return WasmBackend::with_code(options, code, job.trust.clone());
+        let options = options.instances(most.saturating_add(1));
+        return WasmBackend::with_code(options, (path.clone(), *by), job.trust.clone());
     }
     let backend = WasmBackend::new(options.instances(1024));
     if let Some(folder) = &job.cache {
@@ -172,7 +187,7 @@ async fn launch(
     job: Job,
     host: Arc<Host>,
 ) -> Result<Arc<dyn Instance>, SandboxError> {
-    if let Some((_, digest)) = &job.code
+    if let Some(Given { digest, .. }) = &job.code
         && walled::digest(&crate::backend::read(&job.artifact).await?) != *digest
     {
         return Err(SandboxError::Artifact {

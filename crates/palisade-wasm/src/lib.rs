@@ -43,8 +43,10 @@ pub mod wasi;
 mod world;
 
 pub use backend::{Options, WasmBackend};
+pub use cache::CompiledBy;
 pub use componentize::componentize;
 pub use error::WasmError;
+pub use prepared::PreparedCode;
 
 /// The backend's name.
 pub(crate) const NAME: &str = "wasm";

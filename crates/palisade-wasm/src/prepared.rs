@@ -8,6 +8,7 @@ use palisade_sandbox::{BoxFuture, Calls, HostCalls, Instance, LaunchSpec, Prepar
 use crate::{
     ablation::{self, Layer},
     backend::assess,
+    cache::{CompiledBy, Current},
     engine::Engines,
     guest::Code,
     instance::WasmInstance,
@@ -16,13 +17,23 @@ use crate::{
     wasi::Trust,
 };
 
-/// See the module.
-pub(crate) struct PreparedCode {
-    pub(crate) code: Arc<dyn Code>,
+/// A plugin that [`WasmBackend`](crate::WasmBackend) has made ready.
+pub struct PreparedCode {
+    pub(crate) code: Arc<Current<Arc<dyn Code>>>,
     pub(crate) calls: Calls,
     pub(crate) engines: Arc<Engines>,
     /// Whom requests over TLS trust.
     pub(crate) trust: Trust,
+}
+
+impl PreparedCode {
+    /// Which compiler made the code that a launch would take now. After [`CompiledBy::Winch`] comes
+    /// [`CompiledBy::Cranelift`], once that has compiled it in the background; instances stay with what they were
+    /// launched with.
+    #[must_use]
+    pub fn compiled_by(&self) -> CompiledBy {
+        self.code.get().1
+    }
 }
 
 impl Prepared for PreparedCode {
@@ -32,8 +43,9 @@ impl Prepared for PreparedCode {
         host: Arc<dyn HostCalls>,
     ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
         Box::pin(async move {
+            let (code, _) = self.code.get();
             if ablation::has(Layer::Imports) {
-                self.code.check(&spec.rights)?;
+                code.check(&spec.rights)?;
             }
             let achieved = assess(Some(&spec));
             if let Some((capability, why)) = achieved.unsupported.first() {
@@ -52,7 +64,7 @@ impl Prepared for PreparedCode {
             let clock = Arc::clone(&self.engines.clock);
             let shared = Shared::new(spec, host, clock, self.trust.clone());
             let places = Arc::clone(self.engines.places());
-            let launch = Launch::new(Arc::clone(&self.code), Arc::clone(&shared), places);
+            let launch = Launch::new(code, Arc::clone(&shared), places);
             let first = launch.first(deadline).await.map_err(SandboxError::Start)?;
             let way: Arc<dyn Way> = match self.calls {
                 Calls::Stateful => Arc::new(OneByOne::new(launch, first)),

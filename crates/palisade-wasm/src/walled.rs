@@ -35,6 +35,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     WasmError,
+    cache::WINCH_FROM,
     engine_process::SAID,
     wasi::{self, Trust},
 };
@@ -100,7 +101,10 @@ impl EngineProgram {
 }
 
 /// See the [module](self).
-pub struct WalledBackend(Arc<Inner>);
+pub struct WalledBackend {
+    inner: Arc<Inner>,
+    winch_from: u64,
+}
 
 pub(crate) struct Inner {
     pub(crate) wall: Arc<dyn Backend>,
@@ -134,14 +138,24 @@ impl WalledBackend {
     }
 
     fn trusting(wall: Arc<dyn Backend>, engine: EngineProgram, roots: String) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             wall,
             engine,
             store: Store::default(),
             refused: Refused::default(),
             roots,
             facts: OnceCell::new(),
-        }))
+        };
+        Self { inner: Arc::new(inner), winch_from: WINCH_FROM }
+    }
+
+    /// With Winch for first starts from so many bytes of WebAssembly on, as
+    /// [`Options::winch_from`](field@crate::Options::winch_from): here too while Cranelift's code is made behind the
+    /// walls, in a run that gives way to those that somebody waits for.
+    #[must_use]
+    pub fn winch_from(mut self, bytes: u64) -> Self {
+        self.winch_from = bytes;
+        self
     }
 }
 
@@ -162,15 +176,15 @@ impl Backend for WalledBackend {
     }
 
     fn keep_in(&self, folder: &Path) {
-        self.0.store.keep_in(&folder.join(NAME));
+        self.inner.store.keep_in(&folder.join(NAME));
     }
 
     fn probe(&self) -> BoxFuture<'_, Arc<Facts>> {
-        Box::pin(async { Arc::clone(self.0.facts.get_or_init(|| self.0.look()).await) })
+        Box::pin(async { Arc::clone(self.inner.facts.get_or_init(|| self.inner.look()).await) })
     }
 
     fn assess<'a>(&'a self, spec: &'a LaunchSpec) -> BoxFuture<'a, Assessment> {
-        Box::pin(async { self.0.assess(spec).await })
+        Box::pin(async { self.inner.assess(spec).await })
     }
 
     fn prepare<'a>(
@@ -178,7 +192,8 @@ impl Backend for WalledBackend {
         artifact: &'a Artifact,
     ) -> BoxFuture<'a, Result<Arc<dyn Prepared>, SandboxError>> {
         Box::pin(async {
-            let walled = Walled::new(Arc::clone(&self.0), artifact.clone())?;
+            let inner = Arc::clone(&self.inner);
+            let walled = Walled::new(inner, artifact.clone(), self.winch_from)?;
             // What cannot be compiled is told now, and what can need not be waited for at the start.
             walled.ready().await?;
             Ok(Arc::new(walled) as Arc<dyn Prepared>)

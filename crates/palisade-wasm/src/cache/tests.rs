@@ -1,6 +1,9 @@
 //! Files that are not ours are refused and made anew.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::engine::Engines;
 
 const WASM: &[u8] = b"(module (func (export \"f\") (result i32) (i32.const 7)))";
 
@@ -18,9 +21,10 @@ fn compiled(folder: &Path) -> PathBuf {
 }
 
 async fn run(engines: &Arc<Engines>, folder: &Path) -> i32 {
-    let compiler = Compiler::new(Arc::clone(engines));
+    let compiler = Compiler::new(Arc::clone(engines), u64::MAX);
     compiler.keep_in(folder.to_owned());
-    let module = compiler.module(engines.plain(), &wasm()).await.unwrap();
+    let link = |module: &wasmtime::Module| Ok(module.clone());
+    let (module, _) = compiler.code(engines.plain(), wasm(), link).await.unwrap().get();
     let mut store = wasmtime::Store::new(engines.plain(), ());
     store.set_epoch_deadline(1000);
     let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
@@ -35,7 +39,9 @@ async fn a_file_that_is_not_ours_is_refused_and_made_anew() {
     assert_eq!(run(&engines, &folder).await, 7);
     let path = compiled(&folder);
     let good = fs::read(&path).unwrap();
-    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+    let entry = || {
+        Entry::new(&folder, engines.plain(), CompiledBy::Cranelift, Kind::Module, &wasm()).unwrap()
+    };
     assert!(entry().read().is_some(), "what was written is believed");
 
     // Code that does something else, correctly compiled, but not signed for this place.
@@ -69,7 +75,8 @@ async fn a_file_of_another_name_or_another_key_is_refused() {
     let engines = engines();
     assert_eq!(run(&engines, &ours).await, 7);
     assert_eq!(run(&engines, &theirs).await, 7);
-    let entry = |kind| Entry::new(&ours, engines.plain(), kind, &wasm()).unwrap();
+    let entry =
+        |kind| Entry::new(&ours, engines.plain(), CompiledBy::Cranelift, kind, &wasm()).unwrap();
 
     // The same code, signed by somebody else's key.
     fs::copy(compiled(&theirs), compiled(&ours)).unwrap();
@@ -88,7 +95,9 @@ async fn code_that_does_not_fit_the_engine_is_made_anew() {
     let engines = engines();
     assert_eq!(run(&engines, &folder).await, 7);
     let path = compiled(&folder);
-    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+    let entry = || {
+        Entry::new(&folder, engines.plain(), CompiledBy::Cranelift, Kind::Module, &wasm()).unwrap()
+    };
     let right = entry().read().unwrap().bytes().to_vec();
     // Signed by this host for this very place, and made by an engine with other settings.
     let mut other = crate::engine::config(false);
@@ -98,8 +107,36 @@ async fn code_that_does_not_fit_the_engine_is_made_anew() {
     assert_eq!(run(&engines, &folder).await, 7);
     assert_eq!(entry().read().unwrap().bytes(), right, "and kept");
     // Such an engine looks in another place from the beginning.
-    let theirs = Entry::new(&folder, &other, Kind::Module, &wasm()).unwrap();
+    let theirs = Entry::new(&folder, &other, CompiledBy::Cranelift, Kind::Module, &wasm()).unwrap();
     assert_ne!(theirs.path, path);
+}
+
+/// Winch's code, signed by this host for the place of Cranelift's: what a mistake of ours would look like.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[tokio::test]
+async fn code_of_winch_is_not_taken_for_cranelifts_nor_the_other_way_round() {
+    use CompiledBy::{Cranelift, Winch};
+
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("compiled");
+    let engines = engines();
+    assert_eq!(run(&engines, &folder).await, 7);
+    let (plain, winch) = (engines.plain(), engines.winch_for(engines.plain()).unwrap());
+    let entry = |by| {
+        let engine = if by == Winch { winch } else { plain };
+        Entry::new(&folder, engine, by, Kind::Module, &wasm()).unwrap()
+    };
+    assert_ne!(entry(Winch).path, entry(Cranelift).path);
+    let right = entry(Cranelift).read().unwrap().bytes().to_vec();
+    let winchs = machine_code_by_winch(winch, Kind::Module, &wasm()).unwrap();
+    entry(Cranelift).write(&winchs).unwrap();
+    assert_eq!(run(&engines, &folder).await, 7);
+    assert_eq!(entry(Cranelift).read().unwrap().bytes(), right, "made anew");
+    // A file of the one under the other's name carries the wrong MAC.
+    fs::copy(&entry(Cranelift).path, &entry(Winch).path).unwrap();
+    assert!(entry(Winch).read().is_none());
+    // What Winch panics at, or refuses, comes to nothing.
+    assert!(machine_code_by_winch(winch, Kind::Module, b"nonsense").is_none());
 }
 
 #[cfg(unix)]
@@ -113,7 +150,9 @@ async fn links_and_files_of_others_are_not_followed() {
     assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(folder.join("key")).unwrap().mode() & 0o777, 0o600);
     let path = compiled(&folder);
-    let entry = || Entry::new(&folder, engines.plain(), Kind::Module, &wasm()).unwrap();
+    let entry = || {
+        Entry::new(&folder, engines.plain(), CompiledBy::Cranelift, Kind::Module, &wasm()).unwrap()
+    };
 
     let elsewhere = tmp.path().join("elsewhere");
     fs::rename(&path, &elsewhere).unwrap();

@@ -14,15 +14,23 @@ use std::{
 use palisade_model::Failure;
 
 use super::serve_when_told;
-use crate::{backend, inspect};
+use crate::{
+    backend,
+    cache::{CompiledBy, give_way},
+    inspect,
+};
 
 /// The first argument with which a program is started as the engine.
 pub(crate) const ARGUMENT: &str = "--palisade-engine";
 /// The second one: compile a component, or a module for Extism, from standard input to standard output.
 pub(crate) const COMPILE: [&str; 2] = ["component", "module"];
-/// The first byte of what is written then: machine code follows, or a failure.
+/// The third one: with Winch, if that takes it; or with Cranelift, where nothing else needs the processor.
+pub(crate) const QUICKLY: &str = "quickly";
+pub(crate) const LATER: &str = "later";
+/// The first byte of what is written then: machine code of Cranelift follows, a failure, or machine code of Winch.
 pub(crate) const COMPILED: u8 = 0;
 pub(crate) const NOT_COMPILED: u8 = 1;
+pub(crate) const COMPILED_BY_WINCH: u8 = 2;
 
 /// The handle on which a plugin finds its host.
 const HANDLE: i32 = 3;
@@ -38,11 +46,11 @@ pub fn enter() -> Option<ExitCode> {
     if arguments.next()? != ARGUMENT {
         return None;
     }
-    let what = arguments.next();
+    let (what, how) = (arguments.next(), arguments.next());
     Some(match what.as_deref().map(|what| (what, what == OsStr::new(COMPILE[1]))) {
         None => converse(),
         Some((what, is_extism)) if is_extism || what == OsStr::new(COMPILE[0]) => {
-            compile(is_extism)
+            compile(is_extism, how.as_deref())
         }
         Some(_) => end("the engine does not know what to do", 2),
     })
@@ -97,14 +105,21 @@ fn converse() -> ExitCode {
 /// signal(7); the same number on x86_64 and aarch64.
 const SIGXFSZ: i32 = 25;
 
-fn compile(is_extism: bool) -> ExitCode {
+fn compile(is_extism: bool, how: Option<&OsStr>) -> ExitCode {
+    let asked =
+        if how == Some(OsStr::new(QUICKLY)) { CompiledBy::Winch } else { CompiledBy::Cranelift };
+    if how == Some(OsStr::new(LATER)) {
+        // Threads that the compiler makes begin as this one is.
+        give_way();
+    }
     let mut wasm = Vec::new();
     let most = inspect::MAX_BYTES as u64;
     if let Err(error) = std::io::stdin().lock().take(most + 1).read_to_end(&mut wasm) {
         return end(&error.to_string(), 1);
     }
-    let (first, rest) = match backend::machine_code(&wasm, is_extism) {
-        Ok(code) => (COMPILED, code),
+    let (first, rest) = match backend::machine_code(&wasm, is_extism, asked) {
+        Ok((CompiledBy::Cranelift, code)) => (COMPILED, code),
+        Ok((CompiledBy::Winch, code)) => (COMPILED_BY_WINCH, code),
         Err(error) => {
             let text = serde_json::to_vec(&Failure::from(error));
             (NOT_COMPILED, text.unwrap_or_default())

@@ -15,8 +15,8 @@ use palisade_sandbox::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Job;
-use crate::wasi::Trust;
+use super::{Given, Job};
+use crate::{CompiledBy, wasi::Trust};
 
 /// Host to engine, once, before `initialize`: run this. The answer comes when an instance is there.
 pub(crate) const START: &str = "engine.start";
@@ -34,6 +34,8 @@ pub(crate) struct Start {
     pub(crate) digest: String,
     /// The machine code.
     pub(crate) code: PathBuf,
+    /// It was made by Winch.
+    pub(crate) winch: bool,
     /// It is a module for Extism, and what its functions give.
     pub(crate) extism: Option<Output>,
     /// Stateless, with so many instances.
@@ -146,7 +148,9 @@ impl Start {
             code: Vec::new(),
         };
         let trust = Trust::with_roots(&self.roots)?;
-        Ok(Job { artifact, spec, cache: None, code: Some((self.code, self.digest)), trust })
+        let by = if self.winch { CompiledBy::Winch } else { CompiledBy::Cranelift };
+        let code = Some(Given { path: self.code, digest: self.digest, by });
+        Ok(Job { artifact, spec, cache: None, code, trust })
     }
 }
 
@@ -225,6 +229,7 @@ mod tests {
             file: "plugin.wasm".into(),
             digest: String::new(),
             code: "/code".into(),
+            winch: false,
             extism: None,
             instances: Some(3),
             rights: vec!["storage.kv:a".into()],

@@ -8,7 +8,10 @@ use std::sync::{Arc, atomic::Ordering};
 use wasmtime::ResourceLimiter;
 
 use super::Shared;
-use crate::ablation::{self, Layer};
+use crate::{
+    ablation::{self, Layer},
+    engine::MAX_TABLE,
+};
 
 /// Bytes that the engine keeps for one element of a table.
 const ELEMENT: u64 = size_of::<usize>() as u64;
@@ -93,7 +96,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
+        // The pool says the same; instances without a pool have only this.
+        if desired > maximum.unwrap_or(MAX_TABLE).min(MAX_TABLE) {
             self.refused = Some(Refused::Largest);
             return Ok(false);
         }

@@ -1,7 +1,7 @@
 //! Machine code that was made behind the walls, kept for engines behind walls.
 //!
 //! A file is found by what it was made from: the WebAssembly, what it is (component or module), the engine
-//! program that compiled it, and the machine that it was compiled for. Its name carries a MAC over that and its content, with a key of this folder
+//! program that compiled it and which of its compilers, and the machine that it was compiled for. Its name carries a MAC over that and its content, with a key of this folder
 //! alone, so that a file that was changed, put there by somebody else or renamed is not taken. The MAC says
 //! that this host has taken the code out of a compiling run; it says nothing about what the code does, and
 //! need not: the code is only mapped by a process behind walls, for which it may be anything.
@@ -13,7 +13,10 @@ use std::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -22,6 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::hex;
 use crate::{
+    CompiledBy,
     ablation::{self, Layer},
     cache::file,
 };
@@ -42,7 +46,27 @@ pub(crate) struct Store(OnceLock<PathBuf>);
 pub(crate) struct Kept {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    is_spent: AtomicBool,
     _own: Option<Own>,
+}
+
+impl Kept {
+    fn new(path: PathBuf, bytes: u64, own: Option<Own>) -> Self {
+        Self { path, bytes, is_spent: AtomicBool::new(false), _own: own }
+    }
+
+    /// There is better code now: the file is removed with this value, when no launch is about to be shown it.
+    pub(super) fn spend(&self) {
+        self.is_spent.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.is_spent.load(Ordering::Acquire) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// See [`Store::nothing`].
@@ -77,11 +101,23 @@ impl Drop for Own {
 pub(crate) struct Name([u8; 32]);
 
 impl Name {
-    /// Of the code that the engine with this stamp makes of this WebAssembly on a machine with this hash
-    /// ([`made_for`](crate::engine::made_for)).
-    pub(crate) fn new(digest: &str, is_extism: bool, stamp: &str, machine: &[u8; 32]) -> Self {
+    /// Of the code that this compiler of the engine with this stamp makes of this WebAssembly on a machine with this
+    /// hash ([`made_for`](crate::engine::made_for)).
+    pub(crate) fn new(
+        digest: &str,
+        is_extism: bool,
+        stamp: &str,
+        machine: &[u8; 32],
+        by: CompiledBy,
+    ) -> Self {
         let mut name = Sha256::new();
-        for part in [DOMAIN, if is_extism { "module" } else { "component" }, digest, stamp] {
+        let what = match (is_extism, by) {
+            (false, CompiledBy::Cranelift) => "component",
+            (true, CompiledBy::Cranelift) => "module",
+            (false, CompiledBy::Winch) => "component by Winch",
+            (true, CompiledBy::Winch) => "module by Winch",
+        };
+        for part in [DOMAIN, what, digest, stamp] {
             name.update((part.len() as u64).to_le_bytes());
             name.update(part);
         }
@@ -93,6 +129,11 @@ impl Name {
 impl Store {
     pub(crate) fn keep_in(&self, folder: &Path) {
         let _ = self.0.set(folder.to_owned());
+    }
+
+    /// Whether code is there for another start.
+    pub(crate) fn keeps(&self) -> bool {
+        self.0.get().is_some()
     }
 
     /// A folder in which there is nothing, for walls that want to know where a plugin's data lies: an engine
@@ -123,7 +164,7 @@ impl Store {
             match read(&path) {
                 Ok(Some(code)) if is_ours(rest, &tag(&key, name, &code)) => {
                     let bytes = code.len() as u64;
-                    return Some(Arc::new(Kept { path, bytes, _own: None }));
+                    return Some(Arc::new(Kept::new(path, bytes, None)));
                 }
                 Ok(_) => drop(fs::remove_file(path)),
                 Err(_) => {}
@@ -140,7 +181,7 @@ impl Store {
             file::make_room(&folder, MAX_FOLDER, bytes).ok()?;
             let path = folder.join(format!("{}-{}.cwasm", hex(&name.0), tag(&key, name, code)));
             shown(&folder, &path, code).ok()?;
-            Some(Kept { path, bytes, _own: None })
+            Some(Kept::new(path, bytes, None))
         });
         if let Some(kept) = kept {
             return Ok(Arc::new(kept));
@@ -148,7 +189,7 @@ impl Store {
         let own = Own::new()?;
         let path = own.0.join("code.cwasm");
         shown(&own.0, &path, code)?;
-        Ok(Arc::new(Kept { path, bytes, _own: Some(own) }))
+        Ok(Arc::new(Kept::new(path, bytes, Some(own))))
     }
 }
 
@@ -212,26 +253,28 @@ mod tests {
     fn code_is_found_for_what_it_was_made_from_and_for_nothing_else() {
         let (_dir, store, _) = store();
         let here = [1; 32];
-        let name = Name::new("aa", false, "engine 1", &here);
+        let cranelift = CompiledBy::Cranelift;
+        let name = Name::new("aa", false, "engine 1", &here, cranelift);
         assert!(store.find(&name).is_none());
         let kept = store.put(&name, b"code").unwrap();
         assert_eq!(fs::read(&kept.path).unwrap(), b"code");
         assert_eq!(store.find(&name).unwrap().path, kept.path);
-        for (digest, is_extism, stamp, machine) in [
-            ("ab", false, "engine 1", here),
-            ("aa", true, "engine 1", here),
-            ("aa", false, "engine 2", here),
+        for (digest, is_extism, stamp, machine, by) in [
+            ("ab", false, "engine 1", here, cranelift),
+            ("aa", true, "engine 1", here, cranelift),
+            ("aa", false, "engine 2", here, cranelift),
+            ("aa", false, "engine 1", here, CompiledBy::Winch),
             // A copied folder: the same engine on another machine.
-            ("aa", false, "engine 1", [2; 32]),
+            ("aa", false, "engine 1", [2; 32], cranelift),
         ] {
-            assert!(store.find(&Name::new(digest, is_extism, stamp, &machine)).is_none());
+            assert!(store.find(&Name::new(digest, is_extism, stamp, &machine, by)).is_none());
         }
     }
 
     #[test]
     fn a_file_that_somebody_changed_or_put_there_is_removed() {
         let (_dir, store, folder) = store();
-        let of = |digest| Name::new(digest, false, "e", &[1; 32]);
+        let of = |digest| Name::new(digest, false, "e", &[1; 32], CompiledBy::Cranelift);
         let (name, other) = (of("aa"), of("bb"));
         let path = store.put(&name, b"code").unwrap().path.clone();
         fs::write(&path, b"other code").unwrap();
@@ -253,7 +296,8 @@ mod tests {
     #[test]
     fn without_a_folder_code_lives_as_long_as_it_is_used() {
         let store = Store::default();
-        let kept = store.put(&Name::new("aa", false, "e", &[1; 32]), b"code").unwrap();
+        let name = Name::new("aa", false, "e", &[1; 32], CompiledBy::Cranelift);
+        let kept = store.put(&name, b"code").unwrap();
         let path = kept.path.clone();
         assert!(path.exists());
         drop(kept);

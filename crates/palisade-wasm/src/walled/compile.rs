@@ -3,12 +3,15 @@
 //!
 //! It has no rights, no folder and no lane. What comes out is bytes for a file, or a failure in words, which
 //! are shown as what they are: somebody else's.
+//!
+//! There is one run at a time. One that nobody waits for ([`compile_later`]) is ended by one that somebody waits for,
+//! and begins again after it.
 
 use std::{
     collections::VecDeque,
     io::ErrorKind,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,7 +25,7 @@ use palisade_sandbox::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
@@ -30,7 +33,12 @@ use super::{
     code::{MAX_CODE, Name, Store},
     engines,
 };
-use crate::engine_process::{ARGUMENT, COMPILE, COMPILED, NOT_COMPILED, here};
+use crate::{
+    CompiledBy,
+    engine_process::{
+        ARGUMENT, COMPILE, COMPILED, COMPILED_BY_WINCH, LATER, NOT_COMPILED, QUICKLY, here,
+    },
+};
 
 /// Longest run.
 const TIME: Duration = Duration::from_secs(300);
@@ -52,42 +60,113 @@ const MOST_REFUSED: usize = 64;
 /// Most characters of its last words.
 const WORDS: usize = 400;
 
-/// Compiles `wasm`.
+/// How many runs are there or wanted that somebody waits for.
+static WAITED_FOR: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
+
+/// Somebody waits.
+struct Waits;
+
+impl Waits {
+    fn new() -> Self {
+        WAITED_FOR.send_modify(|count| *count += 1);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        WAITED_FOR.send_modify(|count| *count -= 1);
+    }
+}
+
+/// What runs, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Compiling<'a> {
+    pub(super) wall: &'a dyn Backend,
+    pub(super) store: &'a Store,
+    pub(super) engine: &'a Path,
+    pub(super) is_extism: bool,
+}
+
+/// Compiles `wasm`: with Winch where it is `asked` and takes it. Gives which compiler the engine says it was.
 pub(super) async fn compile(
-    wall: &dyn Backend,
-    store: &Store,
-    engine: &Path,
-    wasm: Vec<u8>,
-    is_extism: bool,
-) -> Result<Vec<u8>, SandboxError> {
-    let step = |e| SandboxError::step("compiling behind the walls", e);
+    compiling: Compiling<'_>,
+    wasm: &[u8],
+    asked: CompiledBy,
+) -> Result<(CompiledBy, Vec<u8>), SandboxError> {
+    let _waits = Waits::new();
     let _turn = TURNS.acquire().await.map_err(|_| SandboxError::Ended)?;
-    // Something has to be shown as the content, and it is nothing.
-    let nothing = store.nothing().map_err(step)?;
-    let [component, module] = COMPILE;
-    let what = if is_extism { module } else { component };
-    let program = Program {
-        runtime: Runtime::Engine,
-        file: engine.to_str().unwrap_or_default().to_owned(),
-        args: vec![ARGUMENT.to_owned(), what.to_owned()],
-    };
-    let content = Content { root: nothing.path.clone(), digest: [0; 32] };
-    let artifact = Artifact { content, program, code: Vec::new() };
-    let (wire, arriving) = ByteWire::new();
-    let spec = spec(&nothing.path, Wire::Bytes(wire), wasm.len() as u64)?;
-    let words = Arc::new(Words::default());
-    let host: Arc<dyn HostCalls> = Arc::clone(&words) as _;
-    let instance = wall.prepare(&artifact).await?.launch(spec, host).await?;
-    let ends = arriving.await.map_err(|_| SandboxError::Ended)?;
-    let answer = timeout(TIME, converse(ends, &wasm)).await;
-    let exit = match &answer {
-        Ok(Ok(_)) => ended(&instance).await,
-        Ok(Err(_)) => instance.kill(KillReason::Asked).await,
-        Err(_) => instance.kill(KillReason::Deadline(Deadline::Start)).await,
-    };
-    let answer =
-        answer.map_err(|_| exit.clone()).and_then(|answer| answer.map_err(|_| exit.clone()));
-    read(answer.ok().flatten().filter(|_| exit.cause == ExitCause::Exited(0)), &exit, &words)
+    let how = (asked == CompiledBy::Winch).then_some(QUICKLY);
+    let made = compiling.run(wasm, how, std::future::pending()).await?;
+    // It never gives way.
+    made.ok_or(SandboxError::Ended)
+}
+
+/// Compiles `wasm` with Cranelift, whenever nobody waits for another one.
+pub(super) async fn compile_later(
+    compiling: Compiling<'_>,
+    wasm: &[u8],
+) -> Result<Vec<u8>, SandboxError> {
+    let mut waited_for = WAITED_FOR.subscribe();
+    loop {
+        let _ = waited_for.wait_for(|count| *count == 0).await.is_ok();
+        let turn = TURNS.acquire().await.map_err(|_| SandboxError::Ended)?;
+        let give_way = async {
+            let _ = waited_for.wait_for(|count| *count > 0).await.is_ok();
+        };
+        if let Some((_, code)) = compiling.run(wasm, Some(LATER), give_way).await? {
+            return Ok(code);
+        }
+        drop(turn);
+    }
+}
+
+impl Compiling<'_> {
+    /// One run. `None` where it gave way.
+    async fn run(
+        self,
+        wasm: &[u8],
+        how: Option<&str>,
+        give_way: impl Future<Output = ()>,
+    ) -> Result<Option<(CompiledBy, Vec<u8>)>, SandboxError> {
+        let step = |e| SandboxError::step("compiling behind the walls", e);
+        // Something has to be shown as the content, and it is nothing.
+        let nothing = self.store.nothing().map_err(step)?;
+        let [component, module] = COMPILE;
+        let what = if self.is_extism { module } else { component };
+        let args = [Some(ARGUMENT), Some(what), how];
+        let program = Program {
+            runtime: Runtime::Engine,
+            file: self.engine.to_str().unwrap_or_default().to_owned(),
+            args: args.into_iter().flatten().map(str::to_owned).collect(),
+        };
+        let content = Content { root: nothing.path.clone(), digest: [0; 32] };
+        let artifact = Artifact { content, program, code: Vec::new() };
+        let (wire, arriving) = ByteWire::new();
+        let spec = spec(&nothing.path, Wire::Bytes(wire), wasm.len() as u64)?;
+        let words = Arc::new(Words::default());
+        let host: Arc<dyn HostCalls> = Arc::clone(&words) as _;
+        let instance = self.wall.prepare(&artifact).await?.launch(spec, host).await?;
+        let ends = arriving.await.map_err(|_| SandboxError::Ended)?;
+        let answer = tokio::select! {
+            answer = timeout(TIME, converse(ends, wasm)) => answer,
+            () = give_way => {
+                // The next one begins when nothing is left of it.
+                instance.kill(KillReason::Asked).await;
+                return Ok(None);
+            }
+        };
+        let exit = match &answer {
+            Ok(Ok(_)) => ended(&instance).await,
+            Ok(Err(_)) => instance.kill(KillReason::Asked).await,
+            Err(_) => instance.kill(KillReason::Deadline(Deadline::Start)).await,
+        };
+        let answer =
+            answer.map_err(|_| exit.clone()).and_then(|answer| answer.map_err(|_| exit.clone()));
+        let answer = answer.ok().flatten().filter(|_| exit.cause == ExitCause::Exited(0));
+        let is_quick = how == Some(QUICKLY);
+        read(answer, is_quick, &exit, &words).map(Some)
+    }
 }
 
 /// Most bytes that are taken for a module of so many.
@@ -123,9 +202,10 @@ async fn converse(ends: ByteEnds, wasm: &[u8]) -> std::io::Result<Option<(u8, Ve
 /// What it answered.
 fn read(
     answer: Option<(u8, Vec<u8>)>,
+    is_quick: bool,
     exit: &Exit,
     words: &Words,
-) -> Result<Vec<u8>, SandboxError> {
+) -> Result<(CompiledBy, Vec<u8>), SandboxError> {
     let wrong = || SandboxError::Artifact {
         what: match words.last() {
             last if last.is_empty() => format!("compiling it came to nothing: {exit}"),
@@ -134,7 +214,8 @@ fn read(
         hint: "`palisade check FILE.wasm` says what it is".into(),
     };
     match answer {
-        Some((COMPILED, code)) => Ok(code),
+        Some((COMPILED, code)) => Ok((CompiledBy::Cranelift, code)),
+        Some((COMPILED_BY_WINCH, code)) if is_quick => Ok((CompiledBy::Winch, code)),
         Some((NOT_COMPILED, rest)) => {
             let failure: Failure = serde_json::from_slice(&rest).map_err(|_| wrong())?;
             let (what, hint) = (escape(&failure.message, 2 * WORDS), failure.hint);
@@ -235,35 +316,4 @@ impl HostCalls for Words {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_takes_a_bounded_part_of_the_machine() {
-        assert_eq!(most(0), 16 << 20);
-        assert_eq!(most(1 << 20), 80 << 20);
-        assert_eq!(most(u64::MAX), MAX_CODE);
-        let limits = |module| spec(Path::new("/n"), Wire::Native, module).unwrap().limits;
-        assert_eq!(limits(1 << 20).memory, (1 << 30) + (16 << 20));
-        assert_eq!(limits(u64::MAX).memory, 4 << 30);
-        let cores = std::thread::available_parallelism().unwrap().get() as f64;
-        assert!(limits(0).cpu >= 1.0 && limits(0).cpu <= (cores / 2.0).max(1.0));
-    }
-
-    #[test]
-    fn what_could_not_be_compiled_is_not_tried_again_at_once() {
-        let refused = Refused::default();
-        let name = |digest: &str| Name::new(digest, false, "engine", &[1; 32]);
-        refused.put(&name("aa"), &SandboxError::Ended);
-        assert!(refused.find(&name("aa")).is_ok(), "the machine's fault");
-        let error = SandboxError::Artifact { what: "it is broken".into(), hint: "mend it".into() };
-        refused.put(&name("aa"), &error);
-        assert_eq!(refused.find(&name("aa")).unwrap_err().to_string(), "it is broken");
-        assert!(refused.find(&name("bb")).is_ok());
-        for n in 0..2 * MOST_REFUSED {
-            refused.put(&name(&n.to_string()), &error);
-        }
-        assert!(refused.find(&name("aa")).is_ok(), "only so many are remembered");
-        assert_eq!(refused.0.lock().unwrap().len(), MOST_REFUSED);
-    }
-}
+mod tests;

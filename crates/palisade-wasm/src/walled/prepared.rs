@@ -1,8 +1,9 @@
 //! A module whose machine code is there, and its launch.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -18,14 +19,16 @@ use tokio::sync::Mutex;
 use super::{
     Inner, behind_walls,
     code::{Kept, Name, Nothing},
-    compile::compile,
+    compile::{Compiling, compile, compile_later},
     digest, engines,
     instance::WalledInstance,
     ours,
 };
 use crate::{
+    CompiledBy,
     backend::read,
-    engine::made_for,
+    cache::LATER,
+    engine::{HAS_WINCH, made_for},
     engine_process::{ARGUMENT, Bounds, Output, START, Start, decoded},
 };
 
@@ -38,11 +41,23 @@ pub(crate) struct Walled {
     artifact: Artifact,
     calls: Calls,
     extism: Option<Output>,
+    winch_from: u64,
     /// One at a time: two starts must not compile the same thing twice.
-    ready: Mutex<Option<Arc<Ready>>>,
+    ready: Arc<Mutex<Option<Arc<Ready>>>>,
+    /// Cranelift's code on its way, after Winch's. Given up with this value.
+    later: OnceLock<Later>,
     /// An engine has said that the code does not fit it. It is asked once: what it says of the code that is made
     /// anew is its own failing, and compiling takes much of the machine.
     thrown_away: AtomicBool,
+}
+
+/// Work that ends with this value.
+struct Later(tokio::task::JoinHandle<()>);
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why an engine does not run.
@@ -61,6 +76,7 @@ impl From<SandboxError> for Refusal {
 /// What the wall launches.
 pub(crate) struct Ready {
     code: Arc<Kept>,
+    by: CompiledBy,
     digest: String,
     /// What the engine is run from, as it was.
     stamp: String,
@@ -71,7 +87,11 @@ pub(crate) struct Ready {
 }
 
 impl Walled {
-    pub(crate) fn new(inner: Arc<Inner>, artifact: Artifact) -> Result<Self, SandboxError> {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        artifact: Artifact,
+        winch_from: u64,
+    ) -> Result<Self, SandboxError> {
         let (calls, extism) = match &artifact.program.runtime {
             Runtime::Wasm { calls } => (*calls, None),
             Runtime::Extism { calls, output } => (*calls, Some(Output::from(*output))),
@@ -82,8 +102,9 @@ impl Walled {
                 });
             }
         };
-        let (ready, thrown_away) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self { inner, artifact, calls, extism, ready, thrown_away })
+        let (ready, later) = (Arc::default(), OnceLock::new());
+        let thrown_away = AtomicBool::new(false);
+        Ok(Self { inner, artifact, calls, extism, winch_from, ready, later, thrown_away })
     }
 
     fn instances(&self) -> u32 {
@@ -108,20 +129,9 @@ impl Walled {
         let wasm = read(&self.artifact).await?;
         let (digest, module) = (digest(&wasm), wasm.len() as u64);
         let machine = blocking(made_for).await??;
-        let name = Arc::new(Name::new(&digest, self.extism.is_some(), &stamp, &machine));
-        let (inner, wanted) = (Arc::clone(&self.inner), Arc::clone(&name));
-        let code = match blocking(move || inner.store.find(&wanted)).await? {
-            Some(code) => code,
-            None => {
-                let is_extism = self.extism.is_some();
-                let inner = Arc::clone(&self.inner);
-                inner.refused.find(&name)?;
-                let code = compile(&*inner.wall, &inner.store, &program, wasm, is_extism).await;
-                let code = code.inspect_err(|error| inner.refused.put(&name, error))?;
-                let put = blocking(move || inner.store.put(&name, &code)).await?;
-                put.map_err(|e| SandboxError::step("keeping the compiled code", e))?
-            }
-        };
+        let is_extism = self.extism.is_some();
+        let name = |by| Name::new(&digest, is_extism, &stamp, &machine, by);
+        let (code, by) = self.code(&program, wasm, name).await?;
         let artifact = Artifact {
             content: self.artifact.content.clone(),
             program: Program {
@@ -136,9 +146,68 @@ impl Walled {
         let inner = Arc::clone(&self.inner);
         let nothing = blocking(move || inner.store.nothing()).await?;
         let nothing = nothing.map_err(|e| SandboxError::step("making an empty folder", e))?;
-        let ready = Arc::new(Ready { code, digest, stamp, bytes, engine, nothing });
+        let ready = Arc::new(Ready { code, by, digest, stamp, bytes, engine, nothing });
         *slot = Some(Arc::clone(&ready));
         Ok(ready)
+    }
+
+    /// The code: what is kept, of Cranelift before Winch; else what is compiled now.
+    async fn code(
+        &self,
+        program: &Path,
+        wasm: Vec<u8>,
+        name: impl Fn(CompiledBy) -> Name,
+    ) -> Result<(Arc<Kept>, CompiledBy), SandboxError> {
+        let is_quick =
+            HAS_WINCH && self.inner.store.keeps() && wasm.len() as u64 >= self.winch_from;
+        let (lasting, quick) = (name(CompiledBy::Cranelift), name(CompiledBy::Winch));
+        let (inner, names) = (Arc::clone(&self.inner), (lasting.clone(), quick.clone()));
+        let find = move || {
+            let found = |name, by| Some((inner.store.find(name)?, by));
+            found(&names.0, CompiledBy::Cranelift)
+                .or_else(|| found(&names.1, CompiledBy::Winch).filter(|_| is_quick))
+        };
+        let found = match blocking(find).await? {
+            Some(found) => found,
+            None => {
+                self.inner.refused.find(&lasting)?;
+                let asked = if is_quick { CompiledBy::Winch } else { CompiledBy::Cranelift };
+                let compiled = compile(self.compiling(program), &wasm, asked).await;
+                let (by, code) =
+                    compiled.inspect_err(|error| self.inner.refused.put(&lasting, error))?;
+                let name = if by == CompiledBy::Winch { quick } else { lasting.clone() };
+                (put(&self.inner, name, code).await?, by)
+            }
+        };
+        if found.1 == CompiledBy::Winch {
+            self.later.get_or_init(|| self.later(program.to_owned(), wasm, lasting));
+        }
+        Ok(found)
+    }
+
+    fn compiling<'a>(&'a self, engine: &'a Path) -> Compiling<'a> {
+        let (wall, store) = (&*self.inner.wall, &self.inner.store);
+        Compiling { wall, store, engine, is_extism: self.extism.is_some() }
+    }
+
+    /// Makes and keeps Cranelift's code, and has the next start take it instead of what is at `winchs`.
+    fn later(&self, program: PathBuf, wasm: Vec<u8>, lasting: Name) -> Later {
+        let (inner, ready) = (Arc::clone(&self.inner), Arc::clone(&self.ready));
+        let is_extism = self.extism.is_some();
+        let work = async move {
+            tokio::time::sleep(LATER).await;
+            let (wall, store) = (&*inner.wall, &inner.store);
+            let compiling = Compiling { wall, store, engine: &program, is_extism };
+            let Ok(code) = compile_later(compiling, &wasm).await else { return };
+            if put(&inner, lasting, code).await.is_err() {
+                return;
+            }
+            let mut slot = ready.lock().await;
+            if let Some(winchs) = slot.take_if(|current| current.by == CompiledBy::Winch) {
+                winchs.code.spend();
+            }
+        };
+        Later(tokio::spawn(work))
     }
 
     async fn launch(
@@ -227,6 +296,7 @@ impl Walled {
             file: self.artifact.program.file.clone(),
             digest: ready.digest.clone(),
             code: ready.code.path.clone(),
+            winch: ready.by == CompiledBy::Winch,
             extism: self.extism,
             instances: match self.calls {
                 Calls::Stateful => None,
@@ -271,6 +341,12 @@ impl Prepared for Walled {
     ) -> BoxFuture<'_, Result<Arc<dyn Instance>, SandboxError>> {
         Box::pin(self.launch(spec, host))
     }
+}
+
+async fn put(inner: &Arc<Inner>, name: Name, code: Vec<u8>) -> Result<Arc<Kept>, SandboxError> {
+    let inner = Arc::clone(inner);
+    let put = blocking(move || inner.store.put(&name, &code)).await?;
+    put.map_err(|e| SandboxError::step("keeping the compiled code", e))
 }
 
 async fn blocking<T: Send + 'static>(

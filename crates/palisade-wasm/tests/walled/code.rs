@@ -77,6 +77,24 @@ async fn what_cannot_be_compiled_or_run_is_refused_with_words() {
     }
 }
 
+/// Puts `code` in the place of what was kept, signed as the host of this folder signs it. Gives where it lies.
+pub(super) fn forge(kept: &Path, code: &[u8]) -> PathBuf {
+    let folder = kept.parent().unwrap();
+    let named = kept.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().0;
+    let name: Vec<u8> =
+        (0..32).map(|n| u8::from_str_radix(&named[2 * n..2 * n + 2], 16).unwrap()).collect();
+    let key = fs::read(folder.join("key")).unwrap();
+    let mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    let mac = mac.chain_update("palisade wasm+process 2").chain_update(&name).chain_update(code);
+    let tag = mac.finalize().into_bytes();
+    let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::remove_file(kept).unwrap();
+    let path = folder.join(format!("{named}-{tag}.cwasm"));
+    fs::write(&path, code).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    path
+}
+
 /// Code as an engine of an older version makes it, signed as the host of this folder signs it: what is left of a
 /// folder that was there before the engine was changed. Gives where it lies.
 fn older(kept: &Path) -> PathBuf {
@@ -89,20 +107,7 @@ fn older(kept: &Path) -> PathBuf {
     };
     let at = (0..code.len() - 16).find(is_version).expect("the version of the engine");
     code[at + 2] = b'0';
-    let folder = kept.parent().unwrap();
-    let named = kept.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().0;
-    let name: Vec<u8> =
-        (0..32).map(|n| u8::from_str_radix(&named[2 * n..2 * n + 2], 16).unwrap()).collect();
-    let key = fs::read(folder.join("key")).unwrap();
-    let mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
-    let mac = mac.chain_update("palisade wasm+process 2").chain_update(&name).chain_update(&code);
-    let tag = mac.finalize().into_bytes();
-    let tag: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::remove_file(kept).unwrap();
-    let path = folder.join(format!("{named}-{tag}.cwasm"));
-    fs::write(&path, &code).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    path
+    forge(kept, &code)
 }
 
 impl Walled {
@@ -113,11 +118,14 @@ impl Walled {
         Self { backend, bench: self.bench }
     }
 
-    async fn prepared(&self) -> Arc<dyn Prepared> {
+    pub(super) async fn prepared(&self) -> Arc<dyn Prepared> {
         self.backend.prepare(&self.bench.artifact).await.unwrap()
     }
 
-    async fn launched(&self, of: &Arc<dyn Prepared>) -> Result<Arc<dyn Instance>, SandboxError> {
+    pub(super) async fn launched(
+        &self,
+        of: &Arc<dyn Prepared>,
+    ) -> Result<Arc<dyn Instance>, SandboxError> {
         let host: Arc<dyn HostCalls> = Arc::clone(&self.bench.host) as _;
         of.launch(self.bench.spec.clone(), host).await
     }

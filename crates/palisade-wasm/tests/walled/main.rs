@@ -14,6 +14,7 @@ mod files;
 mod https;
 mod policy;
 mod rights;
+mod winch;
 
 use std::{
     fs,
