@@ -26,11 +26,12 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
+use wasmtime::{Engine, Module, component::Component};
 
 use crate::{
     WasmError,
     ablation::{self, Layer},
+    engine::Winch,
 };
 
 mod background;
@@ -88,10 +89,21 @@ impl Kind {
 }
 
 /// Compiles with Winch. `None` where it does not take the code: it knows less than Cranelift, and there are
-/// instructions at which it panics.
-pub(crate) fn machine_code_by_winch(winch: &Engine, kind: Kind, wasm: &[u8]) -> Option<Vec<u8>> {
+/// instructions at which it panics. And where the pool, which its instances do not come out of, would not take them.
+pub(crate) fn machine_code_by_winch(winch: &Winch, kind: Kind, wasm: &[u8]) -> Option<Vec<u8>> {
     // What a panic may leave behind is a free list of buffers in the compiler, each made anew where it lacks.
-    catch_unwind(AssertUnwindSafe(|| machine_code(winch, kind, wasm))).ok()?.ok()
+    let compile = AssertUnwindSafe(|| machine_code(&winch.engine, kind, wasm));
+    let code = catch_unwind(compile).ok()?.ok()?;
+    let pool = winch.pool()?;
+    // SAFETY: this process has just made the code, with the same settings.
+    #[allow(unsafe_code)]
+    let fits = unsafe {
+        match kind {
+            Kind::Component => Component::deserialize(pool, &code).is_ok(),
+            Kind::Module => Module::deserialize(pool, &code).is_ok(),
+        }
+    };
+    fits.then_some(code)
 }
 
 /// Compiles, and keeps nothing.

@@ -51,11 +51,33 @@ const MANY_MEMORIES: u32 = 12_500;
 /// Whether Winch is used: it is in wasmtime's first tier for x86_64 alone, and what it does is tested on Linux.
 pub(crate) const HAS_WINCH: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
 
+/// The engine that compiles with Winch, and the bounds of the pool that it does without.
+pub(crate) struct Winch {
+    /// Runs what it compiled.
+    pub(crate) engine: Engine,
+    pool: OnceLock<Option<Engine>>,
+}
+
+impl Winch {
+    /// An engine with the pool's bounds on a single instance, which refuses to load what goes beyond them: an instance
+    /// with hundreds of thousands of globals, say, takes memory of the host that nobody counts. It runs nothing.
+    /// `None` where it cannot be made.
+    pub(crate) fn pool(&self) -> Option<&Engine> {
+        let made = self.pool.get_or_init(|| {
+            let mut one = pool(0);
+            one.total_stacks(1).total_memories(MAX_PARTS).total_tables(MAX_PARTS);
+            let strategy = InstanceAllocationStrategy::Pooling(one);
+            Engine::new(winch_config().allocation_strategy(strategy)).ok()
+        });
+        made.as_ref()
+    }
+}
+
 /// All engines of hosts with one limit.
 pub(crate) struct Engines {
     plain: Engine,
     concurrent: OnceLock<Result<Engine, String>>,
-    winch: OnceLock<Option<Engine>>,
+    winch: OnceLock<Option<Winch>>,
     instances: u32,
     pooled: bool,
     places: Arc<Places>,
@@ -222,14 +244,14 @@ impl Engines {
     ///
     /// Its instances have their places among all others, but no pool: that would take as much address space
     /// again, for the few that run until the other code is there.
-    pub(crate) fn winch_for(&self, engine: &Engine) -> Option<&Engine> {
+    pub(crate) fn winch_for(&self, engine: &Engine) -> Option<&Winch> {
         if !HAS_WINCH || !Engine::same(engine, &self.plain) {
             return None;
         }
         let made = self.winch.get_or_init(|| {
             let engine = Engine::new(&winch_config()).ok()?;
             self.clock.tell(&engine);
-            Some(engine)
+            Some(Winch { engine, pool: OnceLock::new() })
         });
         made.as_ref()
     }

@@ -185,6 +185,7 @@ where
             CompiledBy::Winch => self
                 .engines
                 .winch_for(&self.engine)
+                .map(|winch| &winch.engine)
                 .ok_or_else(|| WasmError::Unfit("there is no Winch here".into()))?,
         };
         let native = N::map(engine, path).map_err(|error| WasmError::Unfit(said(&error)))?;
@@ -220,13 +221,13 @@ where
     /// What Winch makes, or has made for a process that ended early, and where it is kept.
     fn by_winch(&self) -> Option<(N, Entry)> {
         let winch = self.engines.winch_for(&self.engine)?;
-        let entry = self.entry(winch, CompiledBy::Winch)?;
-        if let Some(native) = kept(winch, &entry) {
+        let entry = self.entry(&winch.engine, CompiledBy::Winch)?;
+        if let Some(native) = kept(&winch.engine, &entry) {
             return Some((native, entry));
         }
         let ready = Ready::compiled(machine_code_by_winch(winch, N::KIND, &self.wasm)?);
         let _ = entry.write(ready.bytes());
-        Some((N::load(winch, &ready).ok()?, entry))
+        Some((N::load(&winch.engine, &ready).ok()?, entry))
     }
 
     /// Makes the code that is to stay, if nobody was faster, and has the next launch take it.

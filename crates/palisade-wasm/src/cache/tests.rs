@@ -123,7 +123,7 @@ async fn code_of_winch_is_not_taken_for_cranelifts_nor_the_other_way_round() {
     assert_eq!(run(&engines, &folder).await, 7);
     let (plain, winch) = (engines.plain(), engines.winch_for(engines.plain()).unwrap());
     let entry = |by| {
-        let engine = if by == Winch { winch } else { plain };
+        let engine = if by == Winch { &winch.engine } else { plain };
         Entry::new(&folder, engine, by, Kind::Module, &wasm()).unwrap()
     };
     assert_ne!(entry(Winch).path, entry(Cranelift).path);
@@ -137,6 +137,26 @@ async fn code_of_winch_is_not_taken_for_cranelifts_nor_the_other_way_round() {
     assert!(entry(Winch).read().is_none());
     // What Winch panics at, or refuses, comes to nothing.
     assert!(machine_code_by_winch(winch, Kind::Module, b"nonsense").is_none());
+}
+
+/// Instances of Winch's code come out of no pool, and what the pool would refuse is refused to them as well: memory
+/// that the engine itself takes for an instance is counted by nobody.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn code_whose_instances_the_pool_would_not_take_is_not_winchs() {
+    let engines = engines();
+    let winch = engines.winch_for(engines.plain()).unwrap();
+    for (count, taken) in [(1000, true), (300_000, false)] {
+        let globals = "(global i64 (i64.const 7))".repeat(count);
+        let component =
+            format!("(component (core module $m {globals}) (core instance (instantiate $m)))");
+        for (kind, text) in
+            [(Kind::Module, format!("(module {globals})")), (Kind::Component, component)]
+        {
+            let wasm = wat::parse_str(&text).unwrap();
+            assert_eq!(machine_code_by_winch(winch, kind, &wasm).is_some(), taken, "{count}");
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -88,7 +88,7 @@ fn code_of_one_compiler_is_refused_by_the_engine_of_the_other() {
 
     let engines = Engines::new(4).expect("engines");
     let plain = engines.plain();
-    let winch = engines.winch_for(plain).expect("Winch");
+    let winch = &engines.winch_for(plain).expect("Winch").engine;
     let hash = crate::cache::engine_hash;
     assert_ne!(hash(plain), hash(winch));
     let module = wat::parse_str("(module (func (export \"f\")))").expect("a module");
@@ -122,7 +122,7 @@ fn code_of_one_compiler_is_refused_by_the_engine_of_the_other() {
 #[test]
 fn winch_refuses_what_it_is_not_used_for() {
     let engines = Engines::new(4).expect("engines");
-    let winch = engines.winch_for(engines.plain()).expect("Winch");
+    let winch = &engines.winch_for(engines.plain()).expect("Winch").engine;
     for module in [
         "(module (func (drop (v128.const i64x2 0 0))))",
         "(module (memory i64 1))",
