@@ -94,13 +94,13 @@ pub(crate) fn machine_code_by_winch(winch: &Winch, kind: Kind, wasm: &[u8]) -> O
     // What a panic may leave behind is a free list of buffers in the compiler, each made anew where it lacks.
     let compile = AssertUnwindSafe(|| machine_code(&winch.engine, kind, wasm));
     let code = catch_unwind(compile).ok()?.ok()?;
-    let pool = winch.pool()?;
+    let bounds = winch.bounds()?;
     // SAFETY: this process has just made the code, with the same settings.
     #[allow(unsafe_code)]
     let fits = unsafe {
         match kind {
-            Kind::Component => Component::deserialize(pool, &code).is_ok(),
-            Kind::Module => Module::deserialize(pool, &code).is_ok(),
+            Kind::Component => Component::deserialize(bounds, &code).is_ok(),
+            Kind::Module => Module::deserialize(bounds, &code).is_ok(),
         }
     };
     fits.then_some(code)

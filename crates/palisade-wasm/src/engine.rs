@@ -55,31 +55,35 @@ pub(crate) const HAS_WINCH: bool = cfg!(all(target_arch = "x86_64", target_os = 
 pub(crate) struct Winch {
     /// Runs what it compiled.
     pub(crate) engine: Engine,
-    pool: OnceLock<Option<Engine>>,
+    bounds: OnceLock<Option<Engine>>,
 }
 
 impl Winch {
-    /// An engine with the pool's bounds on a single instance, which refuses to load what goes beyond them: an instance
-    /// with hundreds of thousands of globals, say, takes memory of the host that nobody counts. It runs nothing.
-    /// `None` where it cannot be made.
-    pub(crate) fn pool(&self) -> Option<&Engine> {
-        let made = self.pool.get_or_init(|| {
-            let mut one = pool(0);
-            one.total_stacks(1).total_memories(MAX_PARTS).total_tables(MAX_PARTS);
-            let strategy = InstanceAllocationStrategy::Pooling(one);
-            Engine::new(winch_config().allocation_strategy(strategy)).ok()
-        });
-        made.as_ref()
+    /// See [`bounds`]. `None` where there is no address space for it.
+    pub(crate) fn bounds(&self) -> Option<&Engine> {
+        self.bounds.get_or_init(|| bounds(&mut winch_config()).ok()).as_ref()
     }
+}
+
+/// An engine with the pool's bounds on a single instance, for one whose instances come out of no pool. It refuses to
+/// load what goes beyond them: hundreds of thousands of globals, or memory that threads share, take what nobody
+/// counts. It runs nothing.
+fn bounds(config: &mut Config) -> wasmtime::Result<Engine> {
+    let mut one = pool(0);
+    one.total_component_instances(1)
+        .total_core_instances(1)
+        .total_memories(1)
+        .total_tables(1)
+        .total_stacks(1);
+    Engine::new(config.allocation_strategy(InstanceAllocationStrategy::Pooling(one)))
 }
 
 /// All engines of hosts with one limit.
 pub(crate) struct Engines {
-    plain: Engine,
-    concurrent: OnceLock<Result<Engine, String>>,
+    plain: Runs,
+    concurrent: OnceLock<Result<Runs, String>>,
     winch: OnceLock<Option<Winch>>,
     instances: u32,
-    pooled: bool,
     places: Arc<Places>,
     pub(crate) clock: Arc<Clock>,
 }
@@ -183,10 +187,16 @@ impl Engines {
     fn with(instances: u32, places: Arc<Places>) -> Result<Self, WasmError> {
         let clock = Clock::start()?;
         // The pool takes two mappings for each stack when it is made.
-        let (plain, pooled) = engine(places.most(), false)?;
-        clock.tell(&plain);
+        let plain = Runs::new(places.most(), false)?;
+        clock.tell(&plain.engine);
         let (concurrent, winch) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { plain, concurrent, winch, instances, pooled, places, clock })
+        Ok(Self { plain, concurrent, winch, instances, places, clock })
+    }
+
+    /// The same on a machine without address space for a pool.
+    #[cfg(test)]
+    pub(crate) fn without_pool(instances: u32) -> Result<Self, WasmError> {
+        Ok(Self { plain: Runs::without_pool(false)?, ..Self::new(instances)? })
     }
 
     /// The engines of this process for so many instances: a pool takes too much address space to have one
@@ -225,17 +235,17 @@ impl Engines {
 
     /// The engine for code without asynchronous functions.
     pub(crate) fn plain(&self) -> &Engine {
-        &self.plain
+        &self.plain.engine
     }
 
     /// The engine for code with them (WASI 0.3).
     pub(crate) fn concurrent(&self) -> Result<&Engine, WasmError> {
         let made = self.concurrent.get_or_init(|| {
-            let (engine, _) = engine(self.places.most(), true).map_err(|e| e.to_string())?;
-            self.clock.tell(&engine);
-            Ok(engine)
+            let runs = Runs::new(self.places.most(), true).map_err(|e| e.to_string())?;
+            self.clock.tell(&runs.engine);
+            Ok(runs)
         });
-        made.as_ref().map_err(|e| WasmError::Engine(e.clone()))
+        made.as_ref().map(|runs| &runs.engine).map_err(|e| WasmError::Engine(e.clone()))
     }
 
     /// The engine that compiles with Winch what `engine` compiles with Cranelift. `None` where there is none:
@@ -245,33 +255,54 @@ impl Engines {
     /// Its instances have their places among all others, but no pool: that would take as much address space
     /// again, for the few that run until the other code is there.
     pub(crate) fn winch_for(&self, engine: &Engine) -> Option<&Winch> {
-        if !HAS_WINCH || !Engine::same(engine, &self.plain) {
+        if !HAS_WINCH || !Engine::same(engine, self.plain()) {
             return None;
         }
         let made = self.winch.get_or_init(|| {
             let engine = Engine::new(&winch_config()).ok()?;
             self.clock.tell(&engine);
-            Some(Winch { engine, pool: OnceLock::new() })
+            Some(Winch { engine, bounds: OnceLock::new() })
         });
         made.as_ref()
     }
 
     /// Whether instances come out of a pool.
     pub(crate) fn is_pooled(&self) -> bool {
-        self.pooled
+        self.plain.bounds.is_none()
+    }
+
+    /// What code for `engine` is loaded by first: see [`bounds`]. `None` for an engine with a pool, which does that
+    /// itself.
+    pub(crate) fn bounds_for(&self, engine: &Engine) -> Option<&Engine> {
+        let concurrent = self.concurrent.get().and_then(|made| made.as_ref().ok());
+        let mut all = std::iter::once(&self.plain).chain(concurrent);
+        all.find(|runs| Engine::same(&runs.engine, engine))?.bounds.as_ref()
     }
 }
 
-/// An engine, pooled if there is address space for the pool.
-fn engine(instances: u32, concurrent: bool) -> Result<(Engine, bool), WasmError> {
-    let mut config = config(concurrent);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
-    if let Ok(engine) = Engine::new(&config) {
-        return Ok((engine, true));
+/// An engine that runs plugins, and, where it has no pool, the pool's [`bounds`].
+struct Runs {
+    engine: Engine,
+    bounds: Option<Engine>,
+}
+
+impl Runs {
+    /// With a pool if there is address space for it.
+    fn new(instances: u32, concurrent: bool) -> Result<Self, WasmError> {
+        let mut config = config(concurrent);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+        match Engine::new(&config) {
+            Ok(engine) => Ok(Self { engine, bounds: None }),
+            Err(_) => Self::without_pool(concurrent),
+        }
     }
-    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-    let engine = Engine::new(&config).map_err(|e| WasmError::Engine(e.to_string()))?;
-    Ok((engine, false))
+
+    fn without_pool(concurrent: bool) -> Result<Self, WasmError> {
+        let failed = |e: wasmtime::Error| WasmError::Engine(e.to_string());
+        let bounds = bounds(&mut config(concurrent)).map_err(failed)?;
+        let engine = Engine::new(&config(concurrent)).map_err(failed)?;
+        Ok(Self { engine, bounds: Some(bounds) })
+    }
 }
 
 /// What decides about compiled code and about what a guest can do.

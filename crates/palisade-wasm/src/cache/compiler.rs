@@ -50,6 +50,9 @@ pub(crate) trait Native: Sized {
 
     fn load(engine: &Engine, code: &Ready) -> wasmtime::Result<Self>;
 
+    /// What it is loaded from.
+    fn serialized(&self) -> wasmtime::Result<Vec<u8>>;
+
     /// Maps the file: see [`Compiler::given`].
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self>;
 }
@@ -64,6 +67,10 @@ impl Native for Component {
         // Now, so that the first instance does not pay for it.
         component.initialize_copy_on_write_image()?;
         Ok(component)
+    }
+
+    fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
     }
 
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self> {
@@ -84,6 +91,10 @@ impl Native for Module {
         let module = unsafe { Self::deserialize(engine, code.bytes()) }?;
         module.initialize_copy_on_write_image()?;
         Ok(module)
+    }
+
+    fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
+        self.serialize()
     }
 
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self> {
@@ -242,7 +253,7 @@ where
         let _ = fs::remove_file(&winchs.path);
         if let Some(current) = replaced.upgrade()
             && let Ok(native) = N::load(&self.engine, &ready)
-            && let Ok(code) = (self.link)(&native)
+            && let Ok(code) = self.linked(&native, CompiledBy::Cranelift)
         {
             current.set(code, CompiledBy::Cranelift);
         }
@@ -253,7 +264,19 @@ where
     }
 
     fn current(&self, native: &N, by: CompiledBy) -> Result<Arc<Current<T>>, WasmError> {
-        Ok(Arc::new(Current(Mutex::new(((self.link)(native)?, by)))))
+        Ok(Arc::new(Current(Mutex::new((self.linked(native, by)?, by)))))
+    }
+
+    /// Ready for launches, if a pool would take its instances. Winch's code was tried when it was made.
+    fn linked(&self, native: &N, by: CompiledBy) -> Result<T, WasmError> {
+        if by == CompiledBy::Cranelift
+            && let Some(bounds) = self.engines.bounds_for(&self.engine)
+        {
+            let loaded =
+                native.serialized().and_then(|code| N::load(bounds, &Ready::compiled(code)));
+            loaded.map_err(|error| not_compiled(&error))?;
+        }
+        (self.link)(native)
     }
 }
 

@@ -139,6 +139,31 @@ async fn code_of_winch_is_not_taken_for_cranelifts_nor_the_other_way_round() {
     assert!(machine_code_by_winch(winch, Kind::Module, b"nonsense").is_none());
 }
 
+/// The same where there is no address space for a pool.
+#[tokio::test]
+async fn what_a_pool_would_not_take_is_refused_without_one() {
+    let engines = Arc::new(Engines::without_pool(4).unwrap());
+    assert!(!engines.is_pooled());
+    let globals = |count| format!("(module {})", "(global i64 (i64.const 7))".repeat(count));
+    for (module, why) in [
+        (globals(1000), None),
+        (globals(300_000), Some("exceeds the configured maximum")),
+        ("(module (memory 1 2 shared))".to_owned(), Some("shared")),
+    ] {
+        let compiler = Compiler::new(Arc::clone(&engines), u64::MAX);
+        let link = |module: &wasmtime::Module| Ok(module.clone());
+        let wasm = wat::parse_str(&module).unwrap();
+        let made = compiler.code(engines.plain(), wasm, link).await.map(|code| code.get().1);
+        match why {
+            None => assert_eq!(made.unwrap(), CompiledBy::Cranelift),
+            Some(why) => {
+                let error = made.unwrap_err().to_string();
+                assert!(error.contains(why), "{error}");
+            }
+        }
+    }
+}
+
 /// Instances of Winch's code come out of no pool, and what the pool would refuse is refused to them as well: memory
 /// that the engine itself takes for an instance is counted by nobody.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
