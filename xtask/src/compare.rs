@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 /// Installs sandbox-runtime from the npm registry, and gives the folder that it is installed in.
 pub(crate) fn srt() -> Result<PathBuf> {
-    tools::ensure(&[tools::NODE, tools::NPM, tools::BWRAP, tools::SOCAT, tools::RIPGREP])?;
+    tools::require(&[tools::NODE, tools::NPM, tools::BWRAP, tools::SOCAT, tools::RIPGREP])?;
     let folder = step::root().join("target/test-packages/srt");
     if !folder.join("node_modules").join(SRT).join("package.json").is_file() {
         std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -56,7 +56,7 @@ fn sandlock() -> Result<PathBuf> {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    tools::ensure(&[tools::CC, tools::PYTHON])?;
+    tools::require(&[tools::CC, tools::PYTHON])?;
     let (srt, sandlock) = (srt()?, sandlock()?);
     escape::build_attacker()?;
     let mut compare =

@@ -213,6 +213,21 @@ pub(crate) fn ensure(tools: &[Tool]) -> Result {
     }
 }
 
+/// [`ensure`] for what cannot go on without: nothing is built for minutes that then does not run.
+///
+/// # Errors
+/// When something is still missing, in CI or not; what to do about it was printed.
+pub(crate) fn require(tools: &[Tool]) -> Result {
+    ensure(tools)?;
+    match tools.iter().find(|t| !t.is_present()) {
+        Some(tool) => Err(format!(
+            "{} is missing, and {} cannot go on without it",
+            tool.program, tool.needed_for
+        )),
+        None => Ok(()),
+    }
+}
+
 /// The compiler's targets that plugins are built for as WebAssembly.
 pub(crate) const WASM_TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
