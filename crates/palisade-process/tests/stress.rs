@@ -39,6 +39,7 @@ const CGROUP_SLACK: u64 = 4 * MIB;
 /// What may be written before the data folder is measured, on a busy machine.
 const DISK_OVERSHOOT: u64 = 256 * MIB;
 const PIDS: u32 = 16;
+const HANDLES: u32 = 200;
 const CPU: f64 = 0.5;
 /// How much more than its share a plugin may get over two seconds, with cgroups and where it is policed.
 const CPU_SLACK: f64 = 1.5;
@@ -106,6 +107,8 @@ struct Came {
     memory: u64,
     /// The most processes and threads, counted while all of them stood still.
     threads: u64,
+    /// The most handles of one process.
+    handles: u64,
     /// The most bytes on disk.
     disk: u64,
     /// Whether it used the processor, and how many of them.
@@ -167,6 +170,7 @@ impl Stress {
         let instance = self.bench.launch(&self.backend).await.unwrap();
         let begun = Instant::now();
         let (mut memory, mut threads, mut ticks, mut disk) = (0, 0, 0, 0);
+        let mut handles = 0;
         let mut realtime = false;
         let (counts, mut counted) = (self.bench.spec.limits.pids == PIDS, begun);
         let done = |ticks: u64| begun.elapsed() > if is_work(ticks) { time } else { PATIENCE };
@@ -175,6 +179,7 @@ impl Stress {
             memory = memory.max(processes.iter().map(|p| p.memory).sum());
             ticks = ticks.max(processes.iter().map(|p| p.ticks).sum());
             realtime |= processes.iter().any(|p| p.realtime);
+            handles = processes.iter().map(|p| p.handles).fold(handles, u64::max);
             disk = disk.max(seen::on_disk(&data, &processes));
             if counts && counted.elapsed() > Duration::from_millis(100) {
                 threads = threads.max(count(&instance).await);
@@ -191,9 +196,9 @@ impl Stress {
             (None, None) => memory,
         };
         let (worked, share) = (is_work(ticks), ticks as f64 / TICKS / ran);
-        let came = Came { exit, memory, threads, disk, worked, share, realtime };
+        let came = Came { exit, memory, threads, handles, disk, worked, share, realtime };
         println!(
-            "cgroups {}: {args:?}: {} after {ran:.1} s; memory {} MiB, {threads} threads, disk {} MiB, {share:.2} processors",
+            "cgroups {}: {args:?}: {} after {ran:.1} s; memory {} MiB, {threads} threads, {handles} handles, disk {} MiB, {share:.2} processors",
             self.cgroups,
             came.exit,
             memory / MIB,
@@ -359,6 +364,19 @@ async fn the_data_folder_is_held_with_groups() {
 #[tokio::test]
 async fn the_data_folder_is_held_without_groups() {
     disk(false).await;
+}
+
+#[tokio::test]
+async fn each_process_has_so_many_handles_and_no_more() {
+    let _alone = ALONE.lock().await;
+    for cgroups in [true, false] {
+        let Some(mut stress) = Stress::new(cgroups).await else { return };
+        stress.bench.spec.limits.files = HANDLES;
+        let came = stress.run("/data", &["--open", "2", "--open-max", "100000"], SECOND).await;
+        let (handles, most) = (came.handles, u64::from(HANDLES));
+        assert!(handles <= most, "{handles} handles at a limit of {HANDLES}");
+        assert!(handles >= most / 2, "it tried no more than {handles}: {}", came.exit);
+    }
 }
 
 #[tokio::test]

@@ -48,8 +48,10 @@ const MEMORIES_EACH: u32 = 3;
 /// How many are not too many. Each takes 4 GiB of address space, so that these are 49 TiB of 128.
 const MANY_MEMORIES: u32 = 12_500;
 
-/// Whether Winch is used: it is in wasmtime's first tier for x86_64 alone, and what it does is tested on Linux.
-pub(crate) const HAS_WINCH: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
+/// Whether Winch is used: it is in wasmtime's first tier for x86_64 alone, and what it does is tested on Linux. There are
+/// instructions at which it panics, so not in a program for which a panic is the end.
+pub(crate) const HAS_WINCH: bool =
+    cfg!(all(target_arch = "x86_64", target_os = "linux", panic = "unwind"));
 
 /// The engine that compiles with Winch, and the bounds of the pool that it does without.
 pub(crate) struct Winch {
@@ -61,16 +63,19 @@ pub(crate) struct Winch {
 impl Winch {
     /// See [`bounds`]. `None` where there is no address space for it.
     pub(crate) fn bounds(&self) -> Option<&Engine> {
-        self.bounds.get_or_init(|| bounds(&mut winch_config()).ok()).as_ref()
+        self.bounds.get_or_init(|| bounds(&mut winch_config(), MEMORIES_EACH).ok()).as_ref()
     }
 }
 
 /// An engine with the pool's bounds on a single instance, for one whose instances come out of no pool. It refuses to
 /// load what goes beyond them: hundreds of thousands of globals, or memory that threads share, take what nobody
-/// counts. It runs nothing.
-fn bounds(config: &mut Config) -> wasmtime::Result<Engine> {
+/// counts. It runs nothing. With `memories` an instance may have fewer of them than one in the pool: each takes 4 GiB
+/// of address space, which the pool has set aside, and outside of it nobody counts.
+fn bounds(config: &mut Config, memories: u32) -> wasmtime::Result<Engine> {
     let mut one = pool(0);
-    one.total_component_instances(1)
+    one.max_memories_per_component(memories)
+        .max_memories_per_module(memories)
+        .total_component_instances(1)
         .total_core_instances(1)
         .total_memories(1)
         .total_tables(1)
@@ -299,7 +304,7 @@ impl Runs {
 
     fn without_pool(concurrent: bool) -> Result<Self, WasmError> {
         let failed = |e: wasmtime::Error| WasmError::Engine(e.to_string());
-        let bounds = bounds(&mut config(concurrent)).map_err(failed)?;
+        let bounds = bounds(&mut config(concurrent), MAX_PARTS).map_err(failed)?;
         let engine = Engine::new(&config(concurrent)).map_err(failed)?;
         Ok(Self { engine, bounds: Some(bounds) })
     }

@@ -2,7 +2,7 @@
 //! with our engine.
 //!
 //! Nothing of a plugin is compiled or run in the host's process. A program of ours ([`EngineProgram`]) is
-//! launched as the process wall launches plugins, once to compile and once for each instance; it is shown
+//! launched as the process wall launches plugins, to compile and once for each instance; it is shown
 //! the WebAssembly, the machine code and what is granted, and asks the host for everything else as a plugin
 //! would. So whoever gets out of the engine stands where an attacker stands who is a process plugin: what
 //! this backend guarantees is what the wall guarantees then, and [`palisade_model::Guarantee::EngineWalled`].
@@ -111,6 +111,8 @@ pub(crate) struct Inner {
     pub(crate) engine: EngineProgram,
     pub(crate) store: Store,
     pub(crate) refused: Refused,
+    /// The same of what Winch took and Cranelift did not.
+    pub(crate) refused_later: Refused,
     /// Certificates that requests trust beside Mozilla's, as PEM text.
     pub(crate) roots: String,
     facts: OnceCell<Arc<Facts>>,
@@ -143,6 +145,7 @@ impl WalledBackend {
             engine,
             store: Store::default(),
             refused: Refused::default(),
+            refused_later: Refused::default(),
             roots,
             facts: OnceCell::new(),
         };

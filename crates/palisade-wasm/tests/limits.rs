@@ -150,6 +150,43 @@ async fn calls_wait_for_their_turn_no_longer_than_they_may() {
 }
 
 #[tokio::test]
+async fn calls_of_one_instance_come_in_the_order_in_which_they_were_made() {
+    let bench = bench(&guest(), Calls::Stateful);
+    let instance = bench.started().await;
+    let counted = |n: usize| {
+        let instance = instance.clone();
+        tokio::spawn(async move { (n, quick(&instance, "count").await.unwrap()) })
+    };
+    let before = {
+        let instance = instance.clone();
+        tokio::spawn(async move { tool(&instance, "spin", "{}", SHORT).await })
+    };
+    tokio::task::yield_now().await;
+    let mut calls: Vec<_> = (1..=8).map(counted).collect();
+    // One that comes when it is somebody's turn does not go first either.
+    assert_eq!(code(before.await.unwrap()), C::Deadline);
+    calls.push(counted(9));
+    for call in calls {
+        let (n, count) = call.await.unwrap();
+        assert_eq!(count, n.to_string(), "the instance counts its calls");
+    }
+}
+
+#[tokio::test]
+async fn a_call_runs_on_the_task_of_its_caller() {
+    let bench = bench(&guest(), Calls::Stateful);
+    *bench.host.answer.lock().unwrap() = Some(Ok(r#"{"found":false}"#.to_owned()));
+    let instance = bench.started().await;
+    for _ in 0..3 {
+        let instance = instance.clone();
+        let caller = tokio::spawn(async move { quick(&instance, "key").await.unwrap() });
+        let task = caller.id();
+        caller.await.unwrap();
+        assert_eq!(bench.host.task.lock().unwrap().take(), Some(task));
+    }
+}
+
+#[tokio::test]
 async fn memory_is_counted_over_all_instances_and_given_back() {
     let calls = Calls::Stateless { instances: 4 };
     let mut bench = bench(&guest(), calls);

@@ -162,7 +162,8 @@ async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instanc
     let cases = [
         ("trap", C::Crashed, None, "unreachable"),
         ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
-        ("big-table", C::LimitExceeded, Some("memory"), "out of memory"),
+        // Where there is no pool, nothing else bounds a table.
+        ("big-table", C::LimitExceeded, Some("memory"), "largest size"),
         ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
         ("giant", C::Crashed, None, "failed"),
         ("random", C::LimitExceeded, Some("random"), "at most 65536"),
@@ -293,6 +294,7 @@ async fn an_instance_outside_of_the_pool_takes_no_more_mappings_than_one_inside(
     }
     let more = mappings().saturating_sub(before);
     assert!(more <= 6 * 40, "{more} for 40");
+    assert_eq!(code.compiled_by(), CompiledBy::Winch, "until the last");
 }
 
 #[tokio::test]

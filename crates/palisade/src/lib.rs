@@ -251,6 +251,13 @@ pub mod engine {
     }
 }
 
+/// The WebAssembly engine's backend with other options than [`backends`] gives it: without the fast compiler for first
+/// starts ([`Options::winch_from`](field@wasm::Options::winch_from)), for instance.
+#[cfg(feature = "wasm")]
+pub mod wasm {
+    pub use palisade_wasm::{Options, WasmBackend};
+}
+
 /// The backends of this platform, cheapest first, for [`HostBuilder::backends`]. Never empty: where
 /// there is none, the one that is given explains so when it is asked.
 #[must_use]

@@ -14,6 +14,8 @@ pub(crate) struct Process {
     /// Bytes of anonymous and shared pages.
     pub(crate) memory: u64,
     pub(crate) threads: u64,
+    /// Open handles.
+    pub(crate) handles: u64,
     /// It is stopped or has ended.
     pub(crate) stands: bool,
     /// Processor time, hundredths of a second, with that of children it has waited for.
@@ -66,6 +68,7 @@ fn look(pid: u32, stands: bool, fields: &[u64]) -> Process {
         pid,
         memory: (kib("RssAnon:") + kib("RssShmem:")) << 10,
         threads: field(20),
+        handles: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64),
         stands,
         ticks: (14..=17).map(field).sum(),
         realtime: matches!(field(41), 1 | 2 | 6),

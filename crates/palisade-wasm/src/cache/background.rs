@@ -8,11 +8,17 @@ use std::{
     thread,
 };
 
-/// Most pieces that wait. What is more is not done: the next start asks for it again.
-const MOST: usize = 16;
+/// Most bytes that pieces hold while they wait. What is more is not done, until somebody asks for it anew.
+const MOST: u64 = 512 << 20;
 
 /// A piece of work.
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(super) struct Job {
+    /// What it holds while it waits.
+    pub(super) bytes: u64,
+    /// Whether anybody still has a use for it: it is dropped otherwise.
+    pub(super) is_wanted: Box<dyn Fn() -> bool + Send>,
+    pub(super) work: Box<dyn FnOnce() + Send>,
+}
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { jobs: VecDeque::new(), has_thread: false });
 
@@ -28,7 +34,9 @@ fn queue() -> MutexGuard<'static, Queue> {
 /// Has `job` done some time, if there is room for it.
 pub(super) fn add(job: Job) {
     let mut queue = queue();
-    if queue.jobs.len() >= MOST {
+    queue.jobs.retain(|waiting| (waiting.is_wanted)());
+    let held = queue.jobs.iter().map(|waiting| waiting.bytes).sum::<u64>();
+    if held.saturating_add(job.bytes) > MOST {
         return;
     }
     queue.jobs.push_back(job);
@@ -51,8 +59,11 @@ fn run() {
             next
         };
         let Some(job) = next else { return };
+        if !(job.is_wanted)() {
+            continue;
+        }
         // It was said on standard error; the next piece has nothing to do with it.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        let _ = catch_unwind(AssertUnwindSafe(job.work));
     }
 }
 
@@ -69,18 +80,22 @@ fn give_way() {}
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::mpsc,
+        sync::{Arc, mpsc},
         time::{Duration, Instant},
     };
 
     use super::*;
 
+    fn piece(bytes: u64, work: impl FnOnce() + Send + 'static) -> Job {
+        Job { bytes, is_wanted: Box::new(|| true), work: Box::new(work) }
+    }
+
     #[test]
-    fn pieces_are_done_one_at_a_time_and_only_so_many_wait() {
+    fn pieces_are_done_one_at_a_time_and_only_so_much_waits() {
         let (told, hears) = mpsc::channel();
         let (go, gate) = mpsc::channel::<()>();
         let first = told.clone();
-        add(Box::new(move || {
+        add(piece(1, move || {
             first.send("begun").unwrap();
             gate.recv().unwrap();
             #[cfg(target_os = "linux")]
@@ -91,16 +106,25 @@ mod tests {
         let time = Duration::from_secs(20);
         // Others of this process may come before.
         assert_eq!(hears.recv_timeout(time).unwrap(), "begun");
-        for _ in 0..2 * MOST {
+        // What nobody wants any more leaves its room to others, and is not done either.
+        let (wanted, other) = (Arc::new(()), told.clone());
+        let asks = Arc::downgrade(&wanted);
+        let forgotten = Job {
+            is_wanted: Box::new(move || asks.strong_count() > 0),
+            ..piece(MOST, move || other.send("forgotten").unwrap())
+        };
+        add(forgotten);
+        drop(wanted);
+        for _ in 0..32 {
             let told = told.clone();
-            add(Box::new(move || told.send("other").unwrap()));
+            add(piece(MOST / 16, move || told.send("other").unwrap()));
         }
         assert!(hears.recv_timeout(Duration::from_millis(50)).is_err(), "the first is not over");
         go.send(()).unwrap();
         assert_eq!(hears.recv_timeout(time).unwrap(), "first");
         drop(told);
-        let others = hears.iter().count();
-        assert_eq!(others, MOST, "what was more is given up");
+        let others: Vec<_> = hears.iter().collect();
+        assert_eq!(others, ["other"; 16], "what was more is given up");
         // The thread is gone, and comes again.
         let begun = Instant::now();
         while queue().has_thread {
@@ -108,7 +132,7 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         }
         let (told, hears) = mpsc::channel();
-        add(Box::new(move || told.send(()).unwrap()));
+        add(piece(1, move || told.send(()).unwrap()));
         hears.recv_timeout(time).unwrap();
     }
 }

@@ -17,12 +17,13 @@ use std::{
 use wasmtime::{Engine, Module, component::Component};
 
 use super::{
-    CompiledBy, Entry, Kind, Ready, background, machine_code, machine_code_by_winch, not_compiled,
-    said,
+    CompiledBy, Entry, Kind, Ready,
+    background::{self, Job},
+    machine_code, machine_code_by_winch, not_compiled, said,
 };
 use crate::{
     WasmError,
-    engine::{self, Engines},
+    engine::{self, Engines, Winch},
 };
 
 /// From so many bytes of WebAssembly on Winch is worth it. On two processors, with others at work, Cranelift took 0.3 to
@@ -48,7 +49,18 @@ pub(crate) struct Compiler {
 pub(crate) trait Native: Sized {
     const KIND: Kind;
 
-    fn load(engine: &Engine, code: &Ready) -> wasmtime::Result<Self>;
+    /// Reads it: what is beyond the engine's bounds is refused.
+    fn read(engine: &Engine, code: &Ready) -> wasmtime::Result<Self>;
+
+    /// Makes the image of its memory now, so that the first instance does not pay for it.
+    fn make_image(&self) -> wasmtime::Result<()>;
+
+    /// Ready for instances.
+    fn load(engine: &Engine, code: &Ready) -> wasmtime::Result<Self> {
+        let native = Self::read(engine, code)?;
+        native.make_image()?;
+        Ok(native)
+    }
 
     /// What it is loaded from.
     fn serialized(&self) -> wasmtime::Result<Vec<u8>>;
@@ -60,13 +72,16 @@ pub(crate) trait Native: Sized {
 impl Native for Component {
     const KIND: Kind = Kind::Component;
 
-    fn load(engine: &Engine, code: &Ready) -> wasmtime::Result<Self> {
+    fn read(engine: &Engine, code: &Ready) -> wasmtime::Result<Self> {
         // SAFETY: see `Ready`.
         #[allow(unsafe_code)]
-        let component = unsafe { Self::deserialize(engine, code.bytes()) }?;
-        // Now, so that the first instance does not pay for it.
-        component.initialize_copy_on_write_image()?;
-        Ok(component)
+        unsafe {
+            Self::deserialize(engine, code.bytes())
+        }
+    }
+
+    fn make_image(&self) -> wasmtime::Result<()> {
+        self.initialize_copy_on_write_image()
     }
 
     fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
@@ -85,12 +100,16 @@ impl Native for Component {
 impl Native for Module {
     const KIND: Kind = Kind::Module;
 
-    fn load(engine: &Engine, code: &Ready) -> wasmtime::Result<Self> {
+    fn read(engine: &Engine, code: &Ready) -> wasmtime::Result<Self> {
         // SAFETY: see `Ready`.
         #[allow(unsafe_code)]
-        let module = unsafe { Self::deserialize(engine, code.bytes()) }?;
-        module.initialize_copy_on_write_image()?;
-        Ok(module)
+        unsafe {
+            Self::deserialize(engine, code.bytes())
+        }
+    }
+
+    fn make_image(&self) -> wasmtime::Result<()> {
+        self.initialize_copy_on_write_image()
     }
 
     fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
@@ -213,12 +232,16 @@ where
             && let Some((native, winchs)) = self.by_winch()
         {
             let current = self.current(&native, CompiledBy::Winch)?;
-            let replaced = Arc::downgrade(&current);
+            let (replaced, asks) = (Arc::downgrade(&current), Arc::downgrade(&current));
             let from = Instant::now() + LATER;
-            background::add(Box::new(move || {
-                thread::sleep(from.saturating_duration_since(Instant::now()));
-                self.replace(&replaced, &entry, &winchs);
-            }));
+            background::add(Job {
+                bytes: self.wasm.len() as u64,
+                is_wanted: Box::new(move || asks.strong_count() > 0),
+                work: Box::new(move || {
+                    thread::sleep(from.saturating_duration_since(Instant::now()));
+                    self.replace(&replaced, &entry, &winchs);
+                }),
+            });
             return Ok(current);
         }
         let ready = Ready::compiled(machine_code(&self.engine, N::KIND, &self.wasm)?);
@@ -234,7 +257,8 @@ where
         let winch = self.engines.winch_for(&self.engine)?;
         let entry = self.entry(&winch.engine, CompiledBy::Winch)?;
         if let Some(native) = kept(&winch.engine, &entry) {
-            return Some((native, entry));
+            // It may be of a version with wider bounds.
+            return self.fits(&native, CompiledBy::Winch).is_ok().then_some((native, entry));
         }
         let ready = Ready::compiled(machine_code_by_winch(winch, N::KIND, &self.wasm)?);
         let _ = entry.write(ready.bytes());
@@ -243,16 +267,19 @@ where
 
     /// Makes the code that is to stay, if nobody was faster, and has the next launch take it.
     fn replace(self, replaced: &Weak<Current<T>>, entry: &Entry, winchs: &Entry) {
-        let ready = entry.read().or_else(|| {
+        // What is kept and does not fit the engine is made anew; what cannot be kept can still be run.
+        let mut is_kept = true;
+        let native = kept::<N>(&self.engine, entry).or_else(|| {
             let compiler = engine::on_one_thread().ok()?;
-            let code = machine_code(&compiler, N::KIND, &self.wasm).ok()?;
-            entry.write(&code).ok()?;
-            Some(Ready::compiled(code))
+            let ready = Ready::compiled(machine_code(&compiler, N::KIND, &self.wasm).ok()?);
+            is_kept = entry.write(ready.bytes()).is_ok();
+            N::load(&self.engine, &ready).ok()
         });
-        let Some(ready) = ready else { return };
-        let _ = fs::remove_file(&winchs.path);
+        let Some(native) = native else { return };
+        if is_kept {
+            let _ = fs::remove_file(&winchs.path);
+        }
         if let Some(current) = replaced.upgrade()
-            && let Ok(native) = N::load(&self.engine, &ready)
             && let Ok(code) = self.linked(&native, CompiledBy::Cranelift)
         {
             current.set(code, CompiledBy::Cranelift);
@@ -267,16 +294,24 @@ where
         Ok(Arc::new(Current(Mutex::new((self.linked(native, by)?, by)))))
     }
 
-    /// Ready for launches, if a pool would take its instances. Winch's code was tried when it was made.
+    /// Ready for launches, if a pool would take its instances.
     fn linked(&self, native: &N, by: CompiledBy) -> Result<T, WasmError> {
-        if by == CompiledBy::Cranelift
-            && let Some(bounds) = self.engines.bounds_for(&self.engine)
-        {
-            let loaded =
-                native.serialized().and_then(|code| N::load(bounds, &Ready::compiled(code)));
-            loaded.map_err(|error| not_compiled(&error))?;
-        }
+        self.fits(native, by)?;
         (self.link)(native)
+    }
+
+    /// Whether a pool would take its instances, where they come out of none.
+    fn fits(&self, native: &N, by: CompiledBy) -> Result<(), WasmError> {
+        let bounds = match by {
+            CompiledBy::Cranelift => self.engines.bounds_for(&self.engine),
+            CompiledBy::Winch => {
+                let winch = self.engines.winch_for(&self.engine).and_then(Winch::bounds);
+                Some(winch.ok_or_else(|| WasmError::Unfit("there is no Winch here".into()))?)
+            }
+        };
+        let Some(bounds) = bounds else { return Ok(()) };
+        let read = native.serialized().and_then(|code| N::read(bounds, &Ready::compiled(code)));
+        read.map(drop).map_err(|error| not_compiled(&error))
     }
 }
 

@@ -111,6 +111,47 @@ async fn code_that_does_not_fit_the_engine_is_made_anew() {
     assert_ne!(theirs.path, path);
 }
 
+/// The same after a first start with Winch's code, and where Cranelift's cannot be kept.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[tokio::test]
+async fn what_comes_after_winch_is_made_anew_where_it_does_not_fit_and_run_where_it_cannot_be_kept()
+{
+    for is_blocked in [false, true] {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path().join("compiled");
+        let engines = engines();
+        let entry = || {
+            let by = CompiledBy::Cranelift;
+            Entry::new(&folder, engines.plain(), by, Kind::Module, &wasm()).unwrap()
+        };
+        if is_blocked {
+            fs::create_dir(&entry().path).unwrap();
+            fs::write(entry().path.join("file"), "in the way").unwrap();
+        } else {
+            let mut other = crate::engine::config(false);
+            let other = Engine::new(other.epoch_interruption(false)).unwrap();
+            entry().write(&other.precompile_module(&wasm()).unwrap()).unwrap();
+        }
+        let compiler = Compiler::new(Arc::clone(&engines), 0);
+        compiler.keep_in(folder.clone());
+        let link = |module: &wasmtime::Module| Ok(module.clone());
+        let current = compiler.code(engines.plain(), wasm(), link).await.unwrap();
+        assert_eq!(current.get().1, CompiledBy::Winch);
+        let begun = std::time::Instant::now();
+        while current.get().1 == CompiledBy::Winch {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{is_blocked}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let winch = &engines.winch_for(engines.plain()).unwrap().engine;
+        let winchs = Entry::new(&folder, winch, CompiledBy::Winch, Kind::Module, &wasm()).unwrap();
+        assert_eq!(winchs.path.exists(), is_blocked, "it stays where there is nothing better");
+        if !is_blocked {
+            let right = machine_code(engines.plain(), Kind::Module, &wasm()).unwrap();
+            assert_eq!(entry().read().unwrap().bytes(), right);
+        }
+    }
+}
+
 /// Winch's code, signed by this host for the place of Cranelift's: what a mistake of ours would look like.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[tokio::test]

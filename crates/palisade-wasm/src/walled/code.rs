@@ -47,12 +47,17 @@ pub(crate) struct Kept {
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     is_spent: AtomicBool,
-    _own: Option<Own>,
+    own: Option<Own>,
 }
 
 impl Kept {
     fn new(path: PathBuf, bytes: u64, own: Option<Own>) -> Self {
-        Self { path, bytes, is_spent: AtomicBool::new(false), _own: own }
+        Self { path, bytes, is_spent: AtomicBool::new(false), own }
+    }
+
+    /// Whether another start finds it.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.own.is_none()
     }
 
     /// There is better code now: the file is removed with this value, when no launch is about to be shown it.
@@ -258,6 +263,7 @@ mod tests {
         assert!(store.find(&name).is_none());
         let kept = store.put(&name, b"code").unwrap();
         assert_eq!(fs::read(&kept.path).unwrap(), b"code");
+        assert!(kept.is_lasting());
         assert_eq!(store.find(&name).unwrap().path, kept.path);
         for (digest, is_extism, stamp, machine, by) in [
             ("ab", false, "engine 1", here, cranelift),
@@ -299,7 +305,7 @@ mod tests {
         let name = Name::new("aa", false, "e", &[1; 32], CompiledBy::Cranelift);
         let kept = store.put(&name, b"code").unwrap();
         let path = kept.path.clone();
-        assert!(path.exists());
+        assert!(path.exists() && !kept.is_lasting());
         drop(kept);
         assert!(!path.exists() && !path.parent().unwrap().exists());
     }

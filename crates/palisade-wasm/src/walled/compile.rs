@@ -25,7 +25,7 @@ use palisade_sandbox::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, SemaphorePermit, watch},
     time::timeout,
 };
 
@@ -102,23 +102,38 @@ pub(super) async fn compile(
     made.ok_or(SandboxError::Ended)
 }
 
-/// Compiles `wasm` with Cranelift, whenever nobody waits for another one.
+/// The right to compile while nobody waits for another run.
+pub(super) struct IdleTurn {
+    waited_for: watch::Receiver<usize>,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl IdleTurn {
+    /// Waits until there is no other run, and nobody who wants one.
+    pub(super) async fn new() -> Result<Self, SandboxError> {
+        let mut waited_for = WAITED_FOR.subscribe();
+        loop {
+            let _ = waited_for.wait_for(|count| *count == 0).await.is_ok();
+            let turn = TURNS.acquire().await.map_err(|_| SandboxError::Ended)?;
+            // Who came while this stood in line is behind it there, and must not wait for a launch and its end.
+            if *waited_for.borrow() == 0 {
+                return Ok(Self { waited_for, _turn: turn });
+            }
+        }
+    }
+}
+
+/// Compiles `wasm` with Cranelift. `None` where it gave way to a run that somebody waits for.
 pub(super) async fn compile_later(
     compiling: Compiling<'_>,
     wasm: &[u8],
-) -> Result<Vec<u8>, SandboxError> {
-    let mut waited_for = WAITED_FOR.subscribe();
-    loop {
-        let _ = waited_for.wait_for(|count| *count == 0).await.is_ok();
-        let turn = TURNS.acquire().await.map_err(|_| SandboxError::Ended)?;
-        let give_way = async {
-            let _ = waited_for.wait_for(|count| *count > 0).await.is_ok();
-        };
-        if let Some((_, code)) = compiling.run(wasm, Some(LATER), give_way).await? {
-            return Ok(code);
-        }
-        drop(turn);
-    }
+    mut turn: IdleTurn,
+) -> Result<Option<Vec<u8>>, SandboxError> {
+    let give_way = async {
+        let _ = turn.waited_for.wait_for(|count| *count > 0).await.is_ok();
+    };
+    let made = compiling.run(wasm, Some(LATER), give_way).await?;
+    Ok(made.map(|(_, code)| code))
 }
 
 impl Compiling<'_> {

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::{
     Inner, behind_walls,
     code::{Kept, Name, Nothing},
-    compile::{Compiling, compile, compile_later},
+    compile::{Compiling, IdleTurn, compile, compile_later},
     digest, engines,
     instance::WalledInstance,
     ours,
@@ -44,8 +44,8 @@ pub(crate) struct Walled {
     winch_from: u64,
     /// One at a time: two starts must not compile the same thing twice.
     ready: Arc<Mutex<Option<Arc<Ready>>>>,
-    /// Cranelift's code on its way, after Winch's. Given up with this value.
-    later: OnceLock<Later>,
+    /// Cranelift's code on its way, after Winch's, and what it will be found by. Given up with this value.
+    later: std::sync::Mutex<Option<(Name, Later)>>,
     /// An engine has said that the code does not fit it. It is asked once: what it says of the code that is made
     /// anew is its own failing, and compiling takes much of the machine.
     thrown_away: AtomicBool,
@@ -102,7 +102,7 @@ impl Walled {
                 });
             }
         };
-        let (ready, later) = (Arc::default(), OnceLock::new());
+        let (ready, later) = (Arc::default(), std::sync::Mutex::default());
         let thrown_away = AtomicBool::new(false);
         Ok(Self { inner, artifact, calls, extism, winch_from, ready, later, thrown_away })
     }
@@ -131,7 +131,7 @@ impl Walled {
         let machine = blocking(made_for).await??;
         let is_extism = self.extism.is_some();
         let name = |by| Name::new(&digest, is_extism, &stamp, &machine, by);
-        let (code, by) = self.code(&program, wasm, name).await?;
+        let (code, by) = self.code(&program, &stamp, &digest, wasm, name).await?;
         let artifact = Artifact {
             content: self.artifact.content.clone(),
             program: Program {
@@ -155,6 +155,8 @@ impl Walled {
     async fn code(
         &self,
         program: &Path,
+        stamp: &str,
+        digest: &str,
         wasm: Vec<u8>,
         name: impl Fn(CompiledBy) -> Name,
     ) -> Result<(Arc<Kept>, CompiledBy), SandboxError> {
@@ -180,7 +182,7 @@ impl Walled {
             }
         };
         if found.1 == CompiledBy::Winch {
-            self.later.get_or_init(|| self.later(program.to_owned(), wasm, lasting));
+            self.improve(lasting, digest, stamp);
         }
         Ok(found)
     }
@@ -190,24 +192,27 @@ impl Walled {
         Compiling { wall, store, engine, is_extism: self.extism.is_some() }
     }
 
-    /// Makes and keeps Cranelift's code, and has the next start take it instead of what is at `winchs`.
-    fn later(&self, program: PathBuf, wasm: Vec<u8>, lasting: Name) -> Later {
-        let (inner, ready) = (Arc::clone(&self.inner), Arc::clone(&self.ready));
-        let is_extism = self.extism.is_some();
+    /// Begins to make Cranelift's code for the engine with this stamp, unless that is under way.
+    fn improve(&self, lasting: Name, digest: &str, stamp: &str) {
+        let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+        if later.as_ref().is_some_and(|(of, later)| *of == lasting && !later.0.is_finished()) {
+            return;
+        }
+        let improvement = Improvement {
+            inner: Arc::clone(&self.inner),
+            artifact: self.artifact.clone(),
+            is_extism: self.extism.is_some(),
+            lasting: lasting.clone(),
+            digest: digest.to_owned(),
+            stamp: stamp.to_owned(),
+            ready: Arc::clone(&self.ready),
+        };
         let work = async move {
             tokio::time::sleep(LATER).await;
-            let (wall, store) = (&*inner.wall, &inner.store);
-            let compiling = Compiling { wall, store, engine: &program, is_extism };
-            let Ok(code) = compile_later(compiling, &wasm).await else { return };
-            if put(&inner, lasting, code).await.is_err() {
-                return;
-            }
-            let mut slot = ready.lock().await;
-            if let Some(winchs) = slot.take_if(|current| current.by == CompiledBy::Winch) {
-                winchs.code.spend();
-            }
+            // What comes to nothing leaves the plugin with what it has.
+            let _ = improvement.run().await;
         };
-        Later(tokio::spawn(work))
+        *later = Some((lasting, Later(tokio::spawn(work))));
     }
 
     async fn launch(
@@ -313,6 +318,72 @@ impl Walled {
         let trace = Trace::default();
         let told = Invocation { method: START, payload, tool: None, deadline, trace };
         engine.lane().call(told).await.map(drop)
+    }
+}
+
+/// Makes and keeps Cranelift's code, and has the next start take it instead of Winch's.
+struct Improvement {
+    inner: Arc<Inner>,
+    artifact: Artifact,
+    is_extism: bool,
+    lasting: Name,
+    /// Of the WebAssembly.
+    digest: String,
+    /// Of the engine that the code is for.
+    stamp: String,
+    ready: Arc<Mutex<Option<Arc<Ready>>>>,
+}
+
+impl Improvement {
+    async fn run(self) -> Result<(), SandboxError> {
+        let lasts = loop {
+            let turn = IdleTurn::new().await?;
+            self.inner.refused_later.find(&self.lasting)?;
+            // Another plugin with the same file may have been faster, or another process.
+            if self.is_there().await? {
+                break true;
+            }
+            let Some(program) = self.same_engine() else { return Ok(()) };
+            let Some(wasm) = self.same_wasm().await? else { return Ok(()) };
+            let (wall, store) = (&*self.inner.wall, &self.inner.store);
+            let compiling = Compiling { wall, store, engine: &program, is_extism: self.is_extism };
+            let made = compile_later(compiling, &wasm, turn).await;
+            let made =
+                made.inspect_err(|error| self.inner.refused_later.put(&self.lasting, error))?;
+            if let Some(code) = made {
+                // A program that was exchanged meanwhile has made code that is not for this one's.
+                break self.same_engine().is_some()
+                    && put(&self.inner, self.lasting.clone(), code).await?.is_lasting();
+            }
+        };
+        if !lasts {
+            return Ok(());
+        }
+        let mut slot = self.ready.lock().await;
+        let is_winchs = |current: &mut Arc<Ready>| {
+            current.by == CompiledBy::Winch && current.stamp == self.stamp
+        };
+        if let Some(winchs) = slot.take_if(is_winchs) {
+            winchs.code.spend();
+        }
+        Ok(())
+    }
+
+    async fn is_there(&self) -> Result<bool, SandboxError> {
+        let (inner, lasting) = (Arc::clone(&self.inner), self.lasting.clone());
+        blocking(move || inner.store.find(&lasting).is_some()).await
+    }
+
+    /// The engine's program, if it is the one that this began with.
+    fn same_engine(&self) -> Option<PathBuf> {
+        let (program, stamp) = self.inner.engine.found().ok()?;
+        (stamp == self.stamp).then_some(program)
+    }
+
+    /// Read when it is needed: many may wait. `None` where another file is there now.
+    async fn same_wasm(&self) -> Result<Option<Vec<u8>>, SandboxError> {
+        let wasm = read(&self.artifact).await?;
+        Ok((digest(&wasm) == self.digest).then_some(wasm))
     }
 }
 

@@ -35,12 +35,15 @@ pub(crate) struct Host {
     pub(crate) answer: Mutex<Option<Result<String, Failure>>>,
     pub(crate) lines: Mutex<Vec<String>>,
     pub(crate) dropped: Mutex<u64>,
+    /// The task that asked last.
+    pub(crate) task: Mutex<Option<tokio::task::Id>>,
 }
 
 impl HostCalls for Host {
     fn request(&self, request: HostRequest) -> BoxFuture<'static, Result<Payload, Failure>> {
         let text = String::from_utf8(request.payload.bytes().to_vec()).unwrap();
         self.requests.lock().unwrap().push((request.method, text));
+        *self.task.lock().unwrap() = tokio::task::try_id();
         let answer = self.answer.lock().unwrap().clone();
         Box::pin(async move {
             match answer {

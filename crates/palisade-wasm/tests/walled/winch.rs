@@ -5,11 +5,14 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use palisade_model::ErrorCode as C;
+use palisade_process::{Options, ProcessBackend};
 use palisade_sandbox::{Backend as _, Calls};
+use palisade_wasm::walled::{EngineProgram, WalledBackend};
 
 use super::{
     TIME, Walled, backend,
@@ -99,6 +102,38 @@ async fn a_host_that_ends_early_leaves_code_of_winch_for_the_next_one() {
     let walled = walled.another(u64::MAX);
     walled.started().await;
     assert_eq!(walled.kept().len(), 2);
+}
+
+/// An engine that was exchanged while its plugins run: what is compiled for the new one is compiled as for the first.
+#[tokio::test]
+async fn after_another_engine_cranelift_comes_after_winch_as_well() {
+    let walled = walled(&guest(), Calls::Stateful);
+    let engine = walled.bench.dir.path().join("engine");
+    fs::copy(env!("CARGO_BIN_EXE_palisade-engine"), &engine).unwrap();
+    let wall = Arc::new(ProcessBackend::new(Options::default()));
+    let backend = WalledBackend::new(wall, EngineProgram::at(&engine)).winch_from(0);
+    let walled = Walled { backend, ..walled }.in_its_folder();
+    let prepared = walled.prepared().await;
+    walled.launched(&prepared).await.unwrap_or_else(|e| panic!("{e}"));
+    let [winchs] = walled.kept().try_into().unwrap();
+    let cranelifts = walled.replaced(&winchs).await;
+
+    let older = fs::metadata(&engine).unwrap().modified().unwrap() - Duration::from_secs(60);
+    fs::File::open(&engine).unwrap().set_modified(older).unwrap();
+    walled.launched(&prepared).await.unwrap_or_else(|e| panic!("{e}"));
+    let winchs = walled.kept().into_iter().find(|kept| *kept != cranelifts).unwrap();
+    let begun = Instant::now();
+    let next = loop {
+        let next = walled.kept().into_iter().find(|kept| ![&winchs, &cranelifts].contains(&kept));
+        if let Some(next) = next
+            && !winchs.exists()
+        {
+            break next;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "Cranelift does not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(fs::read(next).unwrap(), fs::read(cranelifts).unwrap());
 }
 
 #[tokio::test]
