@@ -37,8 +37,12 @@ fn it_shows_a_system_call_profile() {
     assert_eq!(status, 0);
     assert!(out.contains("refused (EPERM)") && out.contains(" ptrace,"), "{out}");
     // What comes to floor and profile, with when it does.
-    for addition in ["init-guard/1, in every launch", "policed-memory/2, where", "no-jit/1, where"]
-    {
+    for addition in [
+        "init-guard/1, in every launch",
+        "policed-memory/2, where",
+        "policed-cpu/1, where",
+        "no-jit/1, where",
+    ] {
         assert!(out.contains(addition), "no {addition:?} in\n{out}");
     }
     let (_, out, _) = place.run(&["doctor", "--seccomp", "native", "--json"]);
@@ -46,9 +50,9 @@ fn it_shows_a_system_call_profile() {
     assert!(document["calls"].as_array().unwrap().len() > 300);
     let additions = document["additions"].as_array().unwrap();
     let names: Vec<_> = additions.iter().map(|a| a["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["init-guard/1", "policed-memory/2", "no-jit/1"]);
+    assert_eq!(names, ["init-guard/1", "policed-memory/2", "policed-cpu/1", "no-jit/1"]);
     let calls = |n: usize| additions[n]["calls"].as_array().unwrap().len();
-    assert_eq!([calls(0), calls(1), calls(2)], [5, 8, 3]);
+    assert_eq!([calls(0), calls(1), calls(2), calls(3)], [5, 8, 1, 3]);
     assert!(additions.iter().all(|a| !a["when"].as_str().unwrap().is_empty()));
     // Who compiles as it runs is not started where written memory may not become code.
     let (_, out, _) = place.run(&["doctor", "--seccomp", "node"]);

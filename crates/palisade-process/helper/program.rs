@@ -220,7 +220,9 @@ fn transform(prepared: &Prepared<'_>) -> Failure {
 fn steps(prepared: &Prepared<'_>) -> Result<(), Failure> {
     let launch = prepared.launch;
     laps::lap(lap::FORK);
-    sys!(nr::SETSID);
+    // A process group of its own, in pid 1's session. With `sched_autogroup_enabled` a session is what gets a
+    // share of the processors (sched(7)): one that samples processor time must have a part in what it samples.
+    sys!(nr::SETPGID, 0, 0);
     let none: u64 = 0;
     sys!(nr::RT_SIGPROCMASK, 2, &raw const none, 0, 8);
     let cwd = sys!(nr::CHDIR, prepared.cwd.as_ptr());

@@ -25,6 +25,10 @@ pub fn of(profile: Profile) -> Result<Vec<Addition>, Error> {
             policy: policed_memory()?,
             when: "where no cgroup holds the plugin's memory, so that it is only sampled",
         },
+        Addition {
+            policy: policed_cpu()?,
+            when: "where no cgroup holds the plugin's processor time, so that it is only sampled",
+        },
     ];
     if can_be_no_jit(profile) {
         all.push(Addition { policy: no_jit()?, when: "where the guarantee no-jit is demanded" });
@@ -88,6 +92,13 @@ pub(crate) fn policed_memory() -> Result<Policy, Error> {
         .build()
 }
 
+/// Where processor time is only sampled, pid 1 must get to run. With `sched_autogroup_enabled` (sched(7)) each
+/// session competes with the others as a whole: a plugin that begins sessions of its own gets as many shares,
+/// and can keep pid 1, and everybody else, from the processors for seconds.
+pub(crate) fn policed_cpu() -> Result<Policy, Error> {
+    Policy::builder("policed-cpu", 1, Action::Allow).on(Action::EPERM, &["setsid"]).build()
+}
+
 /// What goes into memory and comes out as code by another way than a change of its protection: a memory
 /// file or a System V segment is written in one place and mapped as code in another. Files cannot be: every
 /// folder that can be written is mounted `noexec`. The protection itself is PR_SET_MDWE's part.
@@ -110,10 +121,10 @@ mod tests {
                 of(profile).unwrap().iter().map(|a| a.policy.name().to_owned()).collect();
             let wanted: &[&str] = match profile {
                 Profile::Native | Profile::Shell | Profile::Python => {
-                    &["init-guard", "policed-memory", "no-jit"]
+                    &["init-guard", "policed-memory", "policed-cpu", "no-jit"]
                 }
                 Profile::Node | Profile::Jvm | Profile::Engine | Profile::Lockdown => {
-                    &["init-guard", "policed-memory"]
+                    &["init-guard", "policed-memory", "policed-cpu"]
                 }
             };
             assert_eq!(names, wanted, "{profile}");

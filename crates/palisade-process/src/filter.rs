@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use palisade_sandbox::SandboxError;
 use palisade_seccomp::{Arch, Policy, compile, merged, profiles::Profile, told};
 
-use crate::additions::{can_be_no_jit, guard_of_init, no_jit, policed_memory};
+use crate::additions::{can_be_no_jit, guard_of_init, no_jit, policed_cpu, policed_memory};
 
 /// What the filter of a launch is made of, beside the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Choice {
     pub profile: Profile,
     /// No cgroup holds the plugin's memory.
     pub memory_is_policed: bool,
+    /// No cgroup holds the plugin's processor time, and pid 1 samples it.
+    pub cpu_is_policed: bool,
     /// The guarantee `no-jit` is demanded.
     pub no_jit: bool,
 }
@@ -23,9 +25,13 @@ pub struct Choice {
 impl Choice {
     /// Every one that a launch can have.
     pub fn all() -> impl Iterator<Item = Self> {
-        let ways = [(false, false), (false, true), (true, false), (true, true)];
-        let all = Profile::ALL.into_iter().flat_map(move |profile| {
-            ways.map(|(memory_is_policed, no_jit)| Self { profile, memory_is_policed, no_jit })
+        let all = Profile::ALL.into_iter().flat_map(|profile| {
+            (0..8).map(move |bits| Self {
+                profile,
+                memory_is_policed: bits & 1 != 0,
+                cpu_is_policed: bits & 2 != 0,
+                no_jit: bits & 4 != 0,
+            })
         });
         all.filter(|choice| !choice.no_jit || can_be_no_jit(choice.profile))
     }
@@ -64,6 +70,9 @@ pub fn policy(choice: Choice) -> Result<Policy, SandboxError> {
     let mut policy = merged(&guard_of_init().map_err(broken)?, &profile);
     if choice.memory_is_policed {
         policy = merged(&policed_memory().map_err(broken)?, &policy);
+    }
+    if choice.cpu_is_policed {
+        policy = merged(&policed_cpu().map_err(broken)?, &policy);
     }
     if choice.no_jit {
         policy = merged(&no_jit().map_err(broken)?, &policy);

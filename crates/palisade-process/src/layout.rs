@@ -94,6 +94,8 @@ impl Inputs<'_> {
         Choice {
             profile: if namespaces { self.needs.profile } else { Profile::Lockdown },
             memory_is_policed: self.memory_is_policed(),
+            // Without namespaces nobody samples it.
+            cpu_is_policed: namespaces && self.cpu_is_policed(),
             no_jit: namespaces && is_no_jit(self.spec),
         }
     }

@@ -269,8 +269,8 @@ fn agree_about_what_is_loaded(observed: bool) {
     }
     println!("{asked} calls were asked about, of {filters} filters");
     assert_eq!(
-        filters, 20,
-        "seven profiles, memory held or policed; three of them also without code"
+        filters, 40,
+        "seven profiles, memory and processor time held or policed; three of them also without code"
     );
     assert!(asked > filters * 4_000, "{asked}");
 }
@@ -292,7 +292,7 @@ fn what_the_additions_refuse_is_refused_where_they_are_loaded() {
     let Some(arch) = Arch::native() else { return };
     const SHARED_ANONYMOUS: u64 = 0x21;
     const SHM_EXEC: u64 = 0o100_000;
-    let calls: [(&str, &str, [u64; 6]); 9] = [
+    let calls: [(&str, &str, [u64; 6]); 10] = [
         ("init-guard", "prlimit64", [1, 0, 0, 0, 0, 0]),
         ("init-guard", "setpriority", [2, 0, 0, 0, 0, 0]),
         ("init-guard", "setpriority", [0, 1, 0, 0, 0, 0]),
@@ -300,6 +300,7 @@ fn what_the_additions_refuse_is_refused_where_they_are_loaded() {
         ("policed-memory", "mmap", [0, 4096, 3, SHARED_ANONYMOUS, u64::MAX, 0]),
         ("policed-memory", "setsockopt", [3, 1, 7, 0, 4, 0]),
         ("policed-memory", "vmsplice", [3, 0, 0, 0, 0, 0]),
+        ("policed-cpu", "setsid", [0; 6]),
         ("no-jit", "memfd_create", [0; 6]),
         ("no-jit", "shmat", [0, 0, SHM_EXEC, 0, 0, 0]),
     ];
@@ -311,6 +312,7 @@ fn what_the_additions_refuse_is_refused_where_they_are_loaded() {
                 let call = SeccompData::call(arch, name, args).unwrap();
                 let there = match of {
                     "policed-memory" => choice.memory_is_policed,
+                    "policed-cpu" => choice.cpu_is_policed,
                     "no-jit" => choice.no_jit,
                     _ => true,
                 };

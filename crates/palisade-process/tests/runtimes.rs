@@ -174,7 +174,8 @@ int main(void) {
 async fn calls_of(profile: Profile) -> String {
     let facts = process().probe().await;
     let memory_is_policed = facts.guarantees.level(Guarantee::MemoryCapped) < Level::Kernel;
-    let choice = Choice { profile, memory_is_policed, no_jit: false };
+    let cpu_is_policed = facts.guarantees.level(Guarantee::CpuCapped) < Level::Kernel;
+    let choice = Choice { profile, memory_is_policed, cpu_is_policed, no_jit: false };
     let (policy, arch) = (filter::loaded(choice, false).unwrap(), Arch::native().unwrap());
     let names = ["io_setup", "mq_open", "shmget", "remap_file_pages"];
     let known = names.into_iter().filter(|name| {

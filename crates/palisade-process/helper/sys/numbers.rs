@@ -19,6 +19,7 @@ pub mod nr {
     pub const CHDIR: usize = 80;
     pub const UMASK: usize = 95;
     pub const SETSID: usize = 112;
+    pub const SETPGID: usize = 109;
     pub const SETGROUPS: usize = 116;
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
@@ -78,6 +79,7 @@ pub mod nr {
     pub const CHDIR: usize = 49;
     pub const UMASK: usize = 166;
     pub const SETSID: usize = 157;
+    pub const SETPGID: usize = 154;
     pub const SETGROUPS: usize = 159;
     pub const SETRESUID: usize = 147;
     pub const SETRESGID: usize = 149;

@@ -178,20 +178,6 @@ mod tests {
         watched().unwrap();
     }
 
-    fn choices() -> Vec<crate::filter::Choice> {
-        let bits = [(false, false), (false, true), (true, false), (true, true)];
-        palisade_seccomp::profiles::Profile::ALL
-            .into_iter()
-            .flat_map(|profile| {
-                bits.map(|(memory_is_policed, no_jit)| crate::filter::Choice {
-                    profile,
-                    memory_is_policed,
-                    no_jit,
-                })
-            })
-            .collect()
-    }
-
     #[test]
     fn the_filter_of_a_normal_launch_asks_about_deaths_only() {
         use palisade_seccomp::{Action, Arch, Program, SeccompData, evaluate};
@@ -206,7 +192,7 @@ mod tests {
             Program::new("read", arch, instructions.collect()).unwrap()
         };
         let arch = Arch::native().unwrap();
-        for choice in choices() {
+        for choice in crate::filter::Choice::all() {
             {
                 let profile = choice.profile;
                 let policy = crate::filter::policy(choice).unwrap();
@@ -231,7 +217,7 @@ mod tests {
     #[test]
     fn what_the_helper_calls_between_filter_and_exec_is_never_asked_about() {
         use palisade_seccomp::{Arch, SeccompData, compile, evaluate, observed};
-        for choice in choices() {
+        for choice in crate::filter::Choice::all() {
             {
                 let profile = choice.profile;
                 let policy = crate::filter::policy(choice).unwrap();

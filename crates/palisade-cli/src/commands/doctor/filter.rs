@@ -88,7 +88,7 @@ fn filter_in_words(profile: Profile, table: &Listing, added: &[Added], paint: Pa
         lines.extend(cases(row, "otherwise"));
     }
     lines.push(String::new());
-    lines.push(format!("Calls that are not known here {}.", answer(table.unknown)));
+    lines.push(format!("Calls that are not known here {}.", answer(table.unknown, false)));
     lines.push("Calls through another interface (32-bit, x32) end the plugin.".to_owned());
     lines.push(String::new());
     lines.push("To floor and profile the walls add refusals:".to_owned());
@@ -105,19 +105,21 @@ fn filter_in_words(profile: Profile, table: &Listing, added: &[Added], paint: Pa
     lines.join("\n")
 }
 
-fn answer(action: Action) -> String {
+fn answer(action: Action, is_one: bool) -> String {
+    let (are, s) = if is_one { ("is", "s") } else { ("are", "") };
     match action {
-        Action::KillProcess => "end the plugin, which is told by name".to_owned(),
-        Action::ENOSYS => "look absent (ENOSYS)".to_owned(),
-        Action::Errno(_) => format!("are refused ({action})"),
-        Action::Allow => "are allowed".to_owned(),
-        other => format!("are answered with {other}"),
+        Action::KillProcess => format!("end{s} the plugin, which is told by name"),
+        Action::ENOSYS => format!("look{s} absent (ENOSYS)"),
+        Action::Errno(_) => format!("{are} refused ({action})"),
+        Action::Allow => format!("{are} allowed"),
+        other => format!("{are} answered with {other}"),
     }
 }
 
 fn answered(names: &[&str], action: Action) -> String {
-    let count = if names.len() == 1 { "1 call".into() } else { format!("{} calls", names.len()) };
-    format!("{count} {}", answer(action))
+    let is_one = names.len() == 1;
+    let calls = if is_one { "call" } else { "calls" };
+    format!("{} {calls} {}", names.len(), answer(action, is_one))
 }
 
 /// What a call with these arguments gets; `last` stands for all others.
@@ -208,6 +210,10 @@ policed-memory/2, where no cgroup holds the plugin's memory, so that it is only 
                        otherwise as above
   setsockopt           level == 1 and optname in {7, 32}: EPERM
                        otherwise as above
+
+policed-cpu/1, where no cgroup holds the plugin's processor time, so that it is only sampled
+  1 call is refused (EPERM)
+  setsid
 
 no-jit/1, where the guarantee no-jit is demanded
   2 calls look absent (ENOSYS)
