@@ -1,6 +1,9 @@
 //! One attempt behind the walls: launch, ask, observe the answer or the end.
 
 use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -178,6 +181,9 @@ pub struct Walls {
     pub backend: Arc<dyn Backend>,
     /// What every launch demands: the default floor, unless the backend is a weaker one.
     pub demand: GuaranteeSet,
+    /// They give a plugin a user of its own and show it the host's folders as they are, so that a folder
+    /// granted for writing has to be open to that user.
+    pub folders_as_they_are: bool,
     prepared: Arc<dyn Prepared>,
     serial: AtomicU64,
 }
@@ -225,7 +231,9 @@ impl Walls {
         let prepared = backend.prepare(&artifact).await?;
         let floor = GuaranteeSet::default_floor();
         let demand = if facts.guarantees.covers(&floor) { floor } else { GuaranteeSet::new() };
-        Ok(Self { options, backend, demand, prepared, serial: AtomicU64::new(1) })
+        let folders_as_they_are = backend.name() == "landlock";
+        let serial = AtomicU64::new(1);
+        Ok(Self { options, backend, demand, folders_as_they_are, prepared, serial })
     }
 
     /// The same walls for something else that was prepared behind their backend.
@@ -235,6 +243,7 @@ impl Walls {
             options: self.options.clone(),
             backend: Arc::clone(&self.backend),
             demand: self.demand.clone(),
+            folders_as_they_are: self.folders_as_they_are,
             prepared,
             serial: AtomicU64::new(1),
         }
@@ -251,6 +260,9 @@ impl Walls {
     ) -> std::result::Result<Boxed, palisade_sandbox::SandboxError> {
         let mut rights = CapabilitySet::new();
         let mut grants = terms.grants.clone();
+        if terms.folders && self.folders_as_they_are {
+            open_to_everybody(&ground.granted)?;
+        }
         if terms.folders {
             grants.push(format!("fs.write:{}/**", ground.granted.display()));
             grants.push(format!("fs.read:{}/**", ground.readonly.display()));
@@ -295,6 +307,11 @@ impl Walls {
         let instance = self.prepared.launch(spec, calls).await?;
         Ok(Boxed { instance, host })
     }
+}
+
+fn open_to_everybody(folder: &Path) -> std::result::Result<(), palisade_sandbox::SandboxError> {
+    fs::set_permissions(folder, Permissions::from_mode(0o777))
+        .map_err(|e| palisade_sandbox::SandboxError::step("opening a granted folder", e))
 }
 
 /// One call on the instance's lane.

@@ -89,7 +89,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (43, "tcp" | "many-tcp") => &["landlock"],
         (43, "memfd") => &["file size limit"],
         (43, _) => &["cgroup", "memory samples"],
-        (44, "spin" | "spin-children") => &["cgroup", "processor samples"],
+        (44, v) if v.starts_with("spin") => &["cgroup", "processor samples"],
         (44 | 46, _) => &["rlimit"],
         (45, v) if v.ends_with("/data") && row.outcome == "killed:disk" => &["disk samples"],
         (45, v) if v.ends_with("/data") => &["file size limit"],

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attacker;
+pub(crate) mod careless;
 pub mod command;
 pub mod control;
 pub mod elsewhere;

@@ -21,7 +21,7 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(26, "seize-init", "PTRACE_SEIZE init", Control::Victim, &[], |x| with_init(x, seize)),
     Attempt::new(26, "seize-host", "PTRACE_SEIZE the host", Control::Victim, &["host_pid"], |x| with_host(x, seize)),
     Attempt::new(26, "traceme", "PTRACE_TRACEME", Control::Run, &[], |_| sys!(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0, 0, 0).at("ptrace").map(|_| succeeded("traced by the parent"))),
-    Attempt::new(26, "sibling", "PTRACE_SEIZE a process of our own", Control::Run, &[], |_| own_child(seize)),
+    Attempt::new(26, "sibling", "PTRACE_SEIZE a process of our own", Control::Run, &[], seize_sibling),
     Attempt::new(26, "readv-init", "process_vm_readv of init", Control::Victim, &[], |x| with_init(x, |p, v| vm(p, v, libc::SYS_process_vm_readv))),
     Attempt::new(26, "readv-parent", "process_vm_readv of the parent", Control::Victim, &[], |x| with_parent(x, |p, v| vm(p, v, libc::SYS_process_vm_readv))),
     Attempt::new(26, "readv-host", "process_vm_readv of the host", Control::Victim, &["host_pid"], |x| with_host(x, |p, v| vm(p, v, libc::SYS_process_vm_readv))),
@@ -52,9 +52,18 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(70, "peer-credentials", "learn the host's pid from the channel", Control::Victim, &[], peer_credentials),
 ];
 
-fn own_child(attack: fn(i32, Target<'_>) -> Attempted) -> Attempted {
-    let victim = Victim::spawn(|| ()).setup("a process of our own")?;
-    attack(victim.pid, Some(&victim))
+/// Without the socket of a [`Victim`], which not everybody may make.
+fn seize_sibling(_: &Ctx) -> Attempted {
+    let child = sys::fork().setup("a process of our own")?;
+    if child == 0 {
+        loop {
+            // SAFETY: waits for the signal that ends it.
+            unsafe { libc::pause() };
+        }
+    }
+    let outcome = seize(child, None);
+    sys::end_child(child);
+    outcome
 }
 
 fn attach(pid: i32, _: Target<'_>) -> Attempted {

@@ -13,7 +13,7 @@ use crate::outcome::{At, Attempted, succeeded};
 use crate::table::{Attempt, Control};
 use memory::*;
 use processes::{fork_bomb, orphans, thread_bomb};
-use processor::{sched_attr, spin, spin_children};
+use processor::{sched_attr, spin, spin_children, spin_sessions};
 
 pub use memory::{Shared, children, hold};
 pub use processor::{judge_cpu, spin_amounts};
@@ -46,6 +46,7 @@ pub const TABLE: &[Attempt] = &[
     Attempt::new(44, "spin", "processor time with `threads` threads", Control::Run, &["threads", "seconds", "max_cpus"], spin),
     Attempt::new(44, "spin-children", "processor time with `threads` children", Control::Run, &["threads", "seconds", "max_cpus"], spin_children),
     Attempt::new(44, "spin-unwaited", "processor time with children whose time is added to nobody's", Control::Run, &["threads", "seconds", "max_cpus"], crate::bombs::spin_unwaited),
+    Attempt::new(44, "spin-sessions", "processor time with pairs that pass a byte, in sessions of their own", Control::Run, &["threads", "seconds", "max_cpus"], spin_sessions),
     Attempt::new(44, "fifo", "SCHED_FIFO", Control::Root, &[], |_| sched_fifo(0)),
     Attempt::new(44, "deadline", "SCHED_DEADLINE by sched_setattr", Control::Root, &[], |_| sched_attr(6)),
     Attempt::new(44, "rr-attr", "SCHED_RR by sched_setattr", Control::Root, &[], |_| sched_attr(2)),

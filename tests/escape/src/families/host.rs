@@ -20,7 +20,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     attacker::Attempt,
-    control::WORKS,
+    careless,
     record::{Launcher, Row},
     scene::Stage,
     trouble::{Result, Trouble, While},
@@ -106,11 +106,7 @@ fn one(case: &Case, desk: &Desk, launcher: Launcher) -> Result<Row> {
         Naive::None(why) => format!("impossible: {why}"),
         Naive::Works(naive) => {
             let control = Desk::beside(desk)?;
-            if naive(&control).doing(place())? {
-                WORKS.into()
-            } else {
-                "impossible: it does not work without care either".into()
-            }
+            careless::said(naive(&control).doing(place())?)
         }
     };
     Ok(row)

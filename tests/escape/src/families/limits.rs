@@ -77,7 +77,7 @@ pub const CASES: &[Case] = &[
     case(43, "tcp", None, GIB), case(43, "udp", None, GIB),
     case(43, "many-tcp", None, GIB), case(43, "many-udp", None, GIB),
     case(44, "spin", None, 0), case(44, "spin-children", None, 0),
-    case(44, "spin-unwaited", None, 0), case(45, "fallocate-many", Some("/data"), GIB),
+    case(44, "spin-unwaited", None, 0), case(44, "spin-sessions", None, 0), case(45, "fallocate-many", Some("/data"), GIB),
     case(45, "fill", Some("/tmp"), GIB), case(45, "fill", Some("/dev/shm"), GIB),
     case(45, "fill", Some("/data"), GIB), case(45, "sparse", Some("/data"), GIB),
     case(45, "fallocate", Some("/data"), GIB), case(45, "unlinked", Some("/tmp"), GIB),

@@ -4,6 +4,7 @@
 use std::{
     fs,
     os::unix::fs::symlink,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,6 +13,7 @@ use palisade_process::Options;
 
 use crate::{
     attacker::Attempt,
+    careless,
     control::Controls,
     launch::{Terms, Walls},
     record::{Launcher, Row},
@@ -114,51 +116,90 @@ async fn race(stage: &Stage, launcher: Launcher, walls: &Walls, attempt: &Attemp
 
 type Prepare = fn(&Ground) -> std::io::Result<String>;
 
+/// What a host that takes no care does with a path that was granted, and what the attempt gains by it.
+#[derive(Clone, Copy)]
+enum Careless {
+    /// Follows it somewhere else.
+    Follows,
+    /// Shows what is there, which nobody should be given.
+    Shows,
+    /// Makes it, as some container engines do.
+    Makes,
+    Nothing(&'static str),
+}
+
+impl Careless {
+    fn control(self, grant: &str) -> String {
+        let path = grant.split_once(':').map_or(grant, |(_, path)| path);
+        let path = Path::new(path.strip_suffix("/**").unwrap_or(path));
+        let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+        careless::said(match self {
+            Self::Follows => match fs::canonicalize(path) {
+                Ok(there) => there != path,
+                // What is open and has no name.
+                Err(_) => fs::read_link(path).is_ok(),
+            },
+            Self::Shows => fs::read_dir(path).is_ok_and(|mut found| found.next().is_some()),
+            Self::Makes => !path.exists() && fs::create_dir_all(path).is_ok(),
+            Self::Nothing(why) => return format!("impossible: {why}"),
+        })
+    }
+}
+
+use Careless as C;
+
+const NO_FOLDER: &str = "outside a plugin is shown no folder in another place";
+
 /// Grants that lead somewhere else. Each must be refused before anything is mounted.
-const GRANTS: &[(&str, &str, Prepare)] = &[
-    ("link", "a grant of a symbolic link", |g| {
+const GRANTS: &[(&str, &str, Careless, Prepare)] = &[
+    ("link", "a grant of a symbolic link", C::Follows, |g| {
         let link = g.granted.join("link");
         symlink(&g.outside, &link)?;
         Ok(format!("fs.read:{}/**", link.display()))
     }),
-    ("link-in-path", "a grant through a symbolic link", |g| {
+    ("link-in-path", "a grant through a symbolic link", C::Follows, |g| {
         symlink(&g.root, g.granted.join("up"))?;
         Ok(format!("fs.read:{}/up/outside/**", g.granted.display()))
     }),
-    ("link-to-file", "a grant of a link to a file", |g| {
+    ("link-to-file", "a grant of a link to a file", C::Follows, |g| {
         let link = g.granted.join("link");
         symlink(g.outside.join("secret"), &link)?;
         Ok(format!("fs.write:{}", link.display()))
     }),
-    ("proc-root", "a grant below /proc/self/root", |g| {
+    ("proc-root", "a grant below /proc/self/root", C::Follows, |g| {
         Ok(format!("fs.read:/proc/self/root{}/**", g.outside.display()))
     }),
-    ("proc-cwd", "a grant of /proc/self/cwd", |_| Ok("fs.read:/proc/self/cwd/**".into())),
-    ("proc-fd", "a grant of a handle of the host", |_| Ok("fs.read:/proc/self/fd/3".into())),
-    ("magic-link", "a link to a magic link", |g| {
+    ("proc-cwd", "a grant of /proc/self/cwd", C::Follows, |_| {
+        Ok("fs.read:/proc/self/cwd/**".into())
+    }),
+    ("proc-fd", "a grant of a handle of the host", C::Follows, |_| {
+        Ok("fs.read:/proc/self/fd/3".into())
+    }),
+    ("magic-link", "a link to a magic link", C::Follows, |g| {
         let link = g.granted.join("magic");
         symlink("/proc/self/root", &link)?;
         Ok(format!("fs.read:{}{}/**", link.display(), g.outside.display()))
     }),
-    ("root", "a grant of /", |_| Ok("fs.read:/**".into())),
-    ("proc", "a grant of /proc", |_| Ok("fs.write:/proc/**".into())),
-    ("sys", "a grant below /sys", |_| Ok("fs.write:/sys/fs/cgroup/**".into())),
-    ("dev", "a grant of /dev", |_| Ok("fs.write:/dev/**".into())),
-    ("run", "a grant of /run", |_| Ok("fs.read:/run/**".into())),
-    ("missing", "a grant of what is not there", |g| {
+    ("root", "a grant of /", C::Shows, |_| Ok("fs.read:/**".into())),
+    ("proc", "a grant of /proc", C::Shows, |_| Ok("fs.write:/proc/**".into())),
+    ("sys", "a grant below /sys", C::Shows, |_| Ok("fs.write:/sys/fs/cgroup/**".into())),
+    ("dev", "a grant of /dev", C::Shows, |_| Ok("fs.write:/dev/**".into())),
+    ("run", "a grant of /run", C::Shows, |_| Ok("fs.read:/run/**".into())),
+    ("missing", "a grant of what is not there", C::Makes, |g| {
         Ok(format!("fs.read:{}/missing/**", g.granted.display()))
     }),
-    ("over-plugin", "a grant over the plugin's own folder", |_| Ok("fs.write:/plugin/**".into())),
+    ("over-plugin", "a grant over the plugin's own folder", C::Nothing(NO_FOLDER), |_| {
+        Ok("fs.write:/plugin/**".into())
+    }),
 ];
 
 async fn grants(stage: &Stage, launcher: Launcher, walls: &Walls) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (variant, name, prepare) in GRANTS {
+    for (variant, name, careless, prepare) in GRANTS {
         let ground = stage.ground()?;
         let grant = prepare(&ground)?;
-        let terms = Terms { grants: vec![grant], ..Terms::default() };
-        let mut row = Row::new(66, variant, name, launcher);
-        row.control = "impossible: outside there are no grants".into();
+        let terms = Terms { grants: vec![grant.clone()], ..Terms::default() };
+        let row = Row::new(66, variant, name, launcher);
         rows.push(match walls.launch(&ground, &terms).await {
             Err(e) => row.seen(format!("blocked:{}", kind(&e)), e.to_string()),
             Ok(boxed) => {
@@ -168,6 +209,10 @@ async fn grants(stage: &Stage, launcher: Launcher, walls: &Walls) -> Result<Vec<
                 row.seen("SUCCEEDED", format!("it was launched; the secret: {}", seen.outcome()))
             }
         });
+        // Afterwards: it may change what is there.
+        if let Some(row) = rows.last_mut() {
+            row.control = careless.control(&grant);
+        }
         ground.clear();
     }
     Ok(rows)

@@ -79,6 +79,61 @@ pub fn spin_children(ctx: &Ctx) -> Attempted {
     judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), count)
 }
 
+/// Pairs that pass a byte to each other, each in a session of its own where it may have one: with
+/// `sched_autogroup_enabled` a session is what gets a share of the processors (sched(7)).
+pub fn spin_sessions(ctx: &Ctx) -> Attempted {
+    let (count, time) = spin_amounts(ctx);
+    // Outside nothing keeps it from taking everything.
+    let time = if ctx.outside() { time.min(Duration::from_millis(400)) } else { time };
+    let (before, begun) = (used(), Instant::now());
+    let end = begun + time;
+    let mut children = Vec::new();
+    for _ in 0..count.div_ceil(2) {
+        match sys::fork().at("fork")? {
+            0 => {
+                // SAFETY: plain call; where it is refused the pair stays in the session that it has.
+                unsafe { libc::setsid() };
+                pass_a_byte(end);
+                sys::exit(0);
+            }
+            pid => children.push(pid),
+        }
+    }
+    for pid in children {
+        if sys::wait_child(pid, time + Duration::from_secs(5), 0).is_none() {
+            sys::end_child(pid);
+        }
+    }
+    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), count)
+}
+
+/// To a child of its own and back, until `end`.
+fn pass_a_byte(end: Instant) {
+    let (Ok(there), Ok(back), Ok(child)) = (sys::pipe(), sys::pipe(), sys::fork()) else { return };
+    let ((from, to), others) = match child {
+        0 => ((there.0, back.1), [there.1, back.0]),
+        _ => ((back.0, there.1), [there.0, back.1]),
+    };
+    others.into_iter().for_each(sys::close);
+    if child != 0 {
+        let _ = sys::write_fd(to, b"x");
+    }
+    let mut byte = [0u8];
+    while Instant::now() < end {
+        // At the end the other one is gone.
+        if sys!(libc::SYS_read, from, byte.as_mut_ptr(), 1) != Ok(1)
+            || sys!(libc::SYS_write, to, byte.as_ptr(), 1).is_err()
+        {
+            break;
+        }
+    }
+    if child == 0 {
+        sys::exit(0);
+    }
+    // Who waits for the byte is not there to see the time.
+    sys::end_child(child);
+}
+
 pub fn sched_attr(policy: u32) -> Attempted {
     // struct sched_attr: size, policy, flags (64), nice, priority, runtime, deadline, period.
     let deadline = policy == 6;

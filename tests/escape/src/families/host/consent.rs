@@ -6,9 +6,7 @@ use std::fs;
 use serde_json::json;
 
 use super::{Case, Desk, Naive, Verdict, desk};
-use crate::trouble::Result;
-
-const NO_CONSENT: &str = "outside there is no consent that could be confused";
+use crate::{careless, trouble::Result};
 
 /// The tool tells what a path holds.
 const READER: &str = "try: reply(open(args['path']).read())\nexcept OSError as e: fail(e.strerror)";
@@ -47,6 +45,38 @@ fn wants(desk: &Desk, file: &str) -> Result<Verdict> {
         return Ok(("SUCCEEDED".into(), said.words()));
     }
     Ok(said.judge(desk, "SUCCEEDED"))
+}
+
+/// The plugin's files on a desk without Palisade.
+fn laid(desk: &Desk, id: &str, rest: &str) -> Result<()> {
+    desk.write("plugin/main.py", desk::program(READER))?;
+    desk.write("plugin/plugin.yaml", desk::manifest(id, rest))?;
+    desk.write("texts/a", "one")
+}
+
+/// A host that takes no care: it remembers who was agreed to by `kind` of name. Whether what `change` made of the
+/// plugin, or of what it was granted, may read `file` there, which it could not have read before.
+fn confused(
+    desk: &Desk,
+    kind: &str,
+    file: &str,
+    change: impl FnOnce(&Desk) -> Result<()>,
+) -> Result<bool> {
+    laid(desk, "reader", &reads(&desk.text("texts")))?;
+    if !careless::is_fooled(&desk.root, "agree", &[kind, "plugin"])? {
+        return Ok(false);
+    }
+    change(desk)?;
+    careless::is_fooled(&desk.root, "call", &[kind, "plugin", &desk.text(file)])
+}
+
+/// The same where only the manifest's rights matter, and what was granted with them.
+fn allowed(desk: &Desk, rest: &str, file: &str, grant: Option<&str>) -> Result<bool> {
+    laid(desk, "reader", rest)?;
+    let (wanted, agreed) = (desk.text(file), ["id", "plugin"]);
+    let call: Vec<&str> = agreed.into_iter().chain([wanted.as_str()]).chain(grant).collect();
+    Ok(careless::is_fooled(&desk.root, "agree", &agreed)?
+        && careless::is_fooled(&desk.root, "call", &call)?)
 }
 
 /// The manifest after the consent.
@@ -117,7 +147,12 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/plugin.yaml", desk::manifest("reader", &reads(&outside)))?;
             wants(d, "outside/secret")
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "id", "outside/secret", |d| {
+                let more = reads(&d.text("outside"));
+                d.write("plugin/plugin.yaml", desk::manifest("reader", &more))
+            })
+        }),
     },
     Case {
         number: 63,
@@ -127,7 +162,12 @@ pub(super) const CASES: &[Case] = &[
             let rest = reads(&d.text("texts")).replace("Counts words.", "Sends words away.");
             changed(d, "reader", &rest)
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "id", "texts/a", |d| {
+                let rest = reads(&d.text("texts")).replace("Counts words.", "Sends words away.");
+                d.write("plugin/plugin.yaml", desk::manifest("reader", &rest))
+            })
+        }),
     },
     Case {
         number: 63,
@@ -137,7 +177,12 @@ pub(super) const CASES: &[Case] = &[
             let rest = reads(&d.text("texts")) + "# harmless\n";
             changed(d, "reader", &rest)
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "id", "texts/a", |d| {
+                let rest = reads(&d.text("texts")) + "# harmless\n";
+                d.write("plugin/plugin.yaml", desk::manifest("reader", &rest))
+            })
+        }),
     },
     Case {
         number: 63,
@@ -151,7 +196,13 @@ pub(super) const CASES: &[Case] = &[
             let said = d.run(&call(d, "other", "texts/a", &[]))?;
             Ok(said.judge(d, "SUCCEEDED"))
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "id", "texts/a", |d| {
+                fs::rename(d.path("plugin"), d.path("first"))?;
+                d.write("plugin/main.py", "# another")?;
+                d.write("plugin/plugin.yaml", fs::read(d.path("first/plugin.yaml"))?)
+            })
+        }),
     },
     Case {
         number: 63,
@@ -164,7 +215,12 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/plugin.yaml", desk::manifest("reader", &asks("Mine.")))?;
             wants(d, "texts/a")
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "folder", "texts/a", |d| {
+                fs::rename(d.path("plugin"), d.path("moved"))?;
+                laid(d, "another", &reads(&d.text("texts")))
+            })
+        }),
     },
     Case {
         number: 63,
@@ -178,7 +234,13 @@ pub(super) const CASES: &[Case] = &[
             std::os::unix::fs::symlink("evil", d.path("plugin"))?;
             wants(d, "texts/a")
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            confused(d, "folder", "texts/a", |d| {
+                fs::rename(d.path("plugin"), d.path("moved"))?;
+                d.write("evil/plugin.yaml", fs::read(d.path("moved/plugin.yaml"))?)?;
+                Ok(std::os::unix::fs::symlink("evil", d.path("plugin"))?)
+            })
+        }),
     },
     Case {
         number: 63,
@@ -214,7 +276,13 @@ pub(super) const CASES: &[Case] = &[
             // Nor does the answer hold for the new one.
             wants(d, "outside/secret")
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            // It reads the manifest for the question, and once more for the start.
+            confused(d, "folder", "outside/secret", |d| {
+                d.write("next.yaml", desk::manifest("reader", &reads(&d.text("outside"))))?;
+                Ok(fs::rename(d.path("next.yaml"), d.path("plugin/plugin.yaml"))?)
+            })
+        }),
     },
     Case {
         number: 63,
@@ -225,10 +293,7 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/plugin.yaml", desk::manifest("r\u{435}ader", &asks("Mine.")))?;
             wants(d, "texts/a")
         },
-        control: Naive::Works(|d| {
-            let said = d.python("print('r\u{435}ader' == 'reader')", &[])?;
-            Ok(said.text().contains("False"))
-        }),
+        control: Naive::Works(|d| printed(d, "r\u{435}ader")),
     },
     Case {
         number: 63,
@@ -239,7 +304,12 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/plugin.yaml", desk::manifest("Reader", &reads(&d.text("texts"))))?;
             wants(d, "texts/a")
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            // It keeps what it remembers in files, where capitals are the same.
+            confused(d, "file name of the id", "texts/a", |d| {
+                laid(d, "Reader", &reads(&d.text("texts")))
+            })
+        }),
     },
     Case {
         number: 63,
@@ -252,7 +322,10 @@ pub(super) const CASES: &[Case] = &[
                 "capabilities: { optional: [{ capability: '*', reason: All. }] }\n",
             )
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            let all = "capabilities: { optional: [{ capability: '*', reason: All. }] }\n";
+            allowed(d, all, "outside/secret", None)
+        }),
     },
     Case {
         number: 63,
@@ -265,7 +338,13 @@ pub(super) const CASES: &[Case] = &[
                 "capabilities: { optional: [{ capability: 'env:*', reason: All. }] }\n",
             )
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            let said = d.python(
+                "import fnmatch, os\nprint([n for n in os.environ if fnmatch.fnmatchcase('env:' + n, 'env:*')])",
+                &[],
+            )?;
+            Ok(said.holds(b"PALISADE_STATE_DIR"))
+        }),
     },
     Case {
         number: 63,
@@ -278,7 +357,9 @@ pub(super) const CASES: &[Case] = &[
             let said = d.run(&call(d, "plugin", "outside/secret", &["--grant-all"]))?;
             Ok(said.judge(d, "SUCCEEDED"))
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            allowed(d, &asks("All.").replace("/srv/**", "/**"), "outside/secret", None)
+        }),
     },
     Case {
         number: 63,
@@ -291,7 +372,10 @@ pub(super) const CASES: &[Case] = &[
             let said = d.run(&call(d, "plugin", "outside/secret", &["--grant", &grant]))?;
             Ok(said.judge(d, "SUCCEEDED"))
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            let wider = format!("fs.read:{}/**", d.root.display());
+            allowed(d, &reads(&d.text("texts")), "outside/secret", Some(&wider))
+        }),
     },
     screen!(
         "ansi-name",
@@ -431,7 +515,13 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/plugin.yaml", desk::manifest("reader", &rest))?;
             Ok(d.run(&["check", "plugin", "--json"])?.judge(d, "SUCCEEDED"))
         },
-        control: Naive::None(NO_CONSENT),
+        control: Naive::Works(|d| {
+            // More lines than any screen has.
+            let rights: String = (0..1000).map(|i| format!("fs.read:/srv/{i}/**\n")).collect();
+            d.write("rights", rights)?;
+            let said = d.on_terminal(&json!([]), &["cat".to_owned(), d.text("rights")])?;
+            Ok(said.text().lines().count() >= 1000)
+        }),
     },
 ];
 

@@ -18,7 +18,10 @@ use palisade_model::Principal;
 use serde_json::{Value, json};
 
 use super::{Case, Desk, Naive, Verdict, desk};
-use crate::trouble::{Result, Trouble, While};
+use crate::{
+    careless,
+    trouble::{Result, Trouble, While},
+};
 
 /// A record that nobody wrote, on a line of its own.
 const FORGED: &str = r#"X\n{\"seq\":9,\"boot\":\"b\",\"time\":\"2020-01-01T00:00:00Z\",\"unix_ns\":1,\"monotonic_ns\":1,\"correlation\":1,\"kind\":\"grant\",\"phase\":\"outcome\",\"actor\":\"forged\",\"plugin\":\"forged\"}\n"#;
@@ -150,6 +153,18 @@ fn killed(desk: &Desk) -> Result<Verdict> {
     })
 }
 
+/// A host that acts and writes it down afterwards, ended in between.
+fn killed_before_its_log(desk: &Desk) -> Result<bool> {
+    let mut host = careless::host(&desk.root, "late", &["acted", "log"]).spawn()?;
+    let begun = Instant::now();
+    while !desk.path("acted").exists() && begun.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.kill()?;
+    host.wait()?;
+    Ok(desk.path("acted").exists() && !desk.path("log").exists())
+}
+
 /// A record that cannot be written.
 fn unwritable(desk: &Desk, record: &str) -> Result<Verdict> {
     desk.write("plugin/main.py", desk::program("open('/data/ran', 'w').close(); reply({})"))?;
@@ -267,7 +282,7 @@ pub(super) const CASES: &[Case] = &[
         variant: "kill",
         name: "end the host between a launch and its record",
         attack: killed,
-        control: Naive::None("outside nothing is recorded"),
+        control: Naive::Works(killed_before_its_log),
     },
     Case {
         number: 64,

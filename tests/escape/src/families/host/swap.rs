@@ -2,12 +2,21 @@
 //! signatures do not exist yet, so what a folder's owner puts there is run as that plugin, and SECURITY.md
 //! says so; what must hold is that the swap leads nowhere else.
 
-use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use palisade_process::Layer;
 use palisade_sandbox::{Artifact, Content, Program, Runtime};
+use tempfile::TempDir;
 
 use crate::{
+    careless,
     families::ablation,
     launch::{Terms, Walls},
     record::{Launcher, Row},
@@ -89,6 +98,47 @@ pub(super) async fn run(stage: &Arc<Stage>, launcher: Launcher) -> Result<Vec<Ro
     Ok(rows)
 }
 
+/// A folder with the program, below one of its own.
+fn laid(stage: &Stage) -> Result<(TempDir, PathBuf)> {
+    let base = tempfile::Builder::new().prefix("swap-").tempdir_in(stage.base.path())?;
+    fs::set_permissions(base.path(), Permissions::from_mode(0o755))?;
+    let folder = base.path().join("above/plugin");
+    fs::create_dir_all(&folder)?;
+    fs::copy(stage.plugin.join("attacker"), folder.join("attacker")).doing("a copy")?;
+    Ok((base, folder))
+}
+
+/// A host that looks at the program and then starts it by its path: whether it starts another file than the one
+/// that it looked at, or is held up by it.
+fn careless(stage: &Stage, swap: Swap) -> Result<String> {
+    let (_base, folder) = laid(stage)?;
+    let path = folder.join("attacker");
+    let look = || -> std::io::Result<_> {
+        let meta = fs::metadata(&path)?;
+        Ok((fs::canonicalize(&path)?, meta.dev(), meta.ino()))
+    };
+    let looked = look()?;
+    if let Err(why) = swap(stage, &folder) {
+        return Ok(format!("impossible: {why}"));
+    }
+    let Ok(found) = look() else { return Ok("impossible: what is gone cannot be started".into()) };
+    let quiet = |command: &mut Command| {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    };
+    if fs::metadata(&path)?.file_type().is_fifo() {
+        let mut reader = Command::new("timeout");
+        quiet(reader.arg("1").arg("cat").arg(&path));
+        // timeout(1): it had to end the reader.
+        return Ok(careless::said(reader.status()?.code() == Some(124)));
+    }
+    let mut program = Command::new(&path);
+    quiet(program.arg("hold"));
+    let mut program = program.spawn().doing("a host that takes no care")?;
+    program.kill()?;
+    program.wait()?;
+    Ok(careless::said(found != looked))
+}
+
 async fn one(
     stage: &Stage,
     launcher: Launcher,
@@ -98,13 +148,8 @@ async fn one(
     swap: Swap,
 ) -> Result<Row> {
     let mut row = Row::new(NUMBER, variant, name, launcher);
-    row.control = "impossible: outside nothing lies between a look and a start".into();
-    let base = tempfile::Builder::new().prefix("swap-").tempdir_in(stage.base.path())?;
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(base.path(), open)?;
-    let folder = base.path().join("above/plugin");
-    fs::create_dir_all(&folder)?;
-    fs::copy(stage.plugin.join("attacker"), folder.join("attacker")).doing("a copy")?;
+    row.control = careless(stage, swap)?;
+    let (_base, folder) = laid(stage)?;
     let artifact = Artifact {
         content: Content { root: folder.clone(), digest: [0; 32] },
         program: Program {
