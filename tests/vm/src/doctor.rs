@@ -1,4 +1,5 @@
-//! What `palisade doctor --json` must say in a situation: the whole answer about both backends, exactly.
+//! What `palisade doctor --json` must say in a situation: the whole answer about both backends that stand on the
+//! kernel, exactly, and what the engine behind those walls guarantees.
 
 use palisade_model::{Guarantee as G, GuaranteeSet, Level};
 use serde::Deserialize;
@@ -46,6 +47,52 @@ struct Topic {
     detail: String,
     #[serde(default)]
     remedy: String,
+}
+
+impl Said {
+    fn about(&self, name: &str) -> Result<Backend> {
+        let backend = self.backends.iter().find(|b| b.get("name").is_some_and(|n| n == name));
+        let backend = backend.ok_or_else(|| format!("doctor says nothing of {name}"))?;
+        serde_json::from_value(backend.clone())
+            .map_err(|e| format!("doctor says something else of {name}: {e}"))
+    }
+}
+
+/// What is said of a backend beside its levels, and words of the reason and of the remedy where it cannot be used.
+fn compare(
+    said: &Backend,
+    wanted: &GuaranteeSet,
+    why_not: Option<(&str, &str)>,
+    floor: &GuaranteeSet,
+) -> Vec<Finding> {
+    let (name, is) = (&said.name, &said.facts.guarantees);
+    let differing: Vec<String> = G::ALL
+        .into_iter()
+        .filter(|g| is.level(*g) != wanted.level(*g))
+        .map(|g| format!("{g}: {}, expected {}", is.level(g), wanted.level(g)))
+        .collect();
+    let detail = if differing.is_empty() {
+        format!("{} guarantees", is.iter().count())
+    } else {
+        differing.join("; ")
+    };
+    let (right, told) = match (why_not, &said.facts.unavailable) {
+        (None, None) => (true, "it can be used".to_owned()),
+        (Some((reason, remedy)), Some(said)) => (
+            said.reason.contains(reason) && said.remedy.contains(remedy),
+            format!("{said:?}, with {reason:?} and {remedy:?}"),
+        ),
+        (wanted, said) => (false, format!("{said:?}, expected {wanted:?}")),
+    };
+    vec![
+        Finding::new(format!("doctor: whether {name} can be used"), right, told),
+        Finding::new(format!("doctor: levels of {name}"), differing.is_empty(), detail),
+        Finding::equal(
+            format!("doctor: {name} covers the default floor"),
+            &said.covers_default_floor,
+            &wanted.covers(floor),
+        ),
+    ]
 }
 
 /// Which of the two backends.
@@ -149,6 +196,17 @@ impl Doctor {
             .with(G::NoJit, if self.kernel.mdwe { Level::Kernel } else { Level::None })
     }
 
+    /// The WebAssembly engine behind the same walls: it makes machine code, and is shown no folder to write to.
+    fn engine(&self) -> GuaranteeSet {
+        if self.no_namespaces.is_some() {
+            return GuaranteeSet::new();
+        }
+        self.process()
+            .with(G::EngineWalled, Level::Kernel)
+            .with(G::DiskCapped, Level::Kernel)
+            .with(G::NoJit, Level::None)
+    }
+
     fn weaker(&self) -> GuaranteeSet {
         // Signals are kept in from ABI 6 on.
         let dies = if self.kernel.landlock >= 6 { Level::Policed } else { Level::None };
@@ -183,13 +241,12 @@ impl Doctor {
         let mut findings = Vec::new();
         for wall in Wall::ALL {
             let name = wall.name();
-            let backend = said.backends.iter().find(|b| b.get("name").is_some_and(|n| n == name));
-            let backend = backend.ok_or_else(|| format!("doctor says nothing of {name}"))?;
-            let backend: Backend = serde_json::from_value(backend.clone())
-                .map_err(|e| format!("doctor says something else of {name}: {e}"))?;
-            found.extend(self.compare(wall, &backend, &floor));
+            let backend = said.about(name)?;
+            found.extend(compare(&backend, &self.levels(wall), self.why_not(wall), &floor));
             findings.push(backend.facts.findings);
         }
+        let engine = said.about("wasm+process")?;
+        found.extend(compare(&engine, &self.engine(), self.no_namespaces, &floor));
         if let [process, weaker] = findings.as_slice() {
             found.extend(self.findings(process));
             // The weaker one has not tried any namespaces.
@@ -198,38 +255,6 @@ impl Doctor {
             found.push(Finding::new("doctor: both backends found the same", same, detail));
         }
         Ok(found)
-    }
-
-    fn compare(&self, wall: Wall, said: &Backend, floor: &GuaranteeSet) -> Vec<Finding> {
-        let (name, is, wanted) = (&said.name, &said.facts.guarantees, self.levels(wall));
-        let differing: Vec<String> = G::ALL
-            .into_iter()
-            .filter(|g| is.level(*g) != wanted.level(*g))
-            .map(|g| format!("{g}: {}, expected {}", is.level(g), wanted.level(g)))
-            .collect();
-        let detail = if differing.is_empty() {
-            format!("{} guarantees", is.iter().count())
-        } else {
-            differing.join("; ")
-        };
-        let unavailable = said.facts.unavailable.as_ref();
-        let (right, told) = match (self.why_not(wall), unavailable) {
-            (None, None) => (true, "it can be used".to_owned()),
-            (Some((reason, remedy)), Some(said)) => (
-                said.reason.contains(reason) && said.remedy.contains(remedy),
-                format!("{said:?}, with {reason:?} and {remedy:?}"),
-            ),
-            (wanted, said) => (false, format!("{said:?}, expected {wanted:?}")),
-        };
-        vec![
-            Finding::new(format!("doctor: whether {name} can be used"), right, told),
-            Finding::new(format!("doctor: levels of {name}"), differing.is_empty(), detail),
-            Finding::equal(
-                format!("doctor: {name} covers the default floor"),
-                &said.covers_default_floor,
-                &wanted.covers(floor),
-            ),
-        ]
     }
 
     /// Words of the reason and of the remedy where a backend cannot be used.
