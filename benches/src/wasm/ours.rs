@@ -35,13 +35,19 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(component: &[u8]) -> Result<Self> {
+        Self::with_entry(component, "")
+    }
+
+    /// With more in the manifest's entry.
+    fn with_entry(component: &[u8], more: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let real = dir.path().canonicalize()?;
         let (root, data) = (real.join("plugin"), real.join("data"));
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(data.join("state"))?;
         std::fs::write(root.join("plugin.wasm"), component)?;
-        let manifest = host::echo_manifest("bench", "kind = \"wasm\"\nfile = \"plugin.wasm\"");
+        let entry = format!("kind = \"wasm\"\nfile = \"plugin.wasm\"\n{more}");
+        let manifest = host::echo_manifest("bench", &entry);
         std::fs::write(root.join("plugin.toml"), manifest)?;
         let identity = Identity::of(&root)?;
         Ok(Self { root, data, identity, _dir: dir })
@@ -140,6 +146,16 @@ pub(crate) struct Ours {
 impl Ours {
     pub(crate) async fn open(component: &[u8]) -> Result<Self> {
         let folder = Folder::new(component)?;
+        Self::open_in(folder).await
+    }
+
+    /// Each call gets an instance of its own.
+    pub(crate) async fn open_per_call(component: &[u8]) -> Result<Self> {
+        let folder = Folder::with_entry(component, "calls = \"per-call\"\n")?;
+        Self::open_in(folder).await
+    }
+
+    async fn open_in(folder: Folder) -> Result<Self> {
         let host = host::open(&folder.data, Arc::new(backend(64, &folder.state()))).await?;
         let plugin = host.load(&folder.root).await?;
         plugin.start().await?;

@@ -304,6 +304,7 @@ fn how(calls: palisade_manifest::Calls) -> Calls {
     match calls {
         palisade_manifest::Calls::Stateful => Calls::Stateful,
         palisade_manifest::Calls::Stateless { instances } => Calls::Stateless { instances },
+        palisade_manifest::Calls::PerCall { instances } => Calls::PerCall { instances },
     }
 }
 

@@ -150,6 +150,7 @@ fn with_calls(kind: &str, file: &str, calls: Calls) -> Json {
     let (calls, instances) = match calls {
         Calls::Stateful => ("stateful", None),
         Calls::Stateless { instances } => ("stateless", Some(instances)),
+        Calls::PerCall { instances } => ("per-call", Some(instances)),
     };
     json!({ "kind": kind, "file": file, "calls": calls, "instances": instances })
 }

@@ -254,8 +254,8 @@ fn entry_kind(kind: &str) -> EntryKind {
     let with_calls = || {
         json!({
             "file": file,
-            "calls": { "enum": ["stateful", "stateless"], "default": "stateful", "description": "How calls find an instance." },
-            "instances": { "type": "integer", "minimum": 1, "maximum": MAX_INSTANCES, "default": DEFAULT_INSTANCES, "description": "Most instances of a stateless plugin; stands only with calls: stateless." }
+            "calls": { "enum": ["stateful", "stateless", "per-call"], "default": "stateful", "description": "How calls find an instance: the one there is, one of a pool, or one of their own." },
+            "instances": { "type": "integer", "minimum": 1, "maximum": MAX_INSTANCES, "default": DEFAULT_INSTANCES, "description": "Most instances at a time; stands only with calls: stateless or per-call." }
         })
     };
     match kind {

@@ -142,6 +142,7 @@ fn bad_documents_fail_both() {
         entry(json!({ "kind": "wasm", "file": "a", "calls": "both" })),
         entry(json!({ "kind": "wasm", "file": "a", "calls": "stateless", "instances": 0 })),
         entry(json!({ "kind": "wasm", "file": "a", "calls": "stateless", "instances": 1025 })),
+        entry(json!({ "kind": "wasm", "file": "a", "calls": "per-call", "instances": 0 })),
         resources(json!({ "cpu": 0 })),
         resources(json!({ "cpu": "half" })),
         resources(json!({ "cpu": 1025 })),

@@ -155,6 +155,14 @@ fn webassembly_says_how_calls_find_an_instance() {
             json!({ "kind": "extism", "file": "a.wasm", "calls": "stateless", "instances": 3 }),
             stateless(3),
         ),
+        (
+            json!({ "kind": "wasm", "file": "a.wasm", "calls": "per-call" }),
+            Calls::PerCall { instances: 16 },
+        ),
+        (
+            json!({ "kind": "wasm", "file": "a.wasm", "calls": "per-call", "instances": 2 }),
+            Calls::PerCall { instances: 2 },
+        ),
     ] {
         assert_eq!(calls(entry.clone()), found, "{entry}");
     }

@@ -86,6 +86,23 @@ pub enum Calls {
         /// Most instances of the pool, 1 to 1024.
         instances: u32,
     },
+    /// Each gets an instance of its own, which has been told the configuration and nothing else, and which is thrown
+    /// away after it: nothing of one call can be seen by another.
+    PerCall {
+        /// Most instances at a time, 1 to 1024.
+        instances: u32,
+    },
+}
+
+impl Calls {
+    /// Most instances at a time.
+    #[must_use]
+    pub fn instances(self) -> u32 {
+        match self {
+            Self::Stateful => 1,
+            Self::Stateless { instances } | Self::PerCall { instances } => instances,
+        }
+    }
 }
 
 /// The program to start.

@@ -21,7 +21,7 @@ use palisade_protocol::{
     methods::{self, InitializeParams, ShutdownParams},
 };
 use palisade_sandbox::{
-    Artifact, Backend, BoxFuture, Calls, HostCalls, HostRequest, Instance, Invocation, LaunchSpec,
+    Artifact, Backend, BoxFuture, HostCalls, HostRequest, Instance, Invocation, LaunchSpec,
     OutputStream, Runtime, SandboxError, Trace,
 };
 use tokio::{net::TcpStream, sync::watch};
@@ -167,8 +167,7 @@ fn backend(job: &Job) -> WasmBackend {
 fn backend_with(job: &Job, options: crate::Options) -> WasmBackend {
     if let Some(Given { path, by, .. }) = &job.code {
         let most = match job.artifact.program.runtime {
-            Runtime::Wasm { calls: Calls::Stateless { instances } }
-            | Runtime::Extism { calls: Calls::Stateless { instances }, .. } => instances,
+            Runtime::Wasm { calls } | Runtime::Extism { calls, .. } => calls.instances(),
             _ => 1,
         };
         // One more, for the moment in which a broken one is replaced.

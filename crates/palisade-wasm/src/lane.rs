@@ -255,20 +255,35 @@ impl Way for OneByOne {
     }
 }
 
-/// `stateless`: each call takes an instance out of a pool and puts it back. What an instance kept in its
-/// memory from earlier calls is still there.
+/// Which instances of a [`Pool`] go back into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// `stateless`: each that ended its call in order. What it kept in its memory is still there.
+    Always,
+    /// `per-call`: those that were only told their configuration.
+    BeforeCalls,
+}
+
+impl Reuse {
+    fn allows(self, method: &str) -> bool {
+        self == Self::Always || matches!(method, methods::INITIALIZE | methods::CONFIGURE)
+    }
+}
+
+/// `stateless` and `per-call`: each call takes an instance out of a pool, or a fresh one.
 pub(crate) struct Pool {
     launch: Launch,
     idle: Mutex<Vec<Held>>,
     permits: Semaphore,
     most: u32,
+    reuse: Reuse,
 }
 
 impl Pool {
-    pub(crate) fn new(launch: Launch, first: Held, most: u32) -> Self {
+    pub(crate) fn new(launch: Launch, first: Held, most: u32, reuse: Reuse) -> Self {
         let most = most.max(1);
         let permits = Semaphore::new(most as usize);
-        Self { launch, idle: Mutex::new(vec![first]), permits, most }
+        Self { launch, idle: Mutex::new(vec![first]), permits, most, reuse }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
@@ -309,7 +324,8 @@ impl Lane for Pool {
             };
             let mut slot = self.pop();
             let answer = self.launch.call(&mut slot, &invocation).await;
-            if let Some(held) = slot.filter(|_| !self.launch.shared.is_closed()) {
+            let is_kept = !self.launch.shared.is_closed() && self.reuse.allows(invocation.method);
+            if let Some(held) = slot.filter(|_| is_kept) {
                 self.idle().push(held);
             }
             answer

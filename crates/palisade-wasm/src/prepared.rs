@@ -12,7 +12,7 @@ use crate::{
     engine::Engines,
     guest::Code,
     instance::WasmInstance,
-    lane::{Launch, OneByOne, Pool, Way},
+    lane::{Launch, OneByOne, Pool, Reuse, Way},
     state::Shared,
     wasi::Trust,
 };
@@ -68,7 +68,12 @@ impl Prepared for PreparedCode {
             let first = launch.first(deadline).await.map_err(SandboxError::Start)?;
             let way: Arc<dyn Way> = match self.calls {
                 Calls::Stateful => Arc::new(OneByOne::new(launch, first)),
-                Calls::Stateless { instances } => Arc::new(Pool::new(launch, first, instances)),
+                Calls::Stateless { instances } => {
+                    Arc::new(Pool::new(launch, first, instances, Reuse::Always))
+                }
+                Calls::PerCall { instances } => {
+                    Arc::new(Pool::new(launch, first, instances, Reuse::BeforeCalls))
+                }
             };
             Ok(Arc::new(WasmInstance::new(shared, way, achieved)) as Arc<dyn Instance>)
         })

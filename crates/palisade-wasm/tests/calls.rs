@@ -9,7 +9,7 @@ use palisade_model::ErrorCode as C;
 use palisade_sandbox::{Backend as _, Calls, SandboxError};
 use support::{
     Bench, GUEST, answers, ask, asks_its_host, bench, code, component, fails_in_words, guest,
-    initialize, is_refused_for_its_import, quick,
+    initialize, is_refused_for_its_import, quick, tool,
 };
 
 const TIME: Duration = Duration::from_secs(5);
@@ -43,6 +43,32 @@ async fn stateless_instances_are_used_again_and_keep_their_memory() {
     assert_eq!(quick(&instance, "count").await.unwrap(), "1");
     assert_eq!(quick(&instance, "count").await.unwrap(), "2");
     assert_eq!(code(ask(&instance, "save_state", "null", TIME).await), C::NotFound);
+}
+
+#[tokio::test]
+async fn an_instance_for_each_call_knows_its_configuration_and_nothing_else() {
+    let bench = bench(&guest(), Calls::PerCall { instances: 2 });
+    let instance = bench.launch().await.unwrap();
+    initialize(&instance, r#"{"v":7}"#).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+        assert_eq!(quick(&instance, "initialized").await.unwrap(), "7");
+    }
+    assert_eq!(quick(&instance, "trap").await.unwrap_err().code, C::Crashed);
+    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+    assert_eq!(code(ask(&instance, "save_state", "null", TIME).await), C::NotFound);
+    answers(&instance).await;
+    asks_its_host(&instance, &bench.host).await;
+    // So many at a time, and no more.
+    let long = || tool(&instance, "long", "{}", Duration::from_millis(400));
+    let third = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tool(&instance, "count", "{}", Duration::from_millis(100)).await
+    };
+    let (one, two, three) = tokio::join!(long(), long(), third);
+    assert_eq!([code(one), code(two)], [C::Deadline; 2]);
+    assert!(three.unwrap_err().message.contains("all 2 instances are busy"));
+    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
 }
 
 #[tokio::test]

@@ -83,6 +83,11 @@ pub enum Calls {
         /// Most instances of the pool, 1 to [`MAX_INSTANCES`].
         instances: u32,
     },
+    /// Each gets an instance of its own, which is thrown away after it.
+    PerCall {
+        /// Most instances at a time, 1 to [`MAX_INSTANCES`].
+        instances: u32,
+    },
 }
 
 /// What the output of an Extism module's functions means. A module gives bytes and says nothing about them.
@@ -97,9 +102,9 @@ pub enum Output {
     Text,
 }
 
-/// Most instances of a stateless plugin.
+/// Most instances of one plugin.
 pub const MAX_INSTANCES: u32 = 1024;
-/// Instances of a stateless plugin that does not say how many.
+/// Instances of a plugin that may have several and does not say how many.
 pub const DEFAULT_INSTANCES: u32 = 16;
 
 /// A plugin that speaks JSON lines on stdin and stdout.

@@ -151,20 +151,25 @@ fn jsonl(fields: &mut Fields<'_>, reader: &mut Reader) -> Option<Jsonl> {
 /// `calls` and `instances`.
 fn calls(fields: &mut Fields<'_>, reader: &mut Reader) -> Calls {
     let stateless = Calls::Stateless { instances: DEFAULT_INSTANCES };
-    let calls = fields.take("calls").and_then(|field| {
-        reader.choice(&field, &[("stateful", Calls::Stateful), ("stateless", stateless)])
-    });
-    let Some(field) = fields.take("instances") else { return calls.unwrap_or_default() };
-    let instances = reader.whole32(&field, 1, MAX_INSTANCES);
-    if calls != Some(stateless) {
-        reader.wrong_hint(
-            Rule::Conflict,
-            &field,
-            "a stateful plugin has one instance",
-            "write calls: stateless",
-        );
+    let per_call = Calls::PerCall { instances: DEFAULT_INSTANCES };
+    let words = [("stateful", Calls::Stateful), ("stateless", stateless), ("per-call", per_call)];
+    let calls = fields.take("calls").and_then(|field| reader.choice(&field, &words));
+    let calls = calls.unwrap_or_default();
+    let Some(field) = fields.take("instances") else { return calls };
+    let Some(most) = reader.whole32(&field, 1, MAX_INSTANCES) else { return calls };
+    match calls {
+        Calls::Stateful => {
+            reader.wrong_hint(
+                Rule::Conflict,
+                &field,
+                "a stateful plugin has one instance",
+                "write calls: stateless, or calls: per-call",
+            );
+            calls
+        }
+        Calls::Stateless { .. } => Calls::Stateless { instances: most },
+        Calls::PerCall { .. } => Calls::PerCall { instances: most },
     }
-    instances.map_or(stateless, |instances| Calls::Stateless { instances })
 }
 
 /// `file` or `command`, exactly one of them.

@@ -108,6 +108,8 @@ pub(crate) fn good() -> Vec<Value> {
         entry(json!({ "kind": "jsonl", "file": "main.js", "runtime": "node", "timeout": 0.5 })),
         entry(json!({ "kind": "wasm", "file": "plugin.wasm" })),
         entry(json!({ "kind": "wasm", "file": "p.wasm", "calls": "stateless", "instances": 1024 })),
+        entry(json!({ "kind": "wasm", "file": "p.wasm", "calls": "per-call", "instances": 1 })),
+        entry(json!({ "kind": "extism", "file": "p.wasm", "calls": "per-call" })),
         entry(json!({ "kind": "extism", "file": "p.wasm", "calls": "stateful" })),
         entry(json!({ "kind": "extism", "file": "p.wasm", "output": "json" })),
         entry(json!({ "kind": "image", "image": "ghcr.io/x/y:1" })),

@@ -25,6 +25,7 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
   --log-bytes N           bytes of output a second; the rest is dropped (default 1048576)
   --data FOLDER           its data folder (default /data)
   --instances N           stateless: so many instances, 1 to 1024 (default: one, stateful)
+  --per-call              each of them answers one call and is thrown away
   --extism                the file is a module for Extism
   --output MEANING        of what its functions give: auto, json or text (default auto)
   --cache FOLDER          keep compiled code there, for the next start
@@ -75,7 +76,7 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
         let (mut limits, mut file) = (Limits::default(), None);
         let (mut rights, mut env) = (Vec::new(), BTreeMap::new());
         let (mut data, mut cache, mut calls) = ("/data".to_owned(), None, Calls::Stateful);
-        let (mut is_extism, mut is_prepared) = (false, false);
+        let (mut is_extism, mut is_prepared, mut is_per_call) = (false, false, false);
         let mut output = ExtismOutput::Auto;
         while let Some(name) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{name} takes a value"));
@@ -105,6 +106,7 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
                     instances @ 1..=1024 => calls = Calls::Stateless { instances },
                     _ => return Err("--instances takes 1 to 1024".into()),
                 },
+                "--per-call" => is_per_call = true,
                 "--extism" => is_extism = true,
                 "--output" => {
                     output = match value()?.as_str() {
@@ -127,6 +129,9 @@ Usage: palisade-engine [OPTIONS] FILE.wasm
         else {
             return Err(format!("{file}: not a file"));
         };
+        if is_per_call {
+            calls = Calls::PerCall { instances: calls.instances() };
+        }
         let runtime =
             if is_extism { Runtime::Extism { calls, output } } else { Runtime::Wasm { calls } };
         let program = Program { runtime, file: name.to_owned(), args: Vec::new() };

@@ -38,8 +38,10 @@ pub(crate) struct Start {
     pub(crate) winch: bool,
     /// It is a module for Extism, and what its functions give.
     pub(crate) extism: Option<Output>,
-    /// Stateless, with so many instances.
+    /// So many instances at a time; none: one for all calls.
     pub(crate) instances: Option<u32>,
+    /// Each of them answers one call.
+    pub(crate) per_call: bool,
     /// What is linked and shown. Decided is at the host.
     pub(crate) rights: Vec<String>,
     /// Variables that it sees.
@@ -119,6 +121,7 @@ impl Start {
         let rights: Result<CapabilitySet, _> =
             self.rights.iter().map(|right| right.parse::<Capability>()).collect();
         let calls = match self.instances {
+            Some(instances) if self.per_call => Calls::PerCall { instances },
             Some(instances) => Calls::Stateless { instances },
             None => Calls::Stateful,
         };
@@ -232,6 +235,7 @@ mod tests {
             winch: false,
             extism: None,
             instances: Some(3),
+            per_call: false,
             rights: vec!["storage.kv:a".into()],
             env: BTreeMap::new(),
             limits: Bounds { memory: 1 << 20, cpu: 0.5 },
@@ -246,6 +250,11 @@ mod tests {
         assert_eq!(
             job.artifact.program.runtime,
             Runtime::Wasm { calls: Calls::Stateless { instances: 3 } }
+        );
+        let each = Start { per_call: true, ..start(env!("CARGO_PKG_VERSION")) };
+        assert_eq!(
+            each.job().unwrap().artifact.program.runtime,
+            Runtime::Wasm { calls: Calls::PerCall { instances: 3 } }
         );
         let wrong = Start { rights: vec!["nonsense".into()], ..start(env!("CARGO_PKG_VERSION")) };
         assert!(wrong.job().is_err());

@@ -108,10 +108,7 @@ impl Walled {
     }
 
     fn instances(&self) -> u32 {
-        match self.calls {
-            Calls::Stateful => 1,
-            Calls::Stateless { instances } => instances,
-        }
+        self.calls.instances()
     }
 
     /// The code, compiled where it is not there (any more).
@@ -303,10 +300,8 @@ impl Walled {
             code: ready.code.path.clone(),
             winch: ready.by == CompiledBy::Winch,
             extism: self.extism,
-            instances: match self.calls {
-                Calls::Stateful => None,
-                Calls::Stateless { instances } => Some(instances),
-            },
+            instances: (self.calls != Calls::Stateful).then(|| self.calls.instances()),
+            per_call: matches!(self.calls, Calls::PerCall { .. }),
             rights: spec.rights.iter().map(ToString::to_string).collect(),
             env: spec.env.clone(),
             limits: Bounds { memory: spec.limits.memory, cpu: spec.limits.cpu },
