@@ -8,6 +8,7 @@
 //! Nothing here isolates anything: that is the work of the backend crates.
 #![forbid(unsafe_code)]
 
+pub mod absent;
 pub mod backend;
 pub mod error;
 pub mod instance;
@@ -17,6 +18,7 @@ pub mod observe;
 pub mod resolver;
 pub mod stream;
 
+pub use absent::AbsentBackend;
 pub use backend::{Assessment, Backend, Facts, Finding, Prepared, Unavailable};
 pub use error::SandboxError;
 pub use instance::{Deadline, Exit, ExitCause, Instance, KillReason, RightsChange, Usage};

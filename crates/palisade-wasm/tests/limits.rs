@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use palisade_model::ErrorCode as C;
 use palisade_sandbox::{Backend as _, Calls, ExtismOutput, KillReason, Runtime};
 use palisade_wasm::Options;
-use support::{FILES, ask, bench, bench_with, code, guest, initialize, quick, tool};
+use support::{
+    FILES, TOO_FAR, ask, bench, bench_with, code, goes_too_far, guest, initialize, quick, tool,
+};
 
 const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(20);
@@ -18,24 +20,8 @@ const LONG: Duration = Duration::from_secs(20);
 async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instance() {
     let bench = bench(&guest(), Calls::Stateful);
     let instance = bench.started().await;
-    let cases = [
-        ("trap", C::Crashed, None, "unreachable"),
-        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
-        ("big-table", C::LimitExceeded, Some("memory"), "out of memory"),
-        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
-        ("giant", C::Crashed, None, "failed"),
-        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
-    ];
-    for (name, code, rule, says) in cases {
-        assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
-        assert_eq!(quick(&instance, "count").await.unwrap(), "2", "before {name}");
-        let failure = quick(&instance, name).await.unwrap_err();
-        assert_eq!(failure.code, code, "{name}: {failure}");
-        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
-        assert!(failure.message.contains(says), "{name}: {failure}");
-        assert!(instance.recovers());
-    }
-    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+    let table = ("big-table", C::LimitExceeded, Some("memory"), "out of memory");
+    goes_too_far(&instance, TOO_FAR.into_iter().chain([table])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

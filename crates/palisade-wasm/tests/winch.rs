@@ -19,8 +19,8 @@ use palisade_sandbox::{
 };
 use palisade_wasm::{CompiledBy, Options, PreparedCode, WasmBackend};
 use support::{
-    ALL_RIGHTS, Bench, FILES, GUEST, answers, asks_its_host, bench_with, code, component,
-    fails_in_words, guest, initialize, quick, rust_guest, tool,
+    ALL_RIGHTS, Bench, FILES, GUEST, TOO_FAR, answers, asks_its_host, bench_with, code, component,
+    fails_in_words, goes_too_far, guest, initialize, quick, rust_guest, tool,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -159,25 +159,9 @@ async fn what_winch_does_not_know_is_compiled_by_cranelift_at_once() {
 async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instance() {
     let bench = bench(&guest(), Calls::Stateful);
     let instance = bench.by_winch().await;
-    let cases = [
-        ("trap", C::Crashed, None, "unreachable"),
-        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
-        // Where there is no pool, nothing else bounds a table.
-        ("big-table", C::LimitExceeded, Some("memory"), "largest size"),
-        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
-        ("giant", C::Crashed, None, "failed"),
-        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
-    ];
-    for (name, code, rule, says) in cases {
-        assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
-        assert_eq!(quick(&instance, "count").await.unwrap(), "2", "before {name}");
-        let failure = quick(&instance, name).await.unwrap_err();
-        assert_eq!(failure.code, code, "{name}: {failure}");
-        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
-        assert!(failure.message.contains(says), "{name}: {failure}");
-        assert!(instance.recovers());
-    }
-    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+    // Where there is no pool, nothing else bounds a table.
+    let table = ("big-table", C::LimitExceeded, Some("memory"), "largest size");
+    goes_too_far(&instance, TOO_FAR.into_iter().chain([table])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

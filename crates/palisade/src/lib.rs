@@ -267,7 +267,7 @@ pub fn backends() -> Vec<Arc<dyn sandbox::Backend>> {
     found.extend(palisade_process::backends());
     #[cfg(feature = "wasm")]
     found.extend(palisade_wasm::backends());
-    if found.is_empty() { vec![Arc::new(nowhere::Nowhere)] } else { found }
+    if found.is_empty() { vec![nowhere::backend()] } else { found }
 }
 
 // The example of the README is compiled with the tests.

@@ -1,51 +1,17 @@
-//! The backend of platforms that have none: it says so, and what to do, and starts nothing.
+//! The backend of builds that have no walls: it says so, and what to do, and starts nothing.
 
 use std::sync::Arc;
 
-use palisade_model::GuaranteeSet;
-use palisade_sandbox::{
-    Artifact, Assessment, Backend, Facts, LaunchSpec, Prepared, SandboxError, Unavailable,
-};
-
-type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// See the module.
-pub(crate) struct Nowhere;
-
-fn reason() -> String {
-    format!("this build of Palisade has no walls for {}", std::env::consts::OS)
-}
+use palisade_sandbox::{AbsentBackend, Backend, Runtime, Unavailable};
 
 const REMEDY: &str =
     "run it on Linux (a virtual machine or a container will do) with the feature `process`";
 
-impl Backend for Nowhere {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Arc<Facts>> {
-        let unavailable = Unavailable { reason: reason(), remedy: REMEDY.into() };
-        let facts = Facts {
-            unavailable: Some(unavailable),
-            guarantees: GuaranteeSet::new(),
-            findings: Vec::new(),
-        };
-        Box::pin(std::future::ready(Arc::new(facts)))
-    }
-
-    fn assess<'a>(&'a self, _: &'a LaunchSpec) -> BoxFuture<'a, Assessment> {
-        Box::pin(std::future::ready(Assessment::default()))
-    }
-
-    fn prepare<'a>(
-        &'a self,
-        _: &'a Artifact,
-    ) -> BoxFuture<'a, Result<Arc<dyn Prepared>, SandboxError>> {
-        let (reason, remedy) = (reason(), REMEDY.to_owned());
-        let error = SandboxError::Unavailable { backend: "none", reason, remedy };
-        Box::pin(std::future::ready(Err(error)))
-    }
+/// See the module.
+pub(crate) fn backend() -> Arc<dyn Backend> {
+    let reason = format!("this build of Palisade has no walls for {}", std::env::consts::OS);
+    let why = Unavailable { reason, remedy: REMEDY.to_owned() };
+    Arc::new(AbsentBackend::new("none", Runtime::is_process, why))
 }
 
 #[cfg(test)]
@@ -66,7 +32,7 @@ mod tests {
         std::fs::write(dir.join("main.py"), "").unwrap();
         let host = Host::builder()
             .state_dir(tmp.path().join("state"))
-            .backend(Arc::new(Nowhere))
+            .backend(backend())
             .build()
             .await
             .unwrap();

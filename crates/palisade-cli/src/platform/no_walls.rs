@@ -7,11 +7,8 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use palisade_host::Plugin;
-use palisade_model::{ErrorCode, Failure, GuaranteeSet};
-use palisade_sandbox::{
-    Artifact, Assessment, Backend, BoxFuture, Facts, LaunchSpec, Prepared, Runtime, SandboxError,
-    Unavailable,
-};
+use palisade_model::{ErrorCode, Failure};
+use palisade_sandbox::{AbsentBackend, Backend, Runtime, Unavailable};
 
 use crate::{
     cli::native::{Demo, Explain, Learn, Serve, Unwrap, Wrap},
@@ -21,11 +18,6 @@ use crate::{
 const RULE: &str = "native programs run behind the Linux walls, or not at all";
 const REMEDY: &str = "run Palisade on Linux, on x86_64 or aarch64 (a virtual machine will do), or use plugins that \
                       are WebAssembly components, which run here";
-
-/// What these walls are called on Linux, and whether they are for processes.
-const ABSENT: [(&str, bool); 2] = [("process", true), ("landlock", true)];
-/// The engine behind those walls.
-const WALLED: (&str, bool) = ("wasm+process", false);
 
 /// The system as people call it.
 fn system() -> &'static str {
@@ -106,56 +98,19 @@ pub(crate) fn entered() -> Option<ExitCode> {
 
 /// Every kind of wall, as on Linux; those that are Linux's are not available.
 pub(crate) fn backends() -> Vec<Arc<dyn Backend>> {
-    let absent = |(name, processes)| Arc::new(Absent { name, processes }) as Arc<dyn Backend>;
-    let mut found: Vec<Arc<dyn Backend>> = ABSENT.map(absent).into();
+    let mut found =
+        vec![absent("process", Runtime::is_process), absent("landlock", Runtime::is_process)];
     found.extend(palisade_wasm::backends());
-    found.push(absent(WALLED));
+    // The engine behind those walls.
+    found.push(absent("wasm+process", |runtime| !runtime.is_process()));
     found
 }
 
 /// A backend of Linux, here.
-struct Absent {
-    name: &'static str,
-    processes: bool,
-}
-
-impl Absent {
-    fn reason(&self) -> String {
-        format!("its walls are Linux's, and there are none on {}", system())
-    }
-}
-
-impl Backend for Absent {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn runs(&self, runtime: &Runtime) -> bool {
-        runtime.is_process() == self.processes
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Arc<Facts>> {
-        let unavailable = Unavailable { reason: self.reason(), remedy: REMEDY.to_owned() };
-        let facts = Facts {
-            unavailable: Some(unavailable),
-            guarantees: GuaranteeSet::new(),
-            findings: Vec::new(),
-        };
-        Box::pin(std::future::ready(Arc::new(facts)))
-    }
-
-    fn assess<'a>(&'a self, _: &'a LaunchSpec) -> BoxFuture<'a, Assessment> {
-        Box::pin(std::future::ready(Assessment::default()))
-    }
-
-    fn prepare<'a>(
-        &'a self,
-        _: &'a Artifact,
-    ) -> BoxFuture<'a, Result<Arc<dyn Prepared>, SandboxError>> {
-        let (reason, remedy) = (self.reason(), REMEDY.to_owned());
-        let error = SandboxError::Unavailable { backend: self.name, reason, remedy };
-        Box::pin(std::future::ready(Err(error)))
-    }
+fn absent(name: &'static str, runs: fn(&Runtime) -> bool) -> Arc<dyn Backend> {
+    let reason = format!("its walls are Linux's, and there are none on {}", system());
+    let why = Unavailable { reason, remedy: REMEDY.to_owned() };
+    Arc::new(AbsentBackend::new(name, runs, why))
 }
 
 #[cfg(test)]

@@ -261,3 +261,32 @@ pub(crate) fn is_refused_for_its_import(refused: SandboxError) {
     let hint = Failure::from(refused).hint.unwrap();
     assert!(hint.contains("--grant 'storage.kv:"), "{hint}");
 }
+
+/// A call that goes too far: the tool, the code of its failure, the rule and a part of the message.
+pub(crate) type TooFar = (&'static str, ErrorCode, Option<&'static str>, &'static str);
+
+/// Those that end in the same way behind every wall and with every compiler.
+pub(crate) const TOO_FAR: [TooFar; 5] = [
+    ("trap", ErrorCode::Crashed, None, "unreachable"),
+    ("memory", ErrorCode::LimitExceeded, Some("memory"), "out of memory"),
+    ("deep", ErrorCode::LimitExceeded, Some("stack"), "stack overflow"),
+    ("giant", ErrorCode::Crashed, None, "failed"),
+    ("random", ErrorCode::LimitExceeded, Some("random"), "at most 65536"),
+];
+
+/// Each ends as it is said, and the call after it finds a fresh instance.
+pub(crate) async fn goes_too_far(
+    instance: &Arc<dyn Instance>,
+    calls: impl IntoIterator<Item = TooFar>,
+) {
+    for (name, code, rule, says) in calls {
+        assert_eq!(quick(instance, "count").await.unwrap(), "1", "before {name}");
+        assert_eq!(quick(instance, "count").await.unwrap(), "2", "before {name}");
+        let failure = quick(instance, name).await.unwrap_err();
+        assert_eq!(failure.code, code, "{name}: {failure}");
+        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
+        assert!(failure.message.contains(says), "{name}: {failure}");
+        assert!(instance.recovers());
+    }
+    assert_eq!(quick(instance, "count").await.unwrap(), "1");
+}

@@ -33,8 +33,8 @@ use palisade_sandbox::{
 };
 use palisade_wasm::walled::{EngineProgram, NAME, WalledBackend};
 use support::{
-    Bench, answers, asks_its_host, bench, code, fails_in_words, guest, initialize,
-    is_refused_for_its_import, quick, tool,
+    Bench, TOO_FAR, answers, asks_its_host, bench, code, fails_in_words, goes_too_far, guest,
+    initialize, is_refused_for_its_import, quick, tool,
 };
 
 const TIME: Duration = Duration::from_secs(20);
@@ -142,28 +142,31 @@ async fn a_component_does_behind_walls_what_it_does_without() {
 async fn what_goes_too_far_is_told_apart_and_the_next_call_finds_a_fresh_instance() {
     let walled = walled(&guest(), Calls::Stateful);
     let instance = walled.started().await;
-    let cases = [
-        ("trap", C::Crashed, None, "unreachable"),
-        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
-        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
-        ("giant", C::Crashed, None, "failed"),
-        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
-    ];
-    for (name, code, rule, says) in cases {
-        assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
-        let failure = quick(&instance, name).await.unwrap_err();
-        assert_eq!(failure.code, code, "{name}: {failure}");
-        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
-        assert!(failure.message.contains(says), "{name}: {failure}");
-        assert!(instance.recovers());
+    goes_too_far(&instance, TOO_FAR).await;
+    takes_too_long(&instance).await;
+}
+
+#[tokio::test]
+async fn an_instance_for_each_call_behind_walls() {
+    let walled = walled(&guest(), Calls::PerCall { instances: 2 });
+    let instance = walled.started().await;
+    for _ in 0..3 {
+        assert_eq!(quick(&instance, "count").await.unwrap(), "1");
     }
+    assert_eq!(quick(&instance, "trap").await.unwrap_err().code, C::Crashed);
+    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+    answers(&instance).await;
+}
+
+/// Deadlines, and that the call after them finds a fresh instance.
+async fn takes_too_long(instance: &Arc<dyn Instance>) {
     for name in ["spin", "long"] {
         let begun = Instant::now();
         let short = Duration::from_millis(150);
-        let failure = tool(&instance, name, "{}", short).await.unwrap_err();
+        let failure = tool(instance, name, "{}", short).await.unwrap_err();
         assert_eq!(failure.code, C::Deadline, "{name}: {failure}");
         assert!(begun.elapsed() < Duration::from_secs(2), "{name}: {:?}", begun.elapsed());
-        assert_eq!(tool(&instance, "count", "{}", TIME).await.unwrap(), "1", "after {name}");
+        assert_eq!(tool(instance, "count", "{}", TIME).await.unwrap(), "1", "after {name}");
     }
 }
 

@@ -15,10 +15,12 @@ use palisade_sandbox::{Backend as _, Calls};
 use palisade_wasm::walled::{EngineProgram, WalledBackend};
 
 use super::{
-    TIME, Walled, backend,
+    Walled, backend,
     code::forge,
-    support::{answers, asks_its_host, fails_in_words, guest, initialize, quick, tool},
-    walled,
+    support::{
+        TOO_FAR, answers, asks_its_host, fails_in_words, goes_too_far, guest, initialize, quick,
+    },
+    takes_too_long, walled,
 };
 
 /// A plugin that is small, and started with Winch all the same.
@@ -140,27 +142,8 @@ async fn after_another_engine_cranelift_comes_after_winch_as_well() {
 async fn what_goes_too_far_with_code_of_winch_is_told_apart() {
     let walled = first(Calls::Stateful);
     let instance = walled.started().await;
-    let cases = [
-        ("trap", C::Crashed, None, "unreachable"),
-        ("memory", C::LimitExceeded, Some("memory"), "out of memory"),
-        ("deep", C::LimitExceeded, Some("stack"), "stack overflow"),
-        ("giant", C::Crashed, None, "failed"),
-        ("random", C::LimitExceeded, Some("random"), "at most 65536"),
-    ];
-    for (name, code, rule, says) in cases {
-        assert_eq!(quick(&instance, "count").await.unwrap(), "1", "before {name}");
-        let failure = quick(&instance, name).await.unwrap_err();
-        assert_eq!(failure.code, code, "{name}: {failure}");
-        assert_eq!(failure.rule.as_deref(), rule, "{name}: {failure}");
-        assert!(failure.message.contains(says), "{name}: {failure}");
-    }
-    for name in ["spin", "long"] {
-        let begun = Instant::now();
-        let failure = tool(&instance, name, "{}", Duration::from_millis(150)).await.unwrap_err();
-        assert_eq!(failure.code, C::Deadline, "{name}: {failure}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{name}: {:?}", begun.elapsed());
-        assert_eq!(tool(&instance, "count", "{}", TIME).await.unwrap(), "1", "after {name}");
-    }
+    goes_too_far(&instance, TOO_FAR).await;
+    takes_too_long(&instance).await;
 }
 
 #[tokio::test]
