@@ -59,24 +59,7 @@ pub fn spin(ctx: &Ctx) -> Attempted {
 
 pub fn spin_children(ctx: &Ctx) -> Attempted {
     let (count, time) = spin_amounts(ctx);
-    let (before, begun) = (used(), Instant::now());
-    let end = begun + time;
-    let mut children = Vec::new();
-    for _ in 0..count {
-        match sys::fork().at("fork")? {
-            0 => {
-                spin_until(end);
-                sys::exit(0);
-            }
-            pid => children.push(pid),
-        }
-    }
-    for pid in children {
-        if sys::wait_child(pid, time + Duration::from_secs(5), 0).is_none() {
-            sys::end_child(pid);
-        }
-    }
-    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), count)
+    in_children(ctx, (count, count), time, spin_until)
 }
 
 /// Pairs that pass a byte to each other, each in a session of its own where it may have one: with
@@ -85,15 +68,27 @@ pub fn spin_sessions(ctx: &Ctx) -> Attempted {
     let (count, time) = spin_amounts(ctx);
     // Outside nothing keeps it from taking everything.
     let time = if ctx.outside() { time.min(Duration::from_millis(400)) } else { time };
+    in_children(ctx, (count.div_ceil(2), count), time, |end| {
+        // SAFETY: plain call; where it is refused the pair stays in the session that it has.
+        unsafe { libc::setsid() };
+        pass_a_byte(end);
+    })
+}
+
+/// So many children do `work` for `time`; `at_work` are so many processes in all.
+fn in_children(
+    ctx: &Ctx,
+    (count, at_work): (u64, u64),
+    time: Duration,
+    work: fn(Instant),
+) -> Attempted {
     let (before, begun) = (used(), Instant::now());
     let end = begun + time;
     let mut children = Vec::new();
-    for _ in 0..count.div_ceil(2) {
+    for _ in 0..count {
         match sys::fork().at("fork")? {
             0 => {
-                // SAFETY: plain call; where it is refused the pair stays in the session that it has.
-                unsafe { libc::setsid() };
-                pass_a_byte(end);
+                work(end);
                 sys::exit(0);
             }
             pid => children.push(pid),
@@ -104,7 +99,7 @@ pub fn spin_sessions(ctx: &Ctx) -> Attempted {
             sys::end_child(pid);
         }
     }
-    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), count)
+    judge_cpu(ctx, (used() - before) / begun.elapsed().as_secs_f64(), at_work)
 }
 
 /// To a child of its own and back, until `end`.
