@@ -20,6 +20,7 @@ mod pump;
 mod session;
 mod socks;
 mod stream;
+mod tunnel;
 mod way_out;
 
 use std::{sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 pub use stream::{Client, Duplex};
+pub use tunnel::Tunnel;
 pub use way_out::{Sockets, serve_way_out};
 
 use crate::{Authority, Decide, Guard, Names};

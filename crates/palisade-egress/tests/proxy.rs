@@ -6,7 +6,11 @@ mod common;
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use common::*;
-use palisade_egress::proxy::{Client, Limits, Proxy};
+use palisade_egress::{
+    Authority,
+    proxy::{Client, Limits, Proxy},
+};
+use palisade_model::ErrorCode;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -364,6 +368,57 @@ async fn a_refusal_says_the_rule_and_what_to_do_and_nothing_of_it_is_markup_or_e
     let answer = talk(proxy, b"CONNECT \x1b]0;x\x07<b>:443 HTTP/1.1\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(!answer.contains('\u{1b}') && !answer.contains('\u{7}'), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_asked_for_in_a_call_is_decided_looked_at_and_bounded() {
+    let (port, count) = echo_server().await;
+    let right = rights(&["net.tcp:a.example:*", "net.http:b.example:*"]);
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let proxy = Proxy::new(guard_for(&["a.example", "b.example", "c.example"]), limits);
+    let asks = |to: &str| {
+        let authority = Authority::parse(&format!("{to}:{port}")).unwrap();
+        let (proxy, right) = (proxy.clone(), right.clone());
+        async move { proxy.tunnel(authority, right).await }
+    };
+    let mut first = asks("a.example").await.unwrap();
+    assert!(echoes(&mut first).await);
+    let refused = asks("c.example").await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.rule.as_deref()),
+        (ErrorCode::Denied, Some("no right covers it"))
+    );
+    assert_eq!(right.recorded(&format!("deny net.http:c.example:{port}")), 1);
+    // Where only HTTP is granted, nothing else passes.
+    let mut second = asks("b.example").await.unwrap();
+    second.write_all(b"EHLO here\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(settled(&count).await, 2);
+    drop(second);
+    // Both ends of one direction after the other.
+    first.shutdown().await.unwrap();
+    assert_eq!(first.read(&mut [0; 10]).await.unwrap(), 0);
+    drop(first);
+
+    // More wait, and dropping one makes room and ends it at its server.
+    let (one, two) = (asks("a.example").await.unwrap(), asks("a.example").await.unwrap());
+    let mut third = tokio::spawn(asks("a.example"));
+    assert!(timeout(Duration::from_millis(200), &mut third).await.is_err(), "there is no place");
+    drop(one);
+    let third = timeout(Duration::from_secs(5), third).await.expect("its turn comes");
+    let mut third = third.unwrap().unwrap();
+    assert!(echoes(&mut third).await);
+    // Whoever stops waiting keeps no place.
+    drop(timeout(Duration::from_millis(50), asks("a.example")).await);
+    drop(two);
+    let mut fourth = timeout(Duration::from_secs(5), asks("a.example")).await.unwrap().unwrap();
+    assert!(echoes(&mut fourth).await);
+    // The right is taken back.
+    right.withdraw();
+    let end = timeout(Duration::from_secs(5), fourth.read(&mut [0; 10])).await;
+    assert!(matches!(end.expect("it is ended"), Ok(0) | Err(_)));
 }
 
 #[tokio::test]

@@ -3,16 +3,16 @@
 //! One value stands for one instance and holds that instance's caller, so whoever asks is known from
 //! the lane that the request came on; nothing in a message can claim to be somebody else.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use palisade_audit::{Act, RecordKind};
 use palisade_broker::{Broker, Caller};
 use palisade_egress::{
     Authority, Guard,
-    proxy::{Limits, Sockets, serve_way_out},
+    proxy::{Limits, Proxy, Sockets, serve_way_out},
 };
 use palisade_model::{ErrorCode, Failure, Kind, Payload};
-use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, WayOut};
+use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, Stream, WayOut};
 use palisade_services::{
     egress::Rights,
     log::{LogSink, LogStream, output_line},
@@ -29,6 +29,8 @@ pub(crate) struct InstanceCalls {
     pub(crate) caller: Arc<Caller>,
     pub(crate) broker: Broker,
     pub(crate) guard: Guard,
+    /// Made with the first tunnel.
+    pub(crate) tunnels: OnceLock<Proxy>,
     pub(crate) sink: Arc<dyn LogSink>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -78,6 +80,17 @@ impl HostCalls for InstanceCalls {
             let authority = authority.map_err(Failure::from)?;
             let connection = guard.connect(&rights, Kind::NetHttp, &authority).await?;
             Ok(connection.stream)
+        })
+    }
+
+    fn tunnel(&self, authority: &str) -> BoxFuture<'static, Result<Box<dyn Stream>, Failure>> {
+        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+        let proxy = self.tunnels.get_or_init(|| Proxy::new(self.guard.clone(), Limits::default()));
+        let (proxy, authority) = (proxy.clone(), Authority::parse(authority));
+        Box::pin(async move {
+            let authority = authority.map_err(Failure::from)?;
+            let tunnel = proxy.tunnel(authority, Arc::new(rights)).await?;
+            Ok(Box::new(tunnel) as Box<dyn Stream>)
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -278,6 +278,7 @@ async fn raise(
         caller: Arc::clone(&caller),
         broker: host.broker.clone(),
         guard: host.guard.for_plugin(),
+        tunnels: OnceLock::new(),
         sink: Arc::clone(&host.sink),
         counters: Arc::clone(counters),
     };

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use palisade_model::{ErrorCode, Failure, Payload};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::BoxFuture;
 
@@ -106,6 +107,18 @@ pub trait HostCalls: Send + Sync + 'static {
         Box::pin(std::future::ready(Err(failure)))
     }
 
+    /// A connection to `authority` for such an instance that speaks whatever it wants over it. The right
+    /// `net.tcp` or `net.http` is decided, what passes is bounded and looked at, and the connection ends when
+    /// the right is withdrawn, as for every way out. Dropping the stream ends it. The default refuses.
+    ///
+    /// # Errors
+    /// The refusal, or why there is no connection.
+    fn tunnel(&self, authority: &str) -> BoxFuture<'static, Result<Box<dyn Stream>, Failure>> {
+        let _ = authority;
+        let failure = Failure::new(ErrorCode::Unavailable, "there is no way out to the network");
+        Box::pin(std::future::ready(Err(failure)))
+    }
+
     /// Serves the instance's way out to the network. Called once, for an instance whose rights lead to
     /// the network, before its program runs; dropped when the instance has ended. The default closes it,
     /// and the program reaches nothing.
@@ -114,6 +127,11 @@ pub trait HostCalls: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 }
+
+/// Bytes in both directions. Shutting it down ends what is written; what is read may go on.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Sockets in an instance's own, otherwise empty network, which nothing else can reach. Not blocking.
 #[derive(Debug)]

@@ -22,7 +22,9 @@ pub use absent::AbsentBackend;
 pub use backend::{Assessment, Backend, Facts, Finding, Prepared, Unavailable};
 pub use error::SandboxError;
 pub use instance::{Deadline, Exit, ExitCause, Instance, KillReason, RightsChange, Usage};
-pub use lane::{HostCalls, HostRequest, Invocation, Lane, OutputStream, ToolCall, Trace, WayOut};
+pub use lane::{
+    HostCalls, HostRequest, Invocation, Lane, OutputStream, Stream, ToolCall, Trace, WayOut,
+};
 pub use launch::{
     Artifact, Calls, Content, ExtismOutput, LaunchSpec, Program, Runtime, Wire, slots,
 };

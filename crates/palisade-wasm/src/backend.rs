@@ -242,7 +242,7 @@ pub(crate) fn assess(spec: Option<&LaunchSpec>) -> Assessment {
         (G::FsIsolated, files),
         (
             G::NetIsolated,
-            "a guest has no sockets; requests are made by the host, through its guard",
+            "a guest opens no socket; requests and connections are made by the host, through its guard",
         ),
         (G::IpcIsolated, "there is no interface for it"),
         (G::PeersIsolated, "there is no interface for it; every instance has memory of its own"),

@@ -4,6 +4,8 @@ use palisade_egress::http::TlsError;
 use palisade_model::{ErrorCode, Failure};
 use palisade_sandbox::SandboxError;
 
+use crate::inspect::Need;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -29,12 +31,12 @@ pub enum WasmError {
         import: String,
     },
     /// It imports what takes a right that was not granted.
-    #[error("the component imports {import}, for which it takes the right {kind}, and it has none")]
+    #[error("the component imports {import}, for which it takes the right {}, and it has none", need.either())]
     NotGranted {
         /// The import.
         import: String,
-        /// The kind of right.
-        kind: &'static str,
+        /// What it takes.
+        need: Need,
     },
     /// There are as many instances as there may be.
     #[error("{what}: at most {limit}")]
@@ -86,9 +88,12 @@ impl WasmError {
                  palisade:plugin and WASI are provided"
                     .into(),
             ),
-            Self::NotGranted { kind, .. } => Some(format!(
-                "ask for it in the manifest (capabilities) and grant it: --grant '{kind}:…'"
-            )),
+            Self::NotGranted { need, .. } => {
+                let kind = need.kinds().first().map_or("", |kind| kind.as_str());
+                Some(format!(
+                    "ask for it in the manifest (capabilities) and grant it: --grant '{kind}:…'"
+                ))
+            }
             Self::TooMany { .. } => Some("stop others, or give the host a higher limit".into()),
             Self::Roots(_) => Some("give certificates of authorities, as PEM text".into()),
             Self::Instance(failure) => failure.hint.clone(),

@@ -2,7 +2,8 @@
 //! each other within the memory, both sides of the allocator agree, and nothing else changes. Built for the
 //! fuzzer and for this crate's own tests only.
 //!
-//! The bytes are not trusted to mean anything; they choose.
+//! The bytes are not trusted to mean anything; they choose. What sockets are held to stands beside them
+//! (`wasi/sockets/fuzz.rs`).
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
@@ -308,4 +309,9 @@ pub fn compiled(input: &[u8]) {
     assert_eq!(crate::cache::believed(changed), None, "{how} at {place}");
     // As it came, it is nobody's.
     assert_eq!(crate::cache::believed(input.to_vec()), None);
+}
+
+/// Sockets of a guest, their names and their connections.
+pub fn sockets(input: &[u8]) {
+    crate::wasi::sockets::fuzz::drive(input);
 }

@@ -180,14 +180,7 @@ impl Import {
     fn lacking(&self) -> WasmError {
         let name = self.shown();
         match self.need {
-            Need::Right(kinds) => WasmError::NotGranted {
-                import: name,
-                kind: kinds.first().map_or("", |kind| kind.as_str()),
-            },
-            Need::Refused => WasmError::Code {
-                what: format!("it imports {name}, which is never linked: {}", self.why),
-                hint: "build it without".into(),
-            },
+            Need::Right(_) => WasmError::NotGranted { import: name, need: self.need },
             _ => WasmError::UnknownImport { import: name },
         }
     }
@@ -261,16 +254,16 @@ impl Inspection {
     /// That everything that is imported can be had by somebody.
     ///
     /// # Errors
-    /// The first import that is refused or unknown.
+    /// The first import that is unknown.
     pub fn check_known(&self) -> Result<(), WasmError> {
-        let never = |import: &&Import| matches!(import.need, Need::Refused | Need::Unknown);
-        self.imports.iter().find(never).map_or(Ok(()), |import| Err(import.lacking()))
+        let unknown = |import: &&Import| import.need == Need::Unknown;
+        self.imports.iter().find(unknown).map_or(Ok(()), |import| Err(import.lacking()))
     }
 
     /// That everything that is imported can be had with `rights`.
     ///
     /// # Errors
-    /// The first import that is refused or unknown; else the first that takes a right that is not there.
+    /// The first import that is unknown; else the first that takes a right that is not there.
     pub fn check_rights(&self, rights: &CapabilitySet) -> Result<(), WasmError> {
         self.check_known()?;
         let lacks = |import: &&Import| !import.need.is_met(rights);

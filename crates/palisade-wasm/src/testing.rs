@@ -8,13 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_egress::{Authority, Decide, Guard};
+use palisade_egress::{
+    Authority, Decide, Guard,
+    proxy::{Limits as ProxyLimits, Proxy},
+};
 use palisade_model::{
     CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Kind, Limits, NodeId,
     Origin, Payload, PluginId, PluginRef,
 };
 use palisade_sandbox::{
-    BoxFuture, HostCalls, HostRequest, Invocation, LaunchSpec, OutputStream, ToolCall, Trace, Wire,
+    BoxFuture, HostCalls, HostRequest, Invocation, LaunchSpec, OutputStream, Stream, ToolCall,
+    Trace, Wire,
 };
 use serde_json::{Value, json};
 use wasmtime::component::Component;
@@ -71,6 +75,18 @@ impl HostCalls for Host {
         Box::pin(
             async move { Ok(guard.connect(&*decide, Kind::NetHttp, &authority?).await?.stream) },
         )
+    }
+
+    fn tunnel(&self, authority: &str) -> BoxFuture<'static, Result<Box<dyn Stream>, Failure>> {
+        let authority = Authority::parse(authority);
+        let Some((guard, decide)) = self.way_out.clone() else {
+            let failure = Failure::new(ErrorCode::Unavailable, "no way out");
+            return Box::pin(std::future::ready(Err(failure)));
+        };
+        Box::pin(async move {
+            let proxy = Proxy::new(guard, ProxyLimits::default());
+            Ok(Box::new(proxy.tunnel(authority?, decide).await?) as Box<dyn Stream>)
+        })
     }
 }
 

@@ -1,8 +1,8 @@
-//! WASI for components, from a plugin's rights: folders, variables, standard streams, clocks, random numbers
-//! and outgoing HTTP.
+//! WASI for components, from a plugin's rights: folders, variables, standard streams, clocks, random numbers,
+//! outgoing HTTP and TCP connections.
 //!
 //! Only what a component imports is linked, and what each interface shows comes from the launch's rights.
-//! There are no sockets: whatever leaves goes as an HTTP request through the host's guard.
+//! No socket of the machine is opened here: whatever leaves goes through the host's guard.
 
 mod bounds;
 mod files;
@@ -12,7 +12,10 @@ mod link;
 #[cfg(unix)]
 mod list;
 mod open;
+pub(crate) mod sockets;
 mod stdio;
+
+use std::sync::Arc;
 
 use palisade_model::Failure;
 use palisade_sandbox::{LaunchSpec, OutputStream};
@@ -39,6 +42,7 @@ pub(crate) struct Contexts {
     wasi: WasiCtx,
     fields: WasiHttpCtx,
     http: http::Hooks,
+    net: sockets::Net,
 }
 
 impl Contexts {
@@ -59,7 +63,8 @@ impl Contexts {
         Self {
             wasi: base(shared).build(),
             fields,
-            http: http::Hooks::new(std::sync::Arc::clone(&shared.host), shared.trust.clone()),
+            http: http::Hooks::new(Arc::clone(&shared.host), shared.trust.clone()),
+            net: sockets::Net::new(Arc::clone(&shared.host)),
         }
     }
 }
@@ -86,7 +91,8 @@ fn granted(shared: &Shared) -> Result<wasmtime_wasi::WasiCtxBuilder, Failure> {
     Ok(builder)
 }
 
-/// No arguments, standard input at its end, standard output to the log, no network of any kind.
+/// No arguments, standard input at its end, standard output to the log, and none of the machine's network:
+/// what there is of it is [`sockets`].
 fn base(shared: &Shared) -> wasmtime_wasi::WasiCtxBuilder {
     let mut builder = WasiCtx::builder();
     builder
@@ -108,6 +114,13 @@ impl State {
     pub(crate) fn attach_wasi(&mut self) -> Result<(), Failure> {
         self.wasi = Some(Box::new(Contexts::new(&self.shared)?));
         Ok(())
+    }
+
+    /// Its connections.
+    fn net(&mut self) -> sockets::View<'_> {
+        let State { wasi, table, shared, .. } = self;
+        let contexts = wasi.get_or_insert_with(|| Box::new(Contexts::empty(shared)));
+        sockets::View::new(&mut contexts.net, table)
     }
 }
 

@@ -88,14 +88,15 @@ fn problem(inspection: &Inspection) -> Option<Failure> {
     let lacking: Vec<String> = inspection
         .imports
         .iter()
-        .filter(|import| matches!(import.need, Need::Refused | Need::Unknown))
+        .filter(|import| import.need == Need::Unknown)
         .map(|import| format!("{}: {}", import.shown(), import.why))
         .collect();
     if !lacking.is_empty() {
         let message = format!("it imports what is not provided\n  {}", lacking.join("\n  "));
-        return Some(Failure::new(ErrorCode::ManifestInvalid, message).hint(
-            "build it for interfaces of palisade:plugin and WASI 0.2 or 0.3, without sockets",
-        ));
+        return Some(
+            Failure::new(ErrorCode::ManifestInvalid, message)
+                .hint("build it for interfaces of palisade:plugin and WASI 0.2 or 0.3"),
+        );
     }
     let not = |message: &str, hint: &str| {
         Some(Failure::new(ErrorCode::ManifestInvalid, message).hint(hint))
@@ -118,12 +119,8 @@ fn problem(inspection: &Inspection) -> Option<Failure> {
 }
 
 fn conclusion(inspection: &Inspection, paint: Paint) -> String {
-    let mut kinds: Vec<&str> = Vec::new();
-    for import in &inspection.imports {
-        if let Need::Right(of) = import.need {
-            kinds.extend(of.iter().map(|kind| kind.as_str()));
-        }
-    }
+    let takes = inspection.imports.iter().filter(|import| matches!(import.need, Need::Right(_)));
+    let mut kinds: Vec<String> = takes.map(|import| import.need.either()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     let good = paint.good("Everything that it imports is provided");
@@ -141,9 +138,8 @@ fn need(need: Need, paint: Paint) -> String {
     };
     match need {
         Need::Nothing => paint.dim("no right"),
-        Need::Right(_) => paint.warn(format!("takes {}", kinds())),
+        Need::Right(_) => paint.warn(format!("takes {}", need.either())),
         Need::Shows(_) => format!("no right; shows {}", kinds()),
-        Need::Refused => paint.bad("refused"),
         Need::Unknown => paint.bad("unknown"),
     }
 }

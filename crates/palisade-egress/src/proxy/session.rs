@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use palisade_model::{Access, ErrorCode, Failure, Kind, text::escape};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -34,6 +35,9 @@ pub(super) struct Session<'a> {
     pub(super) client: Side,
 }
 
+/// Where it is told that there is a connection, or why there is none.
+pub(super) type Told = oneshot::Sender<Result<(), Failure>>;
+
 impl Session<'_> {
     /// Serves it to its end.
     pub(super) async fn run(mut self) -> Result<(), EgressError> {
@@ -51,6 +55,11 @@ impl Session<'_> {
     /// Serves a client that has connected to `asked` without saying so.
     pub(super) async fn run_direct(self, asked: &Authority) -> Result<(), EgressError> {
         self.open(asked, Asked::Direct).await
+    }
+
+    /// Serves a client that asked for `asked` in a call, and is told there.
+    pub(super) async fn run_for(self, asked: &Authority, told: Told) -> Result<(), EgressError> {
+        self.open(asked, Asked::Call(told)).await
     }
 
     /// What is meant by `asked`: the name, where an address stands for one.
@@ -107,11 +116,20 @@ impl Session<'_> {
                 }
                 // A right of the other kind may name the very address.
                 Err(EgressError::AddressRefused { .. }) if i + 1 < kinds.len() => {}
-                Err(error) if asked == Asked::Connect => return self.refuse(error).await,
-                Err(error) if asked == Asked::Direct => return self.turn_away(error).await,
                 Err(error) => {
-                    socks::reply(&mut self.client, Reply::to(&error)).await?;
-                    return Err(error);
+                    return match asked {
+                        Asked::Connect => self.refuse(error).await,
+                        Asked::Direct => self.turn_away(error).await,
+                        Asked::Socks => {
+                            socks::reply(&mut self.client, Reply::to(&error)).await?;
+                            Err(error)
+                        }
+                        Asked::Call(told) => {
+                            // Whoever has stopped waiting need not be told.
+                            let _ = told.send(Err(failure_of(&error)));
+                            Err(error)
+                        }
+                    };
                 }
             }
         }
@@ -123,6 +141,11 @@ impl Session<'_> {
             Asked::Connect => {
                 let answer = b"HTTP/1.1 200 Connection established\r\n\r\n";
                 self.client.write.write_all(answer).await?;
+            }
+            Asked::Call(told) => {
+                if told.send(Ok(())).is_err() {
+                    return Ok(());
+                }
             }
         }
         if kind == Kind::NetTcp && authority.port() != TLS_PORT {
@@ -207,12 +230,13 @@ impl Session<'_> {
 }
 
 /// How the client asked for a tunnel.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Connect,
     Socks,
     /// Not at all: by the address that it connected to.
     Direct,
+    /// In a call of this process.
+    Call(Told),
 }
 
 /// The kinds of right to ask for: `net.tcp` first where that is allowed, since it lets any bytes

@@ -260,7 +260,9 @@ pub(crate) async fn socks_raw(
 }
 
 /// Whether what is sent through comes back.
-pub(crate) async fn echoes(stream: &mut TcpStream) -> bool {
+pub(crate) async fn echoes(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+) -> bool {
     if stream.write_all(b"ping").await.is_err() {
         return false;
     }

@@ -166,7 +166,7 @@ impl Code for ExtismCode {
             if !met {
                 return Err(WasmError::NotGranted {
                     import: escape(&format!("{from}/{name}"), 200),
-                    kind: need.kinds().first().map_or("host.call", |kind| kind.as_str()),
+                    need,
                 });
             }
         }

@@ -41,6 +41,7 @@ const USED_BY_IMPORT: &[Kind] = &[
     Kind::FsRead,
     Kind::FsWrite,
     Kind::NetHttp,
+    Kind::NetTcp,
     Kind::EventPublish,
     Kind::StorageKv,
     Kind::Env,
@@ -63,17 +64,12 @@ pub fn compare(inspection: &Inspection, requested: &[Capability], tools: &[&str]
         let name = import.shown();
         match import.need {
             Need::Right(kinds) if !kinds.iter().any(|kind| asks(*kind)) => {
-                let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-                let kinds = kinds.join(" or ");
+                let kinds = import.need.either();
                 findings.push(Finding::error(
                     format!("it imports {name}, and the manifest asks for no {kinds}"),
                     format!("ask for {kinds} in the manifest, or do not use the interface"),
                 ));
             }
-            Need::Refused => findings.push(Finding::error(
-                format!("it imports {name}, which is never linked: {}", import.why),
-                "build it without",
-            )),
             Need::Unknown => findings.push(Finding::error(
                 format!("it imports {name}: {}", import.why),
                 "build it for the interfaces that are known here",

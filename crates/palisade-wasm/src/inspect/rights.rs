@@ -26,8 +26,6 @@ pub enum Need {
     /// Nothing, and it shows only what rights of these kinds grant; without any it is empty. For interfaces
     /// that compilers import into every program, whether it uses them or not.
     Shows(&'static [Kind]),
-    /// It is never there.
-    Refused,
     /// Nobody here knows it.
     Unknown,
 }
@@ -38,8 +36,14 @@ impl Need {
     pub const fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Right(kinds) | Self::Shows(kinds) => kinds,
-            Self::Nothing | Self::Refused | Self::Unknown => &[],
+            Self::Nothing | Self::Unknown => &[],
         }
+    }
+
+    /// Those kinds for people: `net.tcp or net.http`.
+    #[must_use]
+    pub fn either(self) -> String {
+        self.kinds().iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ")
     }
 
     /// Whether it can be had with `rights`.
@@ -48,7 +52,7 @@ impl Need {
         match self {
             Self::Nothing | Self::Shows(_) => true,
             Self::Right(kinds) => kinds.iter().any(|kind| rights.of_kind(*kind).next().is_some()),
-            Self::Refused | Self::Unknown => false,
+            Self::Unknown => false,
         }
     }
 
@@ -59,7 +63,6 @@ impl Need {
             Self::Nothing => "none",
             Self::Right(_) => "right",
             Self::Shows(_) => "shows",
-            Self::Refused => "refused",
             Self::Unknown => "unknown",
         }
     }
@@ -173,7 +176,10 @@ mod tests {
         assert_eq!(need("wasi:http/outgoing-handler@0.2.4"), Need::Right(&[Kind::NetHttp]));
         assert_eq!(need("wasi:http/client@0.3.0"), Need::Right(&[Kind::NetHttp]));
         assert_eq!(need("wasi:filesystem/types@0.2.12"), Need::Shows(table::FILES));
-        assert_eq!(need("wasi:sockets/tcp@0.2.0"), Need::Refused);
+        let network = Need::Right(&[Kind::NetTcp, Kind::NetHttp]);
+        assert_eq!(need("wasi:sockets/tcp@0.2.0"), network);
+        assert_eq!(need("wasi:sockets/types@0.3.0"), network);
+        assert_eq!(need("wasi:sockets/network@0.2.0"), Need::Nothing);
         assert_eq!(need("wasi:io/streams@0.2.6"), Need::Nothing);
     }
 
@@ -228,9 +234,6 @@ mod tests {
         assert!(need.is_met(&set("net.http:example.org:443")));
         assert!(!need.is_met(&set("storage.kv:*")));
         assert!(!need.is_met(&CapabilitySet::new()));
-        assert!(
-            !Need::Refused.is_met(&set("net.tcp:*:*"))
-                && !Need::Unknown.is_met(&set("fs.read:/**"))
-        );
+        assert!(!Need::Unknown.is_met(&set("fs.read:/**")));
     }
 }

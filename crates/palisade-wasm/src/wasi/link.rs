@@ -10,6 +10,7 @@ use wasmtime_wasi::{
     p2::bindings as p2,
     p3::bindings as p3,
     random::{WasiRandom, WasiRandomView as _},
+    sockets::{WasiSockets, WasiSocketsView as _},
 };
 use wasmtime_wasi_http::{
     WasiHttp, WasiHttpView as _, p2::bindings::http as http2, p3::bindings::http as http3,
@@ -17,7 +18,7 @@ use wasmtime_wasi_http::{
 
 #[cfg(unix)]
 use super::list;
-use super::{bounds, open};
+use super::{bounds, open, sockets};
 use crate::{
     inspect::{Inspection, Need, rights::Interface},
     state::State,
@@ -29,15 +30,14 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Links what `inspection` imports of WASI; whether there was any. What is refused or unknown is not
-/// linked. Whether rights suffice is asked before each launch ([`Inspection::check_rights`]).
+/// Links what `inspection` imports of WASI; whether there was any. What is unknown is not linked. Whether rights suffice is asked before each launch ([`Inspection::check_rights`]).
 ///
 /// # Errors
 /// Those of the linker.
 pub(crate) fn link(linker: &mut Linker<State>, inspection: &Inspection) -> wasmtime::Result<bool> {
     let mut linked = HashSet::new();
     for import in &inspection.imports {
-        if matches!(import.need, Need::Refused | Need::Unknown) {
+        if import.need == Need::Unknown {
             continue;
         }
         let Some(name) = Interface::parse(&import.name) else { continue };
@@ -130,6 +130,21 @@ fn link_p2(l: &mut Linker<State>, package: &str, interface: &str) -> wasmtime::R
         ("wasi:http", "outgoing-handler") => {
             http2::outgoing_handler::add_to_linker::<_, WasiHttp>(l, State::http)
         }
+        ("wasi:sockets", "network") => {
+            let options = p2::sockets::network::LinkOptions::default();
+            p2::sockets::network::add_to_linker::<_, WasiSockets>(l, &options, State::sockets)
+        }
+        ("wasi:sockets", "instance-network") => {
+            p2::sockets::instance_network::add_to_linker::<_, WasiSockets>(l, State::sockets)
+        }
+        // Libraries that know TCP import it too. Every socket of it is refused (`super::base`).
+        ("wasi:sockets", "udp") => {
+            p2::sockets::udp::add_to_linker::<_, WasiSockets>(l, State::sockets)
+        }
+        ("wasi:sockets", "udp-create-socket") => {
+            p2::sockets::udp_create_socket::add_to_linker::<_, WasiSockets>(l, State::sockets)
+        }
+        ("wasi:sockets", _) => sockets::link_p2(l, interface),
         // What is not there is told by the linker when the component is linked.
         _ => Ok(()),
     }
@@ -185,6 +200,7 @@ fn link_p3(l: &mut Linker<State>, package: &str, interface: &str) -> wasmtime::R
         }
         ("wasi:http", "types") => http3::types::add_to_linker::<_, WasiHttp>(l, State::http),
         ("wasi:http", "client") => http3::client::add_to_linker::<_, WasiHttp>(l, State::http),
+        ("wasi:sockets", _) => sockets::link_p3(l, interface),
         _ => Ok(()),
     }
 }

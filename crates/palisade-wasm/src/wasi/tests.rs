@@ -16,6 +16,7 @@ use crate::{
 mod lists;
 #[path = "../../../palisade-egress/tests/common/mod.rs"]
 mod net;
+mod sockets;
 mod web;
 
 use net::{guard_for, rights};
@@ -200,7 +201,9 @@ async fn what_is_too_much_for_one_call_is_the_limit_that_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_right_for_requests_the_component_is_not_instantiated() {
-    let Err(failure) = Launch::default().of(wasi_guest()).await else { panic!("it was started") };
+    // What it imports beside that takes one of two.
+    let launch = Launch { rights: &["net.tcp:db.example:5432"], ..Launch::default() };
+    let Err(failure) = launch.of(wasi_guest()).await else { panic!("it was started") };
     assert_eq!(failure.code, ErrorCode::Denied);
     assert!(
         failure.message.contains("wasi:http/outgoing-handler")
@@ -259,7 +262,10 @@ async fn third(task: &str, what: &str, granted: &[&str], guard: Guard) -> (Vec<S
     let decide = rights(granted);
     let way_out = Some((guard, Arc::clone(&decide) as Arc<dyn Decide>));
     let env = [("TASK", task), ("WHAT", what)];
-    let launch = Launch { rights: granted, env: &env, way_out, ..Launch::default() };
+    // As `with`: it takes some right for requests.
+    let mut rights = vec!["net.http:nowhere.example:80"];
+    rights.extend(granted);
+    let launch = Launch { rights: &rights, env: &env, way_out, ..Launch::default() };
     let mut launched = launch.of(wasi3_guest()).await.unwrap();
     let answer = launched.call("run", json!({})).await;
     assert!(answer.is_ok(), "{answer:?} {:?}", launched.lines());

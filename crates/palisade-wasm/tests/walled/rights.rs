@@ -133,6 +133,19 @@ async fn folders_variables_streams_and_requests_work_through_the_walls() {
     let seen = does("get", &format!("http://other.example:{port}/")).await;
     assert!(seen[0].contains("HttpRequestDenied"), "{seen:?}");
     assert_eq!(net.rights.recorded("deny net.http:other.example"), 1);
+    // Connections of its own: by the same way out, and with what the right lets pass.
+    let request =
+        format!("shop.example:{port}\nGET /c HTTP/1.1\r\nHost: shop.example:{port}\r\n\r\n");
+    let seen = does("tcp", &request).await;
+    assert!(seen[0].starts_with("reached HTTP/1.1 200 OK"), "{seen:?}");
+    assert!(heads.lock().unwrap().pop().unwrap().starts_with("GET /c "), "{seen:?}");
+    let said = format!("other.example:{port}\nhello");
+    assert_eq!(does("tcp", &said).await, ["blocked PermissionDenied"]);
+    assert_eq!(net.rights.recorded("deny net.http:other.example"), 2);
+    let said = format!("127.0.0.1:{port}\nhello");
+    assert_eq!(does("tcp", &said).await, ["blocked PermissionDenied"]);
+    assert_eq!(does("udp", "").await, ["blocked PermissionDenied"]);
+    assert_eq!(does("listen", "127.0.0.1:0").await, ["blocked PermissionDenied"]);
     // An address of the machine itself, past the guard: there is no network to reach it by.
     let seen = does("get", &format!("http://127.0.0.1:{port}/")).await;
     assert!(!seen[0].starts_with("status"), "{seen:?}");

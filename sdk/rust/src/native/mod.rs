@@ -10,9 +10,10 @@ pub(crate) mod services;
 mod session;
 mod wire;
 
-use std::{io, os::unix::net::UnixStream, process::ExitCode};
+use std::{io, process::ExitCode};
 
 pub(crate) use call_state::CallState;
+use descriptor::Socket;
 pub(crate) use session::Session;
 
 use crate::plugin::Plugin;
@@ -44,12 +45,12 @@ impl Plugin {
         }
     }
 
-    /// As [`run`](Plugin::run), on a connected socket.
+    /// As [`run`](Plugin::run), on a connected socket: a Unix one, and a TCP one where the system has none.
     ///
     /// # Errors
     /// `InvalidInput` where the plugin is not well made (two tools of one name), `InvalidData` where the host
     /// broke the protocol.
-    pub fn serve(self, socket: UnixStream) -> io::Result<()> {
+    pub fn serve(self, socket: Socket) -> io::Result<()> {
         if let Some(mistake) = self.mistake {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, mistake));
         }

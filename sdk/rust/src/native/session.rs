@@ -7,7 +7,6 @@ use std::{
     any::Any,
     borrow::Cow,
     collections::HashMap,
-    os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex,
@@ -28,6 +27,7 @@ use crate::{
     json::{lock, to_json},
     native::{
         call_state::{CallState, Id},
+        descriptor::Socket,
         dispatch::dispatch,
         errors::{closed, from_wire, to_wire},
         pool::Pool,
@@ -102,7 +102,7 @@ struct Envelope<'a> {
 
 impl Session {
     /// Reads until the end; fails with what was wrong with the stream.
-    pub(crate) fn run(handlers: Handlers, socket: UnixStream) -> Result<(), String> {
+    pub(crate) fn run(handlers: Handlers, socket: Socket) -> Result<(), String> {
         let threads = handlers.threads;
         let session = Arc::new(Self {
             wire: Wire::new(socket).map_err(|e| e.to_string())?,

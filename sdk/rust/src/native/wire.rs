@@ -9,7 +9,6 @@ use std::{
     io::{self, Read, Write},
     mem,
     net::Shutdown,
-    os::unix::net::UnixStream,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -18,7 +17,7 @@ use std::{
 use crate::{
     error::PalisadeError,
     json::{FRAME_BYTES, lock},
-    native::errors::closed,
+    native::{descriptor::Socket, errors::closed},
 };
 
 /// Bytes that may wait for the host to read.
@@ -96,14 +95,14 @@ impl Out {
 /// Frames over a Unix stream socket.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: UnixStream,
+    socket: Socket,
     out: Mutex<Out>,
     /// The queue or `is_closed` changed.
     changed: Condvar,
 }
 
 impl Wire {
-    pub(crate) fn new(socket: UnixStream) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(socket: Socket) -> io::Result<Arc<Self>> {
         // The descriptor that Palisade opened may have been left non-blocking by whoever opened it.
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(SEND_TRY))?;
@@ -308,9 +307,10 @@ mod tests {
         assert!(lines(&[b"\xff\n"]).unwrap_err().contains("UTF-8"));
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_host_that_does_not_read_stops_requests_but_not_answers() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (ours, mut theirs) = Socket::pair().unwrap();
         let wire = Wire::new(ours).unwrap();
         let block = || vec![b'x'; 4 << 20];
         for _ in 0..4 {

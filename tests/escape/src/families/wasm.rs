@@ -75,8 +75,6 @@ enum Control {
     Lifted,
     /// What a host that takes no care does.
     Careless(fn(Room) -> BoxFuture<'static, Result<bool>>),
-    /// There is none.
-    None(&'static str),
 }
 
 /// What is not made on an engine behind walls: compiled code is kept in another way there, and every
@@ -148,7 +146,6 @@ pub async fn run(
         row = row.seen(outcome, detail);
         row.backend = wall.backend().into();
         row.control = match case.control {
-            Control::None(why) => format!("impossible: {why}"),
             Control::Lifted => {
                 let (outcome, detail) = bounded(&place, (case.attack)(scene.room(true)?)).await?;
                 control(outcome == "SUCCEEDED", format!("{outcome} {detail}"))

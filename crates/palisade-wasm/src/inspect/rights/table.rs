@@ -49,7 +49,10 @@ impl Row {
 }
 
 pub(super) const FILES: &[Kind] = &[Kind::FsRead, Kind::FsWrite];
-const SOCKETS: &str = "names would be looked up and connections made outside of the guard: use wasi:http or palisade:plugin/http";
+const NETWORK: &[Kind] = &[Kind::NetTcp, Kind::NetHttp];
+const CONNECTIONS: &str = "connections through the guard";
+const NAMES: &str = "addresses that stand for names, which the guard looks up";
+const NO_UDP: &str = "there are no sockets for datagrams";
 const GRANTED_FILES: &str = "shows only granted folders; without one there is nothing to open";
 const REQUESTS: &str = "requests through the guard";
 const TIME: &str = "what time it is";
@@ -139,7 +142,11 @@ pub(crate) const INTERFACES: &[Row] = &[
     row("wasi:http", &["types"], IN_BOTH, Need::Nothing, "requests and answers as values"),
     row("wasi:http", &["outgoing-handler"], IN_2, Need::Right(&[Kind::NetHttp]), REQUESTS),
     row("wasi:http", &["client"], IN_3, Need::Right(&[Kind::NetHttp]), REQUESTS),
-    row("wasi:sockets", &[], IN_BOTH, Need::Refused, SOCKETS),
+    row("wasi:sockets", &["network", "instance-network"], IN_2, Need::Nothing, TYPES),
+    row("wasi:sockets", &["tcp", "tcp-create-socket"], IN_2, Need::Right(NETWORK), CONNECTIONS),
+    row("wasi:sockets", &["types"], IN_3, Need::Right(NETWORK), CONNECTIONS),
+    row("wasi:sockets", &["ip-name-lookup"], IN_BOTH, Need::Right(NETWORK), NAMES),
+    row("wasi:sockets", &["udp", "udp-create-socket"], IN_2, Need::Nothing, NO_UDP),
 ];
 
 /// Functions that core modules import.

@@ -51,15 +51,16 @@ fn versions(of: &str) -> Vec<String> {
 
 /// What the table provides: interface and version.
 fn provided() -> BTreeSet<(String, &'static str)> {
-    let rows = rights::INTERFACES.iter().filter(|row| row.need != Need::Refused);
-    rows.flat_map(|row| {
-        let name = |name: &&str| format!("{}/{name}", row.package);
-        row.names
-            .iter()
-            .map(name)
-            .flat_map(|name| row.versions.iter().map(move |version| (name.clone(), *version)))
-    })
-    .collect()
+    rights::INTERFACES
+        .iter()
+        .flat_map(|row| {
+            let name = |name: &&str| format!("{}/{name}", row.package);
+            row.names
+                .iter()
+                .map(name)
+                .flat_map(|name| row.versions.iter().map(move |version| (name.clone(), *version)))
+        })
+        .collect()
 }
 
 #[test]
@@ -99,8 +100,7 @@ fn what_is_not_called_provided_is_refused_by_name_and_does_not_link() {
             assert_eq!(error.code(), ErrorCode::ManifestInvalid, "{name}: {error}");
             assert_eq!(error.code().exit_status(), 2, "{name}");
             let told = seen.imports.iter().find(|import| import.name == name).unwrap();
-            let sockets = name.starts_with("wasi:sockets/");
-            assert_eq!(told.need, if sockets { Need::Refused } else { Need::Unknown }, "{name}");
+            assert_eq!(told.need, Need::Unknown, "{name}");
             refused += 1;
             if sample.is_types_only() {
                 continue;

@@ -162,7 +162,7 @@ async fn an_unknown_import_is_refused_before_anything_is_linked() {
     let text = r#"(component (import "evil:host/exec@1.0.0" (func $f)) (export "f" (func $f)))"#;
     let error = reflect(&wat::parse_str(text).unwrap()).err().unwrap();
     assert!(error.to_string().contains("evil:host/exec@1.0.0"), "{error}");
-    let text = r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#;
+    let text = r#"(component (import "wasi:keyvalue/store@0.2.0" (instance)))"#;
     assert!(reflect(&wat::parse_str(text).unwrap()).is_err());
 }
 

@@ -100,8 +100,7 @@ impl PluginCode {
         component: &Component,
         inspection: Arc<Inspection>,
     ) -> Result<Self, WasmError> {
-        let unlinked = |need| matches!(need, Need::Unknown | Need::Refused);
-        if inspection.imports.iter().any(|import| unlinked(import.need)) {
+        if inspection.imports.iter().any(|import| import.need == Need::Unknown) {
             // Says which one, whatever is granted.
             inspection.check_rights(&CapabilitySet::new())?;
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Case,
-    Control::{Lifted, None},
+    Control::Lifted,
     Made, Verdict,
     guests::text,
     net::{Names, Web, ok},
@@ -43,8 +43,6 @@ const fn missing(variant: &'static str, name: &'static str, attack: fn(Room) -> 
     Case { number: 101, variant, name, attack, control: Lifted, without: &[Layer::Imports] }
 }
 
-const REFUSED: &str = "what nobody provides leads nowhere";
-
 pub(super) const CASES: &[Case] = &[
     case("unknown", "an interface that nobody knows", |room| {
         Box::pin(async move {
@@ -58,30 +56,6 @@ pub(super) const CASES: &[Case] = &[
             importing(&room, name, &[]).await
         })
     }),
-    Case {
-        number: 101,
-        variant: "sockets",
-        name: "sockets of WASI 0.2, with a right to the network",
-        attack: |room| {
-            Box::pin(async move {
-                importing(&room, "wasi:sockets/tcp@0.2.0", &["net.http:*.open.example:80"]).await
-            })
-        },
-        control: None(REFUSED),
-        without: &[Layer::Imports],
-    },
-    Case {
-        number: 101,
-        variant: "sockets-0.3",
-        name: "sockets of WASI 0.3, with a right to the network",
-        attack: |room| {
-            Box::pin(async move {
-                importing(&room, "wasi:sockets/types@0.3.0", &["net.http:*.open.example:80"]).await
-            })
-        },
-        control: None(REFUSED),
-        without: &[Layer::Imports],
-    },
     missing("storage", "storage without a right to it", |room| {
         Box::pin(lacking(room, "storage", "storage.kv:a", "key", json!({"key": "a"})))
     }),
@@ -102,7 +76,24 @@ pub(super) const CASES: &[Case] = &[
     }),
     missing("http", "requests without a right to any", |room| Box::pin(http(room))),
     missing("wasi-http", "requests of WASI without a right to any", |room| {
-        Box::pin(wasi_http(room))
+        let guest = room.guests().wasi.clone();
+        Box::pin(wasi(room, guest, "fetch", "net.http"))
+    }),
+    missing("sockets", "connections of WASI 0.2 without a right to any", |room| {
+        let guest = room.guests().wasi.clone();
+        Box::pin(wasi(room, guest, "tcp-fetch", "net.tcp"))
+    }),
+    missing("sockets-0.3", "connections of WASI 0.3 without a right to any", |room| {
+        let guest = room.guests().wasi3.clone();
+        Box::pin(wasi(room, guest, "tcp-fetch", "net.tcp"))
+    }),
+    case("scope-sockets", "another host than the granted one, over a connection", |room| {
+        let guest = room.guests().wasi.clone();
+        Box::pin(elsewhere(room, guest))
+    }),
+    case("scope-sockets-0.3", "the same with WASI 0.3", |room| {
+        let guest = room.guests().wasi3.clone();
+        Box::pin(elsewhere(room, guest))
     }),
     case("scope-storage", "another key than the granted one", |room| {
         Box::pin(beyond(room, "storage.kv:a", "key", json!({"key": "a"})))
@@ -207,18 +198,40 @@ async fn http(room: Room) -> Result<Verdict> {
     super::web::visited(&web, of_call(answer))
 }
 
-async fn wasi_http(room: Room) -> Result<Verdict> {
+/// What a WASI program fetches from a server, with the task and the kind of right that it takes.
+async fn wasi(room: Room, guest: Vec<u8>, task: &str, kind: &str) -> Result<Verdict> {
     let web = Web::start(|_| ok("secret")).await?;
-    let right = format!("net.http:web.example:{}", web.port);
+    let right = format!("{kind}:web.example:{}", web.port);
     let url = format!("http://web.example:{}/", web.port);
-    let mut terms = Terms::task("fetch", &url, &room.granted(&right))
+    let mut terms = Terms::task(task, &url, &room.granted(&right))
         .names(Names::here(&["web.example"]))
         .reachable("127.0.0.1/32")?;
     if !room.lifted {
         terms.rights.clear();
     }
-    let wasm = room.guests().wasi.clone();
-    let running = match room.start(&wasm, terms).await? {
+    let running = match room.start(&guest, terms).await? {
+        Ok(running) => running,
+        Err(refused) => return Ok(outcome(&refused)),
+    };
+    let seen = running.task(TIME).await;
+    if !room.lifted && running.host.decided(ErrorCode::Denied) == 0 {
+        return odd(format!("the guard was not asked: {seen:?}"));
+    }
+    super::web::visited(&web, seen)
+}
+
+/// The same, where a connection to another host may be made.
+async fn elsewhere(room: Room, guest: Vec<u8>) -> Result<Verdict> {
+    let web = Web::start(|_| ok("secret")).await?;
+    let right = format!("net.tcp:web.example:{}", web.port);
+    let other = format!("net.tcp:other.example:{}", web.port);
+    let url = format!("http://web.example:{}/", web.port);
+    let mut rights = room.granted(&right);
+    rights.push(&other);
+    let terms = Terms::task("tcp-fetch", &url, &rights)
+        .names(Names::here(&["web.example", "other.example"]))
+        .reachable("127.0.0.1/32")?;
+    let running = match room.start(&guest, terms).await? {
         Ok(running) => running,
         Err(refused) => return Ok(outcome(&refused)),
     };

@@ -15,7 +15,7 @@ use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, Service, ServiceR
 use palisade_egress::{
     AddressPolicy, Authority, Guard,
     http::Tls,
-    proxy::{Limits as ProxyLimits, Sockets, serve_way_out},
+    proxy::{Limits as ProxyLimits, Proxy, Sockets, serve_way_out},
 };
 use palisade_model::{
     Capability, CapabilitySet, ErrorCode, Failure, Generation, Guarantee, InstanceId, Kind, Level,
@@ -24,7 +24,8 @@ use palisade_model::{
 use palisade_policy::Rules;
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Calls, Content, ExtismOutput, HostCalls, HostRequest, Instance,
-    Invocation, LaunchSpec, OutputStream, Program, Runtime, SandboxError, ToolCall, Trace, WayOut,
+    Invocation, LaunchSpec, OutputStream, Program, Runtime, SandboxError, Stream, ToolCall, Trace,
+    WayOut,
 };
 use palisade_services::{
     egress::Rights,
@@ -209,6 +210,19 @@ impl HostCalls for Host {
         Box::pin(async move {
             let authority = authority.map_err(Failure::from)?;
             Ok(guard.connect(&rights, Kind::NetHttp, &authority).await?.stream)
+        })
+    }
+
+    fn tunnel(
+        &self,
+        authority: &str,
+    ) -> BoxFuture<'static, std::result::Result<Box<dyn Stream>, Failure>> {
+        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+        let proxy = Proxy::new(self.guard.clone(), ProxyLimits::default());
+        let authority = Authority::parse(authority);
+        Box::pin(async move {
+            let authority = authority.map_err(Failure::from)?;
+            Ok(Box::new(proxy.tunnel(authority, Arc::new(rights)).await?) as Box<dyn Stream>)
         })
     }
 

@@ -1,5 +1,6 @@
 //! 107 to 110: requests that are led elsewhere: by a redirect, by a name, by an address, by what stands in
-//! them. Four kinds of guest make each of them: of `palisade:plugin`, of WASI 0.2 and 0.3, and of Extism.
+//! them. Four kinds of guest make each of them: of `palisade:plugin`, of WASI 0.2 and 0.3, and of Extism. Those of
+//! WASI also by connections that they make themselves.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -27,8 +28,20 @@ enum By {
     Wasi,
     Wasi3,
     Extism,
+    /// Over a connection of WASI 0.2.
+    Tcp,
+    /// Over one of WASI 0.3.
+    Tcp3,
 }
-use By::{Extism, Plugin, Wasi, Wasi3};
+use By::{Extism, Plugin, Tcp, Tcp3, Wasi, Wasi3};
+
+impl By {
+    /// The kind of right that it takes.
+    fn right(self, authority: &str) -> String {
+        let kind = if matches!(self, Tcp | Tcp3) { "net.tcp" } else { "net.http" };
+        format!("{kind}:{authority}")
+    }
+}
 
 macro_rules! case {
     ($number:expr, $variant:expr, $name:expr, $made:expr) => {
@@ -85,21 +98,36 @@ pub(super) const CASES: &[Case] = &[
     case!(108, "wasi", TURNS, |room| turned(room, Wasi, false)),
     case!(108, "wasi-0.3", TURNS, |room| turned(room, Wasi3, false)),
     case!(108, "extism", TURNS, |room| turned(room, Extism, false)),
+    case!(108, "sockets", TURNS, |room| turned(room, Tcp, false)),
+    case!(108, "sockets-0.3", TURNS, |room| turned(room, Tcp3, false)),
     case!(108, "both", BOTH, |room| turned(room, Plugin, true)),
     case!(108, "wasi-both", BOTH, |room| turned(room, Wasi, true)),
+    case!(108, "sockets-both", BOTH, |room| turned(room, Tcp, true)),
     case!(109, "name", LOOPBACK, |room| private(room, Plugin, "127.0.0.1")),
     case!(109, "wasi-name", LOOPBACK, |room| private(room, Wasi, "127.0.0.1")),
     case!(109, "wasi-0.3-name", LOOPBACK, |room| private(room, Wasi3, "127.0.0.1")),
     case!(109, "extism-name", LOOPBACK, |room| private(room, Extism, "127.0.0.1")),
+    case!(109, "sockets-name", LOOPBACK, |room| private(room, Tcp, "127.0.0.1")),
+    case!(109, "sockets-0.3-name", LOOPBACK, |room| private(room, Tcp3, "127.0.0.1")),
     case!(109, "mapped", MAPPED, |room| private(room, Plugin, "::ffff:127.0.0.1")),
     case!(109, "wasi-mapped", MAPPED, |room| private(room, Wasi, "::ffff:127.0.0.1")),
     case!(109, "wasi-0.3-mapped", MAPPED, |room| private(room, Wasi3, "::ffff:127.0.0.1")),
+    case!(109, "sockets-mapped", MAPPED, |room| private(room, Tcp, "::ffff:127.0.0.1")),
     case!(109, "literal", LITERAL, |room| literal(room, Plugin, "127.0.0.1")),
     case!(109, "wasi-literal", LITERAL, |room| literal(room, Wasi, "127.0.0.1")),
     case!(109, "wasi-0.3-literal", LITERAL, |room| literal(room, Wasi3, "127.0.0.1")),
     case!(109, "extism-literal", LITERAL, |room| literal(room, Extism, "127.0.0.1")),
+    case!(109, "sockets-literal", LITERAL, |room| literal(room, Tcp, "127.0.0.1")),
+    case!(109, "sockets-0.3-literal", LITERAL, |room| literal(room, Tcp3, "127.0.0.1")),
     careless!(109, "decimal", DECIMAL, |room| literal(room, Plugin, "2130706433"), looked_up()),
     careless!(109, "wasi-decimal", DECIMAL, |room| literal(room, Wasi, "2130706433"), looked_up()),
+    careless!(
+        109,
+        "sockets-decimal",
+        DECIMAL,
+        |room| literal(room, Tcp, "2130706433"),
+        looked_up()
+    ),
     careless!(
         109,
         "wasi-0.3-decimal",
@@ -168,6 +196,8 @@ async fn fetcher(
         Plugin => (room.guests().plugin.clone(), with(rights)),
         Wasi => (room.guests().wasi.clone(), Terms::task("fetch", url, rights)),
         Wasi3 => (room.guests().wasi3.clone(), Terms::task("fetch", url, rights)),
+        Tcp => (room.guests().wasi.clone(), Terms::task("tcp-fetch", url, rights)),
+        Tcp3 => (room.guests().wasi3.clone(), Terms::task("tcp-fetch", url, rights)),
         Extism => (extism()?, Terms::extism(rights)),
     };
     Ok(room.start(&wasm, shape(terms)?).await?.map_err(|refused| outcome(&refused)))
@@ -202,7 +232,7 @@ async fn fetch(running: &Running, by: By, url: &str, more: Value) -> Verdict {
             let input = json!({"input": request.to_string()});
             of_call(running.call("fetch", &input, TIME).await)
         }
-        Wasi | Wasi3 => running.task(TIME).await,
+        Wasi | Wasi3 | Tcp | Tcp3 => running.task(TIME).await,
     }
 }
 
@@ -239,7 +269,7 @@ async fn turned(room: Room, by: By, both: bool) -> Result<Verdict> {
     let granted = Web::start(|_| ok("here")).await?;
     let there = Ipv4Addr::new(127, 0, 0, 2);
     let forbidden = Web::start_on(there, granted.port, |_| ok("secret")).await?;
-    let right = format!("net.http:turn.example:{}", granted.port);
+    let right = by.right(&format!("turn.example:{}", granted.port));
     let url = format!("http://turn.example:{}/", granted.port);
     let lifted = room.lifted;
     let shape = |terms: Terms| {
@@ -268,7 +298,7 @@ async fn turned(room: Room, by: By, both: bool) -> Result<Verdict> {
 
 async fn private(room: Room, by: By, address: &'static str) -> Result<Verdict> {
     let forbidden = Web::start(|_| ok("secret")).await?;
-    let right = format!("net.http:inner.example:{}", forbidden.port);
+    let right = by.right(&format!("inner.example:{}", forbidden.port));
     let url = format!("http://inner.example:{}/", forbidden.port);
     let lifted = room.lifted;
     let shape = |terms: Terms| {
@@ -288,11 +318,12 @@ async fn private(room: Room, by: By, address: &'static str) -> Result<Verdict> {
 
 async fn literal(room: Room, by: By, address: &str) -> Result<Verdict> {
     let forbidden = Web::start(|_| ok("secret")).await?;
-    let right = format!("net.http:{address}:{}", forbidden.port);
+    let right = by.right(&format!("{address}:{}", forbidden.port));
     let url = format!("http://{address}:{}/", forbidden.port);
     let lifted = room.lifted;
     let mut rights = room.granted(&right);
-    rights.push("net.http:*.open.example:*");
+    let open = by.right("*.open.example:*");
+    rights.push(&open);
     let shape = |terms: Terms| if lifted { terms.reachable("127.0.0.0/8") } else { Ok(terms) };
     let running = match fetcher(&room, by, &url, &rights, shape).await? {
         Ok(running) => running,

@@ -66,6 +66,30 @@ const STREAM_ERROR: &str = r#"
 const WRITE_VIA_STREAM: &str = r#"
     (export "write-via-stream"
         (func (param "data" (stream u8)) (result (future (result (error $error))))))"#;
+const TCP: &str = r#"
+    (import "wasi:sockets/tcp@{v}" (instance $sockets (export "tcp-socket" (type (sub resource)))))
+    (alias export $sockets "tcp-socket" (type $socket'))"#;
+const UDP: &str = r#"
+    (import "wasi:sockets/udp@{v}" (instance $sockets (export "udp-socket" (type (sub resource)))))
+    (alias export $sockets "udp-socket" (type $socket'))"#;
+/// The error and the families of `wasi:sockets` 0.2.
+const SOCKET_TYPES: &str = r#"
+    (type $family' (enum "ipv4" "ipv6"))
+    (export "ip-address-family" (type $family (eq $family')))
+    (type $error' (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory"
+        "timeout" "concurrency-conflict" "not-in-progress" "would-block" "invalid-state"
+        "new-socket-limit" "address-not-bindable" "address-in-use" "remote-unreachable"
+        "connection-refused" "connection-reset" "connection-aborted" "datagram-too-large"
+        "name-unresolvable" "temporary-resolver-failure" "permanent-resolver-failure"))
+    (export "error-code" (type $error (eq $error')))"#;
+const CREATE_TCP: &str = r#"
+    (export "tcp-socket" (type $socket (eq $socket')))
+    (export "create-tcp-socket" (func (param "address-family" $family)
+        (result (result (own $socket) (error $error)))))"#;
+const CREATE_UDP: &str = r#"
+    (export "udp-socket" (type $socket (eq $socket')))
+    (export "create-udp-socket" (func (param "address-family" $family)
+        (result (result (own $socket) (error $error)))))"#;
 /// The error of `wasi:http`.
 const HTTP_ERROR: &str = r#"
     (type $dns' (record (field "rcode" (option string)) (field "info-code" (option u16))))
@@ -374,6 +398,71 @@ pub(super) const SAMPLES: &[Sample] = &[
                 (result (result (own $response) (error $error)))))"#,
         ],
     ),
+    sample("wasi:sockets/network", V2, &[], &[r#"(export "network" (type (sub resource)))"#]),
+    sample(
+        "wasi:sockets/instance-network",
+        V2,
+        &[r#"
+            (import "wasi:sockets/network@{v}" (instance $types
+                (export "network" (type (sub resource)))))
+            (alias export $types "network" (type $network'))"#],
+        &[r#"(export "network" (type $network (eq $network')))
+            (export "instance-network" (func (result (own $network))))"#],
+    ),
+    sample(
+        "wasi:sockets/tcp",
+        V2,
+        &[],
+        &[r#"(export "tcp-socket" (type $socket (sub resource)))
+            (export "[method]tcp-socket.is-listening"
+                (func (param "self" (borrow $socket)) (result bool)))"#],
+    ),
+    sample(
+        "wasi:sockets/types",
+        V3,
+        &[],
+        &[r#"(export "tcp-socket" (type $socket (sub resource)))
+            (export "[method]tcp-socket.get-is-listening"
+                (func (param "self" (borrow $socket)) (result bool)))"#],
+    ),
+    sample("wasi:sockets/tcp-create-socket", V2, &[TCP], &[SOCKET_TYPES, CREATE_TCP]),
+    sample(
+        "wasi:sockets/udp",
+        V2,
+        &[POLL],
+        &[r#"(export "pollable" (type $pollable (eq $pollable')))
+            (export "udp-socket" (type $socket (sub resource)))
+            (export "[method]udp-socket.subscribe"
+                (func (param "self" (borrow $socket)) (result (own $pollable))))"#],
+    ),
+    sample("wasi:sockets/udp-create-socket", V2, &[UDP], &[SOCKET_TYPES, CREATE_UDP]),
+    sample(
+        "wasi:sockets/ip-name-lookup",
+        V2,
+        &[POLL],
+        &[r#"(export "pollable" (type $pollable (eq $pollable')))
+            (export "resolve-address-stream" (type $addresses (sub resource)))
+            (export "[method]resolve-address-stream.subscribe"
+                (func (param "self" (borrow $addresses)) (result (own $pollable))))"#],
+    ),
+    sample(
+        "wasi:sockets/ip-name-lookup",
+        V3,
+        &[],
+        &[r#"
+            (type $v4' (tuple u8 u8 u8 u8))
+            (export "ipv4-address" (type $v4 (eq $v4')))
+            (type $v6' (tuple u16 u16 u16 u16 u16 u16 u16 u16))
+            (export "ipv6-address" (type $v6 (eq $v6')))
+            (type $address' (variant (case "ipv4" $v4) (case "ipv6" $v6)))
+            (export "ip-address" (type $address (eq $address')))
+            (type $error' (variant (case "access-denied") (case "invalid-argument")
+                (case "name-unresolvable") (case "temporary-resolver-failure")
+                (case "permanent-resolver-failure") (case "other" (option string))))
+            (export "error-code" (type $error (eq $error')))
+            (export "resolve-addresses" (func async (param "name" string)
+                (result (result (list $address) (error $error)))))"#],
+    ),
 ];
 
 /// Of interfaces of WASI, and of others that are in use, that are provided in no version.
@@ -387,9 +476,6 @@ pub(super) const ELSEWHERE: &[Sample] = &[
     sample("wasi:cli/run", V2, &[], &[r#"(export "run" (func (result (result))))"#]),
     sample("wasi:http/incoming-handler", V2, &[], &[r#"(export "handle" (func))"#]),
     sample("wasi:http/handler", V3, &[], &[r#"(export "handle" (func))"#]),
-    sample("wasi:sockets/network", V2, &[], &[r#"(export "network" (type (sub resource)))"#]),
-    sample("wasi:sockets/tcp", V2, &[], &[r#"(export "tcp-socket" (type (sub resource)))"#]),
-    sample("wasi:sockets/types", V3, &[], &[r#"(export "tcp-socket" (type (sub resource)))"#]),
     sample("wasi:keyvalue/store", V2, &[], &[r#"(export "open" (func))"#]),
     sample("wasi:config/store", V2, &[], &[r#"(export "get" (func))"#]),
     sample("wasi:nn/graph", V2, &[], &[r#"(export "load" (func))"#]),

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod lists;
+mod sockets;
 
 use std::{env, fs, io::Read as _};
 
@@ -103,6 +104,10 @@ fn main() {
                 println!("{name:?} {set:?}");
             }
             println!("{}", request(&what, Method::Get, &[("x-fine", "1")], None));
+        }
+        "tcp" | "tcp-fetch" | "tcp-large" | "tcp-many" | "tcp-again" | "tcp-leave" | "tcp-hold" | "tcp-addresses"
+        | "udp" | "listen" | "bind" | "names" | "flood" => {
+            sockets::run(&env::var("TASK").unwrap_or_default(), &what)
         }
         other => attacks::run(other, &what),
     }

@@ -3,6 +3,7 @@
 mod attacks;
 mod files;
 mod lists;
+mod sockets;
 
 use std::{future::poll_fn, pin::pin, task::Poll};
 
@@ -57,6 +58,9 @@ impl wasip3::exports::cli::run::Guest for Guest {
                     kept.push(wit_stream::new::<u8>());
                 }
                 println!("made {}", kept.len());
+            }
+            task @ ("tcp" | "tcp-fetch" | "tcp-large" | "tcp-many" | "tcp-twice" | "udp" | "listen" | "bind") => {
+                println!("{}", sockets::run(task, &what).await)
             }
             other => println!("{}", attacks::run(other, &what).await),
         }
