@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 pub use stream::{Client, Duplex};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, Tunnels};
 pub use way_out::{Sockets, serve_way_out};
 
 use crate::{Authority, Decide, Guard, Names};

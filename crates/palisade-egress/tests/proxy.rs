@@ -8,7 +8,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use common::*;
 use palisade_egress::{
     Authority,
-    proxy::{Client, Limits, Proxy},
+    proxy::{Client, Limits, Proxy, Tunnels},
 };
 use palisade_model::ErrorCode;
 use tokio::{
@@ -375,12 +375,9 @@ async fn a_connection_that_is_asked_for_in_a_call_is_decided_looked_at_and_bound
     let (port, count) = echo_server().await;
     let right = rights(&["net.tcp:a.example:*", "net.http:b.example:*"]);
     let limits = Limits { connections: 2, ..Limits::default() };
-    let proxy = Proxy::new(guard_for(&["a.example", "b.example", "c.example"]), limits);
-    let asks = |to: &str| {
-        let authority = Authority::parse(&format!("{to}:{port}")).unwrap();
-        let (proxy, right) = (proxy.clone(), right.clone());
-        async move { proxy.tunnel(authority, right).await }
-    };
+    let guard = guard_for(&["a.example", "b.example", "c.example"]);
+    let tunnels = Tunnels::new(guard, limits, right.clone());
+    let asks = |to: &str| tunnels.open(Authority::parse(&format!("{to}:{port}")).unwrap());
     let mut first = asks("a.example").await.unwrap();
     assert!(echoes(&mut first).await);
     let refused = asks("c.example").await.unwrap_err();
@@ -415,10 +412,60 @@ async fn a_connection_that_is_asked_for_in_a_call_is_decided_looked_at_and_bound
     drop(two);
     let mut fourth = timeout(Duration::from_secs(5), asks("a.example")).await.unwrap().unwrap();
     assert!(echoes(&mut fourth).await);
-    // The right is taken back.
+    // The right is taken back: that is no end in peace.
     right.withdraw();
     let end = timeout(Duration::from_secs(5), fourth.read(&mut [0; 10])).await;
-    assert!(matches!(end.expect("it is ended"), Ok(0) | Err(_)));
+    let error = end.expect("it is ended").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn what_was_sent_over_a_connection_arrives_and_is_recorded_whoever_ends_it() {
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(0));
+    let hears = std::sync::Arc::clone(&heard);
+    // It says its last word first, and then reads slowly.
+    let (port, _) = server(move |mut stream| {
+        let hears = std::sync::Arc::clone(&hears);
+        async move {
+            let _ = stream.write_all(b"220 hello\r\n").await;
+            let _ = stream.shutdown().await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all).await;
+            *hears.lock().unwrap() += all.len();
+        }
+    })
+    .await;
+    let right = rights(&["net.tcp:a.example:*"]);
+    let tunnels = Tunnels::new(guard_for(&["a.example"]), Limits::default(), right.clone());
+    let open = || tunnels.open(Authority::parse(&format!("a.example:{port}")).unwrap());
+    let mut tunnel = open().await.unwrap();
+    let mut word = String::new();
+    tunnel.read_to_string(&mut word).await.unwrap();
+    assert_eq!(word, "220 hello\r\n");
+    tunnel.write_all(&pattern(60_000)).await.unwrap();
+    tunnel.shutdown().await.unwrap();
+    drop(tunnel);
+    for _ in 0..100 {
+        if right.recorded("closed") > 0 && *heard.lock().unwrap() > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(*heard.lock().unwrap(), 60_000);
+    assert_eq!(right.recorded(&format!("closed net.tcp:a.example:{port} 60000 11 ")), 1);
+    // One that is cut off with its instance is in the record too.
+    let mut tunnel = open().await.unwrap();
+    tunnel.read_exact(&mut [0; 11]).await.unwrap();
+    tunnel.write_all(b"1234").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(tunnels);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(right.recorded(&format!("closed net.tcp:a.example:{port} 4 11 PAL-UNAVAILABLE")), 1);
+    assert!(
+        tunnel.read(&mut [0; 1]).await.is_ok_and(|n| n == 0),
+        "the server had ended its direction"
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use palisade_audit::{Act, RecordKind};
 use palisade_broker::{Broker, Caller};
 use palisade_egress::{
     Authority, Guard,
-    proxy::{Limits, Proxy, Sockets, serve_way_out},
+    proxy::{Limits, Sockets, Tunnels, serve_way_out},
 };
 use palisade_model::{ErrorCode, Failure, Kind, Payload};
 use palisade_sandbox::{BoxFuture, HostCalls, HostRequest, OutputStream, Stream, WayOut};
@@ -29,8 +29,8 @@ pub(crate) struct InstanceCalls {
     pub(crate) caller: Arc<Caller>,
     pub(crate) broker: Broker,
     pub(crate) guard: Guard,
-    /// Made with the first tunnel.
-    pub(crate) tunnels: OnceLock<Proxy>,
+    /// Made with the first connection of a guest.
+    pub(crate) tunnels: OnceLock<Tunnels>,
     pub(crate) sink: Arc<dyn LogSink>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -84,14 +84,16 @@ impl HostCalls for InstanceCalls {
     }
 
     fn tunnel(&self, authority: &str) -> BoxFuture<'static, Result<Box<dyn Stream>, Failure>> {
-        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
-        let proxy = self.tunnels.get_or_init(|| Proxy::new(self.guard.clone(), Limits::default()));
-        let (proxy, authority) = (proxy.clone(), Authority::parse(authority));
-        Box::pin(async move {
-            let authority = authority.map_err(Failure::from)?;
-            let tunnel = proxy.tunnel(authority, Arc::new(rights)).await?;
-            Ok(Box::new(tunnel) as Box<dyn Stream>)
-        })
+        let authority = match Authority::parse(authority) {
+            Ok(authority) => authority,
+            Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
+        };
+        let tunnels = self.tunnels.get_or_init(|| {
+            let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+            Tunnels::new(self.guard.clone(), Limits::default(), Arc::new(rights))
+        });
+        let tunnel = tunnels.open(authority);
+        Box::pin(async move { Ok(Box::new(tunnel.await?) as Box<dyn Stream>) })
     }
 
     fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {

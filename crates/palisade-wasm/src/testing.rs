@@ -10,7 +10,7 @@ use std::{
 
 use palisade_egress::{
     Authority, Decide, Guard,
-    proxy::{Limits as ProxyLimits, Proxy},
+    proxy::{Limits as ProxyLimits, Tunnels},
 };
 use palisade_model::{
     CapabilitySet, ErrorCode, Failure, Generation, GuaranteeSet, InstanceId, Kind, Limits, NodeId,
@@ -46,6 +46,7 @@ pub(crate) struct Host {
     pub(crate) lines: Mutex<Vec<String>>,
     pub(crate) dropped: Mutex<u64>,
     pub(crate) way_out: Option<(Guard, Arc<dyn Decide>)>,
+    tunnels: OnceLock<Tunnels>,
 }
 
 impl HostCalls for Host {
@@ -78,15 +79,13 @@ impl HostCalls for Host {
     }
 
     fn tunnel(&self, authority: &str) -> BoxFuture<'static, Result<Box<dyn Stream>, Failure>> {
-        let authority = Authority::parse(authority);
         let Some((guard, decide)) = self.way_out.clone() else {
             let failure = Failure::new(ErrorCode::Unavailable, "no way out");
             return Box::pin(std::future::ready(Err(failure)));
         };
-        Box::pin(async move {
-            let proxy = Proxy::new(guard, ProxyLimits::default());
-            Ok(Box::new(proxy.tunnel(authority?, decide).await?) as Box<dyn Stream>)
-        })
+        let tunnels = || Tunnels::new(guard, ProxyLimits::default(), decide);
+        let tunnel = self.tunnels.get_or_init(tunnels).open(Authority::parse(authority).unwrap());
+        Box::pin(async move { Ok(Box::new(tunnel.await?) as Box<dyn Stream>) })
     }
 }
 

@@ -278,7 +278,9 @@ pub(crate) fn behind_walls(spec: &LaunchSpec, module: u64, instances: u32) -> La
     let limits = engine_limits(&spec.limits, module, instances);
     let rights = [Kind::FsRead, Kind::FsWrite].map(|kind| spec.rights.of_kind(kind).count());
     let folders = u32::try_from(rights.into_iter().sum::<usize>()).unwrap_or(u32::MAX);
-    let files = folders.saturating_add(wasi::AT_ONCE).saturating_mul(instances);
+    let wants_network = spec.rights.iter().any(|r| r.kind().enforcement() == Enforcement::Egress);
+    let connections = if wants_network { wasi::CONNECTIONS } else { 0 };
+    let files = folders.saturating_add(connections).saturating_mul(instances);
     LaunchSpec {
         instance: spec.instance.clone(),
         rights: Arc::new(spec.rights.iter().filter(walled).cloned().collect::<CapabilitySet>()),

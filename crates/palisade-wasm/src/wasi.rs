@@ -29,11 +29,12 @@ pub(crate) use files::Files;
 #[cfg(target_os = "linux")]
 pub(crate) use files::alone;
 pub use folders::unsupported;
-#[cfg(target_os = "linux")]
-pub(crate) use http::AT_ONCE;
 pub(crate) use http::Trust;
 pub(crate) use link::link;
 
+/// Connections of one instance at once, as requests and by itself.
+#[cfg(target_os = "linux")]
+pub(crate) const CONNECTIONS: u32 = http::AT_ONCE + sockets::AT_ONCE;
 /// Most bytes of one set of header fields, as they lie in memory.
 pub(crate) const MAX_FIELDS: usize = 32 << 10;
 

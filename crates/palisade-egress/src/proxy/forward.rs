@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use super::{
     Client, Limits,
     pump::{Side, Traffic, pump, watched},
-    session::{Session, closed, farewell, read_head},
+    session::{Open, Session, farewell, read_head},
     stream::{ReadSide, WriteSide},
 };
 use crate::{
@@ -79,8 +79,9 @@ impl Session<'_> {
         let Session { limits, decide, ref mut client, .. } = *self;
         let authority = request.target.authority();
         let work = relay(request, client, &mut server, limits, &traffic, &mut progress);
+        let open = Open::new(decide, Kind::NetHttp, authority, &traffic);
         let ended = watched(work, limits, &traffic, decide, Kind::NetHttp, authority).await;
-        closed(decide, Kind::NetHttp, authority, &traffic, &ended);
+        open.end(&ended);
         match ended {
             Ok(()) => Ok(progress.keep),
             Err(error) if progress.answering => Err(error),

@@ -205,8 +205,9 @@ impl Session<'_> {
             traffic.sent.fetch_add(first.len() as u64, std::sync::atomic::Ordering::Relaxed);
             tunnel(client, &mut server, limits, &traffic).await
         };
+        let open = Open::new(decide, kind, authority, &traffic);
         let ended = watched(work, limits, &traffic, decide, kind, authority).await;
-        closed(decide, kind, authority, &traffic, &ended);
+        open.end(&ended);
         ended
     }
 
@@ -248,21 +249,48 @@ fn kinds(decide: &dyn Decide, authority: &Authority) -> Vec<Kind> {
     if kinds.is_empty() { vec![Kind::NetHttp] } else { kinds }
 }
 
-/// Records the end of a connection.
-pub(super) fn closed(
-    decide: &dyn Decide,
+/// A connection whose end is recorded, however it comes: one that is dropped was cut off with the plugin's end.
+pub(super) struct Open<'a> {
+    decide: &'a dyn Decide,
     kind: Kind,
-    authority: &Authority,
-    traffic: &Traffic,
-    ended: &Result<(), EgressError>,
-) {
-    let failure = ended.as_ref().err().map(failure_of);
-    let verdict = Verdict::Closed {
-        sent: traffic.sent.load(std::sync::atomic::Ordering::Relaxed),
-        received: traffic.received.load(std::sync::atomic::Ordering::Relaxed),
-        failure: failure.as_ref(),
-    };
-    decide.record(&Entry { kind, authority, verdict });
+    authority: &'a Authority,
+    traffic: &'a Traffic,
+    is_open: bool,
+}
+
+impl<'a> Open<'a> {
+    pub(super) fn new(
+        decide: &'a dyn Decide,
+        kind: Kind,
+        authority: &'a Authority,
+        traffic: &'a Traffic,
+    ) -> Self {
+        Self { decide, kind, authority, traffic, is_open: true }
+    }
+
+    pub(super) fn end(mut self, ended: &Result<(), EgressError>) {
+        self.closed(ended.as_ref().err().map(failure_of));
+    }
+
+    fn closed(&mut self, failure: Option<Failure>) {
+        self.is_open = false;
+        let Self { decide, kind, authority, traffic, .. } = *self;
+        let verdict = Verdict::Closed {
+            sent: traffic.sent.load(std::sync::atomic::Ordering::Relaxed),
+            received: traffic.received.load(std::sync::atomic::Ordering::Relaxed),
+            failure: failure.as_ref(),
+        };
+        decide.record(&Entry { kind, authority, verdict });
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            let cut = "it was cut off: the plugin's end is gone";
+            self.closed(Some(Failure::new(ErrorCode::Unavailable, cut)));
+        }
+    }
 }
 
 /// Whom a `CONNECT` names. A `Host` beside it must name the same.

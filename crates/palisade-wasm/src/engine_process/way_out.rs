@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use palisade_model::{ErrorCode, Failure, text::escape};
+use palisade_sandbox::Stream;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -19,8 +20,24 @@ const MAX_ANSWER: usize = 8 << 10;
 /// What the guard takes at most until there is a connection: a lookup and four addresses.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// A connection to `authority` (`HOST:PORT`).
+/// A connection to `authority` (`HOST:PORT`) on which this side speaks first.
 pub(super) async fn connect(authority: String) -> Result<TcpStream, Failure> {
+    let (stream, said) = opened(authority).await?;
+    match said.is_empty() {
+        true => Ok(stream),
+        false => Err(Failure::new(ErrorCode::Unavailable, "the server spoke before it was asked")),
+    }
+}
+
+/// A connection on which either side may speak first.
+pub(super) async fn tunnel(authority: String) -> Result<impl Stream, Failure> {
+    let (stream, said) = opened(authority).await?;
+    let (read, write) = stream.into_split();
+    Ok(tokio::io::join(std::io::Cursor::new(said).chain(read), write))
+}
+
+/// The connection, and what its other end has said already.
+async fn opened(authority: String) -> Result<(TcpStream, Vec<u8>), Failure> {
     let none = || Failure::new(ErrorCode::Unavailable, "there is no way out to the network");
     let proxy = std::env::var(VARIABLE).map_err(|_| none())?;
     let proxy = proxy.strip_prefix("http://").ok_or_else(none)?.trim_end_matches('/').to_owned();
@@ -28,7 +45,7 @@ pub(super) async fn connect(authority: String) -> Result<TcpStream, Failure> {
     timeout(CONNECT, through(&proxy, &authority)).await.map_err(late)?
 }
 
-async fn through(proxy: &str, authority: &str) -> Result<TcpStream, Failure> {
+async fn through(proxy: &str, authority: &str) -> Result<(TcpStream, Vec<u8>), Failure> {
     let lost = |e: std::io::Error| {
         Failure::new(ErrorCode::Unavailable, format!("the way out to the network: {e}"))
     };
@@ -36,6 +53,8 @@ async fn through(proxy: &str, authority: &str) -> Result<TcpStream, Failure> {
         return Err(Failure::new(ErrorCode::InvalidParams, "that is no host"));
     }
     let mut stream = TcpStream::connect(proxy).await.map_err(lost)?;
+    // Only slower where it is refused.
+    let _ = stream.set_nodelay(true);
     let asked = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
     stream.write_all(asked.as_bytes()).await.map_err(lost)?;
     let mut answer = Vec::new();
@@ -44,11 +63,7 @@ async fn through(proxy: &str, authority: &str) -> Result<TcpStream, Failure> {
         if let Some(end) = head
             && status(&answer) == Some(200)
         {
-            // Whoever is at the other end speaks when it is spoken to.
-            if answer.len() > end + 4 {
-                break;
-            }
-            return Ok(stream);
+            return Ok((stream, answer.split_off(end + 4)));
         }
         let mut more = [0; 1024];
         let read = stream.read(&mut more).await.map_err(lost)?;
@@ -85,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    async fn answering(answer: &'static str) -> Result<TcpStream, Failure> {
+    async fn answering(answer: &'static str) -> Result<(TcpStream, Vec<u8>), Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap().to_string();
         let served = tokio::spawn(async move {
@@ -103,15 +118,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_asked_for_and_a_refusal_keeps_its_code() {
-        assert!(answering("HTTP/1.1 200 Connection established\r\n\r\n").await.is_ok());
+        let made = "HTTP/1.1 200 Connection established\r\n\r\n";
+        assert!(answering(made).await.unwrap().1.is_empty());
         let refused = "HTTP/1.1 403 Forbidden\r\nX-Palisade-Error: PAL-DENIED\r\n\
                        Connection: close\r\n\r\nPalisade: no right covers it\nrule\n";
         // The answer ends with its connection; here the test's end does.
         let failure = refusal(refused.as_bytes());
         assert_eq!(failure.code, ErrorCode::Denied);
         assert_eq!(failure.message, "no right covers it");
+        // A server that speaks first is heard.
         let spoken = "HTTP/1.1 200 OK\r\n\r\nSSH-2.0";
-        assert_eq!(answering(spoken).await.unwrap_err().code, ErrorCode::Unavailable);
+        assert_eq!(answering(spoken).await.unwrap().1, b"SSH-2.0");
         for authority in ["a b:1", "a\r\nb:1", "a\tb:1"] {
             let failure = through("127.0.0.1:1", authority).await.unwrap_err();
             assert_eq!(failure.code, ErrorCode::InvalidParams);

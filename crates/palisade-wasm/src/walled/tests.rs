@@ -157,8 +157,8 @@ fn the_engine_is_launched_with_what_it_needs_and_no_more() {
     assert_eq!(inside.slot, 3);
     // Room for the engine itself, whatever the plugin may have.
     assert_eq!(inside.limits.memory, (8 << 20) + (64 << 20) + (4 << 20) + (8 << 20));
-    // Of each of the four instances: one folder and eight requests.
-    let files = 20 + ENGINE_FILES + 4 * (1 + 8);
+    // Of each of the four instances: one folder, eight requests and 32 connections.
+    let files = 20 + ENGINE_FILES + 4 * (1 + 8 + 32);
     assert_eq!((inside.limits.pids, inside.limits.files), (ENGINE_THREADS, files));
     assert_eq!(inside.limits.start_timeout, Duration::from_secs(10));
 }

@@ -35,7 +35,7 @@ use wasmtime_wasi_http::{
 use crate::WasmError;
 
 /// Requests of one instance that are under way at once; others wait.
-pub(crate) const AT_ONCE: u32 = 8;
+pub(super) const AT_ONCE: u32 = 8;
 /// Longest time for a request, to the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(60);
 /// What the guard takes at most until there is a connection: a lookup and four addresses.

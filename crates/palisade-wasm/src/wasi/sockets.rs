@@ -27,7 +27,6 @@ use palisade_model::{ErrorCode, Failure};
 use palisade_sandbox::HostCalls;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    task::JoinSet,
     time::timeout,
 };
 use wasmtime::component::{HasData, ResourceTable};
@@ -39,7 +38,7 @@ pub(super) use p3::link as link_p3;
 
 /// Connections that one instance has at once, those that are being made among them. What it has closed and the
 /// other side has not may last a while longer; the guard has its bound for all of them together.
-pub(crate) const AT_ONCE: usize = 32;
+pub(crate) const AT_ONCE: u32 = 32;
 /// What the guard takes at most until there is a connection: a lookup and four addresses.
 const CONNECT: Duration = Duration::from_secs(20);
 /// Longest name that is looked at, in bytes (RFC 1035).
@@ -50,14 +49,12 @@ pub(super) struct Net {
     host: Arc<dyn HostCalls>,
     names: Arc<Names>,
     places: Arc<Semaphore>,
-    /// A task for each; they end with the store.
-    carriers: JoinSet<()>,
 }
 
 impl Net {
     pub(super) fn new(host: Arc<dyn HostCalls>) -> Self {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
-        Self { host, names: Names::new(), places, carriers: JoinSet::new() }
+        let places = Arc::new(Semaphore::new(AT_ONCE as usize));
+        Self { host, names: Names::new(), places }
     }
 
     /// The address that a name has here. An address is its own.
@@ -70,7 +67,7 @@ impl Net {
         }
         // An address of version 6 comes without brackets here.
         if let Ok(address) = name.parse::<Ipv6Addr>() {
-            return Ok(address.into());
+            return Ok(IpAddr::V6(address).to_canonical());
         }
         let host = Host::parse(name).map_err(|_| Trouble::InvalidArgument)?;
         Ok(host.address().unwrap_or_else(|| self.names.address_of(&host).into()))
@@ -88,13 +85,13 @@ impl Net {
     }
 
     /// Asks for a connection.
-    fn connect(&mut self, address: SocketAddr) -> Result<Connecting, Trouble> {
+    fn connect(&self, address: SocketAddr) -> Result<Connecting, Trouble> {
         let authority = self.meant_by(address)?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Trouble::TooMany)?;
-        while self.carriers.try_join_next().is_some() {}
         let (told, made) = oneshot::channel();
         let host = Arc::clone(&self.host);
-        self.carriers.spawn(connection(host, authority.to_string(), place, told));
+        // It ends soon after the guest, or its store, has let go of it.
+        tokio::spawn(connection(host, authority.to_string(), place, told));
         Ok(Connecting(made))
     }
 }
@@ -189,7 +186,7 @@ impl Socket {
         }
     }
 
-    fn start_connect(&mut self, net: &mut Net, to: SocketAddr) -> Result<(), Trouble> {
+    fn start_connect(&mut self, net: &Net, to: SocketAddr) -> Result<(), Trouble> {
         if !matches!(self.state, State::Unconnected { .. }) {
             return Err(Trouble::InvalidState);
         }

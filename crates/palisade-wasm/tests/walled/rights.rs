@@ -13,10 +13,11 @@ use palisade_egress::{
 };
 use palisade_model::{ErrorCode as C, Failure, Payload};
 use palisade_sandbox::{BoxFuture, Calls, HostCalls, HostRequest, OutputStream, WayOut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
     TIME, Walled,
-    net::{Rights, guard_for, ok, rights, web_server},
+    net::{Rights, guard_for, ok, rights, server, web_server},
     support::{built::build, initialize, tool},
     walled,
 };
@@ -97,11 +98,12 @@ async fn folders_variables_streams_and_requests_work_through_the_walls() {
     let at = |name: &str| root.join(name).display().to_string();
     let (reads, writes) =
         (format!("fs.read:{}/**", at("texts")), format!("fs.write:{}/**", at("out")));
-    walled.bench.rights(&[&granted, &reads, &writes]);
+    let mail = "net.tcp:mail.example:*";
+    walled.bench.rights(&[&granted, mail, &reads, &writes]);
     let net = Arc::new(Net {
         lines: Mutex::default(),
-        guard: guard_for(&["shop.example", "other.example"]),
-        rights: rights(&[&granted]),
+        guard: guard_for(&["shop.example", "other.example", "mail.example"]),
+        rights: rights(&[&granted, mail]),
     });
 
     let net = &net;
@@ -144,6 +146,14 @@ async fn folders_variables_streams_and_requests_work_through_the_walls() {
     assert_eq!(net.rights.recorded("deny net.http:other.example"), 2);
     let said = format!("127.0.0.1:{port}\nhello");
     assert_eq!(does("tcp", &said).await, ["blocked PermissionDenied"]);
+    // A server that speaks before it is spoken to.
+    let (mail, _) = server(|mut stream| async move {
+        let _ = stream.write_all(b"220 hello").await;
+        let _ = stream.read(&mut [0; 16]).await;
+    })
+    .await;
+    let said = does("tcp-hold", &format!("mail.example:{mail}")).await;
+    assert_eq!(said, ["reached 9"]);
     assert_eq!(does("udp", "").await, ["blocked PermissionDenied"]);
     assert_eq!(does("listen", "127.0.0.1:0").await, ["blocked PermissionDenied"]);
     // An address of the machine itself, past the guard: there is no network to reach it by.

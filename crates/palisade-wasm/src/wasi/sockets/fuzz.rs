@@ -84,7 +84,7 @@ pub(crate) fn drive(input: &[u8]) {
 
 async fn steps(input: &[u8]) {
     let host = Arc::new(Echo::default());
-    let mut net = Net::new(Arc::clone(&host) as Arc<dyn HostCalls>);
+    let net = Net::new(Arc::clone(&host) as Arc<dyn HostCalls>);
     let mut known: BTreeMap<IpAddr, String> = BTreeMap::new();
     let mut expected: Vec<String> = Vec::new();
     let mut held: Vec<Held> = Vec::new();
@@ -108,7 +108,7 @@ async fn steps(input: &[u8]) {
                     }
                 }
             }
-            1 if held.len() < 2 * AT_ONCE => {
+            1 if held.len() < 2 * AT_ONCE as usize => {
                 let family = if which % 4 == 0 { Family::V6 } else { Family::V4 };
                 let (sent, received) = (Vec::new(), Vec::new());
                 let socket = Socket::new(family);
@@ -127,7 +127,7 @@ async fn steps(input: &[u8]) {
                 let to = SocketAddr::new(address, u16::from(byte()));
                 let count = held.len().max(1);
                 if let Some(one) = held.get_mut(which % count)
-                    && one.socket.start_connect(&mut net, to).is_ok()
+                    && one.socket.start_connect(&net, to).is_ok()
                 {
                     let host = known.get(&address).cloned();
                     let host = host.unwrap_or_else(|| match address {
@@ -195,7 +195,10 @@ async fn steps(input: &[u8]) {
             _ if !held.is_empty() => drop(held.swap_remove(which % held.len())),
             _ => {}
         }
-        assert!(held.iter().filter(|one| one.counts()).count() <= AT_ONCE, "too many at once");
+        assert!(
+            held.iter().filter(|one| one.counts()).count() <= AT_ONCE as usize,
+            "too many at once"
+        );
     }
     let mut asked = host.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     asked.retain(|authority| {

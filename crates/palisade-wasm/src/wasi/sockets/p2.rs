@@ -383,7 +383,7 @@ impl OutputStream for Output {
         self.0.lock().send(bytes).map_err(|_| StreamError::Closed)
     }
 
-    // What was written goes out without being asked for.
+    // What was written goes out without being asked for, and nothing can be written until it has.
     fn flush(&mut self) -> StreamResult<()> {
         Ok(())
     }

@@ -211,17 +211,7 @@ impl<D> StreamProducer<D> for Incoming {
 }
 
 /// What goes out, from a guest's stream.
-struct Outgoing {
-    sending: Sending,
-    told: Told,
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.sending.shut();
-        self.told.tell(Ok(()));
-    }
-}
+struct Outgoing(Sending);
 
 impl<D> StreamConsumer<D> for Outgoing {
     type Item = u8;
@@ -233,7 +223,7 @@ impl<D> StreamConsumer<D> for Outgoing {
         src: Source<'_, u8>,
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
-        let is_ready = match self.sending.poll_ready(cx) {
+        let is_ready = match self.0.poll_ready(cx) {
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(is_ready) => is_ready,
@@ -246,9 +236,8 @@ impl<D> StreamConsumer<D> for Outgoing {
         let bytes = src.remaining();
         let piece = bytes.get(..bytes.len().min(CHUNK)).unwrap_or_default();
         let length = piece.len();
-        let sent = is_ready.and_then(|()| self.sending.send(Bytes::copy_from_slice(piece)));
+        let sent = is_ready.and_then(|()| self.0.send(Bytes::copy_from_slice(piece)));
         if sent.is_err() {
-            self.told.tell(Err(ErrorCode::ConnectionBroken));
             return Poll::Ready(Ok(StreamResult::Dropped));
         }
         src.mark_read(length);
@@ -292,16 +281,26 @@ impl<T: Send + 'static> HostTcpSocketWithStore<T> for HasNet {
         this: Resource<Socket>,
         mut data: StreamReader<u8>,
     ) -> wasmtime::Result<FutureReader<Result<(), ErrorCode>>> {
-        let (told, how) = oneshot::channel();
-        let mut told = Told(Some(told));
-        match store.get().table.get_mut(&this)?.take_sending() {
-            Ok(sending) => data.pipe(&mut store, Outgoing { sending, told })?,
+        let finished = match store.get().table.get_mut(&this)?.take_sending() {
+            Ok(mut sending) => {
+                let finished = sending.finished();
+                data.pipe(&mut store, Outgoing(sending))?;
+                Ok(finished)
+            }
             Err(trouble) => {
                 data.close(&mut store)?;
-                told.tell(Err(trouble.into()));
+                Err(trouble)
             }
-        }
-        FutureReader::new(&mut store, how)
+        };
+        // Told when everything was handed to the connection, and not when the guest's stream ends.
+        FutureReader::new(&mut store, async move {
+            let how = match finished {
+                Ok(Some(finished)) => finished.await.unwrap_or(Err(Trouble::Reset)),
+                Ok(None) => Ok(()),
+                Err(trouble) => Err(trouble),
+            };
+            wasmtime::error::Ok(how.map_err(ErrorCode::from))
+        })
     }
 
     fn receive(

@@ -194,7 +194,7 @@ async fn connections_names_and_what_waits_are_bounded() {
     let (line, _) = connects("tcp-many", &said, &[&granted], guard.clone()).await;
     assert!(line.starts_with(&format!("{AT_ONCE} then ")), "{line}");
     assert!(line.ends_with("and without them reached again"), "{line}");
-    assert_eq!(settled(&count).await, AT_ONCE + 1);
+    assert_eq!(settled(&count).await, AT_ONCE as usize + 1);
     let (lines, _) = third("tcp-many", &said, &[&granted], guard.clone()).await;
     assert!(lines[0].starts_with(&format!("{AT_ONCE} then ")), "{lines:?}");
     // Those that are over make room.
@@ -270,6 +270,9 @@ async fn what_was_sent_arrives_whole_in_both_directions() {
     let mut launched = launch.of(wasi_guest()).await.unwrap();
     launched.call("run", json!({})).await.unwrap();
     assert_eq!(launched.lines(), ["reached gone"]);
+    // Its instance is gone as well, as with `calls: per-call`; the launch is not.
+    let host = Arc::clone(&launched.host);
+    drop(launched);
     for _ in 0..100 {
         if !heard.lock().unwrap().is_empty() {
             break;
@@ -277,6 +280,29 @@ async fn what_was_sent_arrives_whole_in_both_directions() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(*heard.lock().unwrap(), "the last word");
+    drop(host);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_first_is_heard_and_a_reset_is_no_end() {
+    let (port, _) = net::server(|mut stream| async move {
+        let _ = stream.write_all(b"220 hello").await;
+        let _ = stream.read(&mut [0; 16]).await;
+        // With bytes that were not read, closing is a reset.
+        let _ = stream.set_zero_linger();
+    })
+    .await;
+    let granted = format!("net.tcp:mail.example:{port}");
+    let guard = guard_for(&["mail.example"]);
+    let to = format!("mail.example:{port}");
+    let (line, _) = connects("tcp-hold", &to, &[&granted], guard.clone()).await;
+    assert_eq!(line, "reached 9");
+    let said = format!("{to}\nQUIT");
+    let (line, decide) = connects("tcp", &said, &[&granted], guard.clone()).await;
+    // What its library makes of a stream that failed.
+    assert_eq!(line, "blocked Uncategorized", "{:?}", decide.record);
+    let (lines, _) = third("tcp", &said, &[&granted], guard).await;
+    assert!(lines[0].ends_with("received Err(ErrorCode::ConnectionReset)"), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,12 +335,16 @@ async fn connections_end_with_the_right_and_with_their_instance() {
         let way_out = Some((guard_for(&["db.example"]), Arc::clone(&decide) as Arc<dyn Decide>));
         let launch = Launch { rights: &granted, env: &env, way_out, ..Launch::default() };
         let mut launched = launch.of(wasi_guest()).await.unwrap();
-        let running = tokio::spawn(async move { launched.call("run", json!({})).await.is_ok() });
+        let running = tokio::spawn(async move {
+            launched.call("run", json!({})).await.unwrap();
+            launched.lines()
+        });
         until(&begun, count).await;
         assert_eq!(ended.load(SeqCst), count - 1, "it is open");
         if is_withdrawn {
             decide.withdraw();
-            assert!(running.await.unwrap(), "its read ends");
+            // What its library makes of a stream that failed.
+            assert_eq!(running.await.unwrap(), ["blocked Uncategorized"]);
             assert_eq!(decide.recorded("closed"), 1, "{:?}", decide.record);
         } else {
             running.abort();

@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use palisade_broker::{Broker, Caller, Context, Gate, LocalBus, Service, ServiceR
 use palisade_egress::{
     AddressPolicy, Authority, Guard,
     http::Tls,
-    proxy::{Limits as ProxyLimits, Proxy, Sockets, serve_way_out},
+    proxy::{Limits as ProxyLimits, Sockets, Tunnels, serve_way_out},
 };
 use palisade_model::{
     Capability, CapabilitySet, ErrorCode, Failure, Generation, Guarantee, InstanceId, Kind, Level,
@@ -177,6 +177,7 @@ pub(super) struct Host {
     caller: Arc<Caller>,
     records: Arc<MemoryRecorder>,
     guard: Guard,
+    tunnels: OnceLock<Tunnels>,
     /// Lines of the standard streams.
     lines: Mutex<Vec<String>>,
     /// Lines of the log.
@@ -217,13 +218,16 @@ impl HostCalls for Host {
         &self,
         authority: &str,
     ) -> BoxFuture<'static, std::result::Result<Box<dyn Stream>, Failure>> {
-        let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
-        let proxy = Proxy::new(self.guard.clone(), ProxyLimits::default());
-        let authority = Authority::parse(authority);
-        Box::pin(async move {
-            let authority = authority.map_err(Failure::from)?;
-            Ok(Box::new(proxy.tunnel(authority, Arc::new(rights)).await?) as Box<dyn Stream>)
-        })
+        let authority = match Authority::parse(authority) {
+            Ok(authority) => authority,
+            Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
+        };
+        let tunnels = self.tunnels.get_or_init(|| {
+            let rights = Rights::new(self.broker.gate().clone(), Arc::clone(&self.caller));
+            Tunnels::new(self.guard.clone(), ProxyLimits::default(), Arc::new(rights))
+        });
+        let tunnel = tunnels.open(authority);
+        Box::pin(async move { Ok(Box::new(tunnel.await?) as Box<dyn Stream>) })
     }
 
     fn egress(&self, way: WayOut) -> BoxFuture<'static, ()> {
@@ -434,6 +438,7 @@ fn host(instance: &InstanceId, rights: &CapabilitySet, terms: &Terms, data: &Pat
         caller,
         records,
         guard,
+        tunnels: OnceLock::new(),
         lines: Mutex::default(),
         tail,
         dropped: AtomicU64::new(0),
