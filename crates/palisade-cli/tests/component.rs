@@ -68,7 +68,7 @@ fn a_file_is_shown_with_its_imports_and_what_each_takes() {
 fn what_is_not_provided_is_status_2() {
     let place = Place::new(Launcher::Me);
     for (import, says) in [
-        ("wasi:sockets/tcp@0.2.0", "outside of the guard"),
+        ("wasi:keyvalue/store@0.2.0", "no such interface is known here"),
         ("evil:host/exec@1.0.0", "no such interface is known here"),
     ] {
         write(&place, "it.wasm", &importing(import));
@@ -90,6 +90,21 @@ fn a_manifest_has_to_ask_for_what_its_component_imports() {
     let (status, out, err) = place.run(&["check", "plugins/lacking"]);
     assert_eq!(status, 2, "{out}{err}");
     assert!(out.contains("the manifest asks for no storage.kv"), "{out}");
+
+    // One of two kinds is enough.
+    let dials = importing("wasi:sockets/tcp@0.2.0");
+    plugin(&place, "dials", &dials, "");
+    let (status, out, err) = place.run(&["check", "plugins/dials"]);
+    assert_eq!(status, 2, "{out}{err}");
+    assert!(out.contains("takes net.tcp or net.http"), "{out}");
+    assert!(out.contains("the manifest asks for no net.tcp or net.http"), "{out}");
+    for right in ["net.tcp:db.example:5432", "net.http:example.org:443"] {
+        let right =
+            format!("capabilities: {{ required: [{{ capability: '{right}', reason: Dials. }}] }}");
+        plugin(&place, "dialling", &dials, &right);
+        let (status, out, err) = place.run(&["check", "plugins/dialling"]);
+        assert_eq!(status, 0, "{out}{err}");
+    }
 
     let asks = "capabilities: { required: [{ capability: 'storage.kv:*' }, \
                 { capability: 'net.http:example.org:443', reason: Looks. }] }";
