@@ -195,10 +195,15 @@ async fn steps(input: &[u8]) {
             _ if !held.is_empty() => drop(held.swap_remove(which % held.len())),
             _ => {}
         }
-        assert!(
-            held.iter().filter(|one| one.counts()).count() <= AT_ONCE as usize,
-            "too many at once"
-        );
+        let most = AT_ONCE as usize;
+        if held.iter().filter(|one| one.counts()).count() > most {
+            // An attempt that failed has given its place back before its guest looks.
+            for one in &mut held {
+                let _ = one.socket.poll_connected(&mut cx);
+            }
+            let count = held.iter().filter(|one| one.counts()).count();
+            assert!(count <= most, "{count} at once");
+        }
     }
     let mut asked = host.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     asked.retain(|authority| {
