@@ -62,9 +62,6 @@ pub(crate) trait Native: Sized {
         Ok(native)
     }
 
-    /// What it is loaded from.
-    fn serialized(&self) -> wasmtime::Result<Vec<u8>>;
-
     /// Maps the file: see [`Compiler::given`].
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self>;
 }
@@ -82,10 +79,6 @@ impl Native for Component {
 
     fn make_image(&self) -> wasmtime::Result<()> {
         self.initialize_copy_on_write_image()
-    }
-
-    fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
-        self.serialize()
     }
 
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self> {
@@ -112,16 +105,44 @@ impl Native for Module {
         self.initialize_copy_on_write_image()
     }
 
-    fn serialized(&self) -> wasmtime::Result<Vec<u8>> {
-        self.serialize()
-    }
-
     fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Self> {
         // SAFETY: see `Compiler::given`; the mount that shows the file is read-only.
         #[allow(unsafe_code)]
         unsafe {
             Self::deserialize_file(engine, path)
         }
+    }
+}
+
+/// Where code is read from: a second engine reads it without a copy of it in between.
+enum Source {
+    Bytes(Ready),
+    File(PathBuf),
+}
+
+impl Source {
+    fn read<N: Native>(&self, engine: &Engine) -> wasmtime::Result<N> {
+        match self {
+            Self::Bytes(code) => N::read(engine, code),
+            Self::File(path) => N::map(engine, path),
+        }
+    }
+}
+
+/// Code in its engine, and where it was read from.
+struct Loaded<N> {
+    native: N,
+    source: Source,
+}
+
+impl<N: Native> Loaded<N> {
+    /// Ready for instances.
+    fn new(engine: &Engine, code: Ready) -> wasmtime::Result<Self> {
+        Ok(Self { native: N::load(engine, &code)?, source: Source::Bytes(code) })
+    }
+
+    fn mapped(engine: &Engine, path: &Path) -> wasmtime::Result<Self> {
+        Ok(Self { native: N::map(engine, path)?, source: Source::File(path.to_owned()) })
     }
 }
 
@@ -218,20 +239,21 @@ where
                 .map(|winch| &winch.engine)
                 .ok_or_else(|| WasmError::Unfit("there is no Winch here".into()))?,
         };
-        let native = N::map(engine, path).map_err(|error| WasmError::Unfit(said(&error)))?;
-        self.current(&native, by)
+        let loaded =
+            Loaded::mapped(engine, path).map_err(|error| WasmError::Unfit(said(&error)))?;
+        self.current(&loaded, by)
     }
 
     fn run(self, winch_from: u64) -> Result<Arc<Current<T>>, WasmError> {
         // What cannot be kept can still be run.
         let entry = self.entry(&self.engine, CompiledBy::Cranelift);
-        if let Some(native) = entry.as_ref().and_then(|entry| kept(&self.engine, entry)) {
-            return self.current(&native, CompiledBy::Cranelift);
+        if let Some(loaded) = entry.as_ref().and_then(|entry| kept(&self.engine, entry)) {
+            return self.current(&loaded, CompiledBy::Cranelift);
         }
         if let Some(entry) = entry.clone().filter(|_| self.wasm.len() as u64 >= winch_from)
-            && let Some((native, winchs)) = self.by_winch()
+            && let Some((loaded, winchs)) = self.by_winch()
         {
-            let current = self.current(&native, CompiledBy::Winch)?;
+            let current = self.current(&loaded, CompiledBy::Winch)?;
             let (replaced, asks) = (Arc::downgrade(&current), Arc::downgrade(&current));
             let from = Instant::now() + LATER;
             background::add(Job {
@@ -248,39 +270,40 @@ where
         if let Some(entry) = entry {
             let _ = entry.write(ready.bytes());
         }
-        let native = N::load(&self.engine, &ready).map_err(|error| not_compiled(&error))?;
-        self.current(&native, CompiledBy::Cranelift)
+        let loaded = Loaded::new(&self.engine, ready).map_err(|error| not_compiled(&error))?;
+        self.current(&loaded, CompiledBy::Cranelift)
     }
 
     /// What Winch makes, or has made for a process that ended early, and where it is kept.
-    fn by_winch(&self) -> Option<(N, Entry)> {
+    fn by_winch(&self) -> Option<(Loaded<N>, Entry)> {
         let winch = self.engines.winch_for(&self.engine)?;
         let entry = self.entry(&winch.engine, CompiledBy::Winch)?;
-        if let Some(native) = kept(&winch.engine, &entry) {
+        if let Some(loaded) = kept(&winch.engine, &entry) {
             // It may be of a version with wider bounds.
-            return self.fits(&native, CompiledBy::Winch).is_ok().then_some((native, entry));
+            let fits = self.fits(&loaded.source, CompiledBy::Winch).is_ok();
+            return fits.then_some((loaded, entry));
         }
         let ready = Ready::compiled(machine_code_by_winch(winch, N::KIND, &self.wasm)?);
         let _ = entry.write(ready.bytes());
-        Some((N::load(&winch.engine, &ready).ok()?, entry))
+        Some((Loaded::new(&winch.engine, ready).ok()?, entry))
     }
 
     /// Makes the code that is to stay, if nobody was faster, and has the next launch take it.
     fn replace(self, replaced: &Weak<Current<T>>, entry: &Entry, winchs: &Entry) {
         // What is kept and does not fit the engine is made anew; what cannot be kept can still be run.
         let mut is_kept = true;
-        let native = kept::<N>(&self.engine, entry).or_else(|| {
+        let loaded = kept(&self.engine, entry).or_else(|| {
             let compiler = engine::on_one_thread().ok()?;
             let ready = Ready::compiled(machine_code(&compiler, N::KIND, &self.wasm).ok()?);
             is_kept = entry.write(ready.bytes()).is_ok();
-            N::load(&self.engine, &ready).ok()
+            Loaded::new(&self.engine, ready).ok()
         });
-        let Some(native) = native else { return };
+        let Some(loaded) = loaded else { return };
         if is_kept {
             let _ = fs::remove_file(&winchs.path);
         }
         if let Some(current) = replaced.upgrade()
-            && let Ok(code) = self.linked(&native, CompiledBy::Cranelift)
+            && let Ok(code) = self.linked(&loaded, CompiledBy::Cranelift)
         {
             current.set(code, CompiledBy::Cranelift);
         }
@@ -290,18 +313,18 @@ where
         Entry::new(self.folder.as_deref()?, engine, by, N::KIND, &self.wasm).ok()
     }
 
-    fn current(&self, native: &N, by: CompiledBy) -> Result<Arc<Current<T>>, WasmError> {
-        Ok(Arc::new(Current(Mutex::new((self.linked(native, by)?, by)))))
+    fn current(&self, loaded: &Loaded<N>, by: CompiledBy) -> Result<Arc<Current<T>>, WasmError> {
+        Ok(Arc::new(Current(Mutex::new((self.linked(loaded, by)?, by)))))
     }
 
     /// Ready for launches, if a pool would take its instances.
-    fn linked(&self, native: &N, by: CompiledBy) -> Result<T, WasmError> {
-        self.fits(native, by)?;
-        (self.link)(native)
+    fn linked(&self, loaded: &Loaded<N>, by: CompiledBy) -> Result<T, WasmError> {
+        self.fits(&loaded.source, by)?;
+        (self.link)(&loaded.native)
     }
 
     /// Whether a pool would take its instances, where they come out of none.
-    fn fits(&self, native: &N, by: CompiledBy) -> Result<(), WasmError> {
+    fn fits(&self, source: &Source, by: CompiledBy) -> Result<(), WasmError> {
         let bounds = match by {
             CompiledBy::Cranelift => self.engines.bounds_for(&self.engine),
             CompiledBy::Winch => {
@@ -310,12 +333,11 @@ where
             }
         };
         let Some(bounds) = bounds else { return Ok(()) };
-        let read = native.serialized().and_then(|code| N::read(bounds, &Ready::compiled(code)));
-        read.map(drop).map_err(|error| not_compiled(&error))
+        source.read::<N>(bounds).map(drop).map_err(|error| not_compiled(&error))
     }
 }
 
 /// What was kept, if it is ours and fits.
-fn kept<N: Native>(engine: &Engine, entry: &Entry) -> Option<N> {
-    N::load(engine, &entry.read()?).ok()
+fn kept<N: Native>(engine: &Engine, entry: &Entry) -> Option<Loaded<N>> {
+    Loaded::new(engine, entry.read()?).ok()
 }

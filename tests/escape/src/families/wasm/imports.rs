@@ -209,15 +209,7 @@ async fn wasi(room: Room, guest: Vec<u8>, task: &str, kind: &str) -> Result<Verd
     if !room.lifted {
         terms.rights.clear();
     }
-    let running = match room.start(&guest, terms).await? {
-        Ok(running) => running,
-        Err(refused) => return Ok(outcome(&refused)),
-    };
-    let seen = running.task(TIME).await;
-    if !room.lifted && running.host.decided(ErrorCode::Denied) == 0 {
-        return odd(format!("the guard was not asked: {seen:?}"));
-    }
-    super::web::visited(&web, seen)
+    fetched(&room, &guest, terms, &web).await
 }
 
 /// The same, where a connection to another host may be made.
@@ -231,7 +223,12 @@ async fn elsewhere(room: Room, guest: Vec<u8>) -> Result<Verdict> {
     let terms = Terms::task("tcp-fetch", &url, &rights)
         .names(Names::here(&["web.example", "other.example"]))
         .reachable("127.0.0.1/32")?;
-    let running = match room.start(&guest, terms).await? {
+    fetched(&room, &guest, terms, &web).await
+}
+
+/// What came of its task; without the right the guard must have been asked, where it was started at all.
+async fn fetched(room: &Room, guest: &[u8], terms: Terms, web: &Web) -> Result<Verdict> {
+    let running = match room.start(guest, terms).await? {
         Ok(running) => running,
         Err(refused) => return Ok(outcome(&refused)),
     };
@@ -239,7 +236,7 @@ async fn elsewhere(room: Room, guest: Vec<u8>) -> Result<Verdict> {
     if !room.lifted && running.host.decided(ErrorCode::Denied) == 0 {
         return odd(format!("the guard was not asked: {seen:?}"));
     }
-    super::web::visited(&web, seen)
+    super::web::visited(web, seen)
 }
 
 async fn config(room: Room) -> Result<Verdict> {
