@@ -44,3 +44,44 @@ fn where_the_walls_are_missing_it_says_so() {
     assert_eq!((status, out.as_str()), (4, ""));
     assert!(err.contains("fs-isolated is demanded") && err.contains("palisade doctor"), "{err}");
 }
+
+/// What `docker run` leaves root of its rights (moby, `oci/caps/defaults.go`).
+const DOCKERS: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,\
+    +setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
+
+/// Root as it is in containers: what it says that it holds, it holds, and what it cannot do it does not begin.
+#[test]
+fn root_without_all_of_its_rights_has_the_walls_that_it_can_have() {
+    if !rustix::process::geteuid().is_root() {
+        // It has no rights to lose, and is what the other tests here are about.
+        return;
+    }
+    let place = Place::new(Launcher::Me);
+    let demo = |rights: &str| {
+        let output = std::process::Command::new("setpriv")
+            .arg(format!("--bounding-set={rights}"))
+            .args(["--inh-caps=-all", "--"])
+            .arg(assert_cmd::cargo::cargo_bin!("palisade"))
+            .arg("demo")
+            .env("HOME", place.path("home"))
+            .current_dir(place.path(""))
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), out, String::from_utf8(output.stderr).unwrap())
+    };
+    let with_sys_admin = format!("{DOCKERS},+sys_admin");
+    for rights in [with_sys_admin.as_str(), DOCKERS, "-sys_ptrace", "-chown", "-setuid"] {
+        let (status, out, err) = demo(rights);
+        assert_eq!(status, Some(0), "{rights}: {out}{err}");
+    }
+    // Processes of root are not counted, and without its rights it may have no cgroup that would.
+    for rights in ["-all,+setfcap", "-all,+setfcap,+dac_override"] {
+        let (status, out, err) = demo(rights);
+        let refused = status == Some(4) && err.contains("pids-capped is demanded");
+        assert!(status == Some(0) || refused, "{rights}: {out}{err}");
+    }
+    let (status, out, err) = demo("-all");
+    assert_eq!((status, out.as_str()), (Some(4), ""), "{err}");
+    assert!(err.contains("CAP_SETFCAP"), "{err}");
+}

@@ -60,7 +60,14 @@ fn new_namespace(ids: &Ids) -> isize {
         exit_signal: sys::SIGCHLD,
         ..Default::default()
     };
+    // The namespace of an undumpable process is opened only with CAP_SYS_PTRACE, which containers do not have. This
+    // one is for an instant like any other of root's: seen by root alone, and never by a plugin's user.
+    let was_dumpable = sys::prctl(sys::pr::GET_DUMPABLE, 0, 0, 0);
+    sys::prctl(sys::pr::SET_DUMPABLE, 1, 0, 0);
     let pid = sys::clone3(&args);
+    if pid != 0 && was_dumpable == 0 {
+        sys::prctl(sys::pr::SET_DUMPABLE, 0, 0, 0);
+    }
     if pid == 0 {
         sys::close(pipe[1]);
         sys::read(pipe[0], &mut [0u8; 1]);

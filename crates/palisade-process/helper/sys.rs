@@ -165,6 +165,7 @@ pub fn prctl(option: usize, a: usize, b: usize, c: usize) -> isize {
 
 pub mod pr {
     pub const SET_PDEATHSIG: usize = 1;
+    pub const GET_DUMPABLE: usize = 3;
     pub const SET_DUMPABLE: usize = 4;
     pub const CAPBSET_DROP: usize = 24;
     pub const SET_SECUREBITS: usize = 28;

@@ -120,6 +120,9 @@ pub(crate) fn assess(
     }
     if h.is_some_and(Hierarchy::has_pids) {
         a.hold(G::PidsCapped, Kernel, version);
+    } else if machine.is_uncounted {
+        let why = "no cgroup, and RLIMIT_NPROC does not hold for root (setrlimit(2)): run Palisade as an ordinary user";
+        a.weaken(G::PidsCapped, Not, why);
     } else if namespaces || machine.privileged {
         a.hold(
             G::PidsCapped,
@@ -160,5 +163,14 @@ mod tests {
         let machine = Machine { mdwe: true, ..machine };
         let new = assess(None, &machine, true, None);
         assert_eq!(new.guarantees.level(Guarantee::NoJit), Level::Kernel);
+    }
+    #[test]
+    fn root_without_its_rights_is_not_counted_by_the_kernel() {
+        let machine = Machine { privileged: false, is_uncounted: true, ..Machine::look() };
+        let assessed = assess(None, &machine, true, None);
+        assert_eq!(assessed.guarantees.level(Guarantee::PidsCapped), Level::None);
+        let machine = Machine { is_uncounted: false, ..machine };
+        let assessed = assess(None, &machine, true, None);
+        assert_eq!(assessed.guarantees.level(Guarantee::PidsCapped), Level::Kernel);
     }
 }

@@ -12,6 +12,10 @@ use crate::{cgroup, landlock::Abi, spawner};
 pub(crate) struct Machine {
     /// This process may map any user id and mount in the initial namespaces.
     pub(crate) privileged: bool,
+    /// This process is root without all of root's rights, and so are its plugins to the kernel: their processes are
+    /// not counted against RLIMIT_NPROC, which is "not enforced for processes that … run with real user ID 0"
+    /// (setrlimit(2)).
+    pub(crate) is_uncounted: bool,
     /// Why namespaces cannot be used; `None` if a trial launch built them all.
     pub(crate) namespaces: Option<String>,
     /// Landlock's ABI, 0 for none.
@@ -31,23 +35,37 @@ const CONTAINER_MARKS: [&str; 4] =
 /// What to do where Landlock is refused.
 pub(crate) const LANDLOCK_REFUSED: &str =
     "let the container's filter pass the landlock_* calls, or run Palisade on the host";
+const CAP_CHOWN: u32 = 0;
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SETFCAP: u32 = 31;
 
-/// The effective capabilities that a privileged launch needs.
-fn is_privileged() -> bool {
+/// Whether this process has all of these capabilities, effective.
+fn has(capabilities: &[u32]) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()
         .find_map(|l| l.strip_prefix("CapEff:"))
         .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
         .unwrap_or(0);
+    capabilities.iter().all(|c| effective & (1 << c) != 0)
+}
+
+/// Whether there is what a launch with an id of its own for each plugin needs. `docker run` gives all of these
+/// capabilities but CAP_SYS_ADMIN.
+fn is_privileged() -> bool {
     let in_first_user_namespace = fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
     in_first_user_namespace
         && rustix::process::geteuid().is_root()
-        && [CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN].iter().all(|c| effective & (1 << c) != 0)
+        && has(&[CAP_CHOWN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN])
+}
+
+/// Whether user 0 here is user 0 outside of this user namespace as well, which for all that can be seen from here
+/// is the machine's root. `map`: /proc/self/uid_map (user_namespaces(7)).
+fn is_root_outside(map: &str) -> bool {
+    map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
 }
 
 /// Whether this kernel has PR_SET_MDWE (Linux 6.3): one that has it tells what is set.
@@ -63,8 +81,14 @@ impl Machine {
     pub(crate) fn look() -> Self {
         let restricts =
             fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+        let privileged = is_privileged();
+        let is_root = rustix::process::geteuid().is_root();
+        let is_uncounted = !privileged
+            && is_root
+            && fs::read_to_string("/proc/self/uid_map").map_or(true, |map| is_root_outside(&map));
         Self {
-            privileged: is_privileged(),
+            privileged,
+            is_uncounted,
             namespaces: None,
             landlock: Abi::of_this_kernel().map_or(0, |a| a.0),
             seccomp: fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("Seccomp:")),
@@ -174,6 +198,9 @@ impl Machine {
                 return command.to_owned();
             }
         }
+        if rustix::process::geteuid().is_root() && !has(&[CAP_SETFCAP]) {
+            return "root cannot make a user namespace for itself without CAP_SETFCAP (user_namespaces(7)): run Palisade as an ordinary user, or let it keep that capability (docker run --cap-add SETFCAP)".to_owned();
+        }
         if CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()) {
             return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined, or run Palisade on the host".to_owned();
         }
@@ -206,4 +233,20 @@ fn apparmor_profile() -> String {
          END\n\
          sudo apparmor_parser -r /etc/apparmor.d/palisade-helper"
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_processes_are_not_counted_is_read_from_the_map_of_ids() {
+        for map in ["         0          0 4294967295\n", "0 0 1\n", "1 100000 65535\n0 0 1\n"] {
+            assert!(is_root_outside(map), "{map}");
+        }
+        for map in ["0 100000 65536\n", "1000 0 1\n", "0 1000 1\n1 0 1\n", ""] {
+            assert!(!is_root_outside(map), "{map}");
+        }
+    }
 }
