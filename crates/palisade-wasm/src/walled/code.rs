@@ -144,10 +144,13 @@ impl Store {
     /// A folder in which there is nothing, for walls that want to know where a plugin's data lies: an engine
     /// is not shown any.
     pub(crate) fn nothing(&self) -> io::Result<Nothing> {
-        if let Some(folder) = self.0.get() {
-            let (folder, _) = opened(folder)?;
-            let path = folder.join("nothing");
+        let lasting = |folder: &PathBuf| {
+            let path = opened(folder)?.0.join("nothing");
             file::private_folder(&path)?;
+            io::Result::Ok(path)
+        };
+        // Where nothing can be kept, plugins still run.
+        if let Some(path) = self.0.get().and_then(|folder| lasting(folder).ok()) {
             return Ok(Nothing { path, _own: None });
         }
         let own = Own::new()?;

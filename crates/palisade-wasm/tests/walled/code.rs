@@ -153,3 +153,21 @@ async fn code_that_does_not_fit_the_engine_is_thrown_away_and_made_anew() {
     // What it runs already stays as it is.
     assert_eq!(quick(&instance, "count").await.unwrap(), "2");
 }
+
+/// A folder that cannot be made, as on a full or read-only disk.
+#[tokio::test]
+async fn code_that_cannot_be_kept_is_run_all_the_same() {
+    let mut walled = walled(&guest(), Calls::Stateful);
+    walled.backend = backend();
+    let file = walled.bench.dir.path().canonicalize().unwrap().join("a file");
+    fs::write(&file, "in the way").unwrap();
+    walled.backend.keep_in(&file);
+    let prepared = walled.prepared().await;
+    let instance = walled.launched(&prepared).await.unwrap_or_else(|e| panic!("{e}"));
+    initialize(&instance, "{}").await.unwrap();
+    assert_eq!(quick(&instance, "count").await.unwrap(), "1");
+    let second = walled.launched(&prepared).await.unwrap_or_else(|e| panic!("{e}"));
+    initialize(&second, "{}").await.unwrap();
+    assert_eq!(quick(&second, "count").await.unwrap(), "1");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "in the way");
+}
