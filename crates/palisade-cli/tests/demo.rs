@@ -45,6 +45,12 @@ fn where_the_walls_are_missing_it_says_so() {
     assert!(err.contains("fs-isolated is demanded") && err.contains("palisade doctor"), "{err}");
 }
 
+fn said(command: &mut std::process::Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 /// What `docker run` leaves root of its rights (moby, `oci/caps/defaults.go`).
 const DOCKERS: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,\
     +setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
@@ -58,17 +64,8 @@ fn root_without_all_of_its_rights_has_the_walls_that_it_can_have() {
     }
     let place = Place::new(Launcher::Me);
     let demo = |rights: &str| {
-        let output = std::process::Command::new("setpriv")
-            .arg(format!("--bounding-set={rights}"))
-            .args(["--inh-caps=-all", "--"])
-            .arg(assert_cmd::cargo::cargo_bin!("palisade"))
-            .arg("demo")
-            .env("HOME", place.path("home"))
-            .current_dir(place.path(""))
-            .output()
-            .unwrap();
-        let out = String::from_utf8(output.stdout).unwrap();
-        (output.status.code(), out, String::from_utf8(output.stderr).unwrap())
+        let bounding = format!("--bounding-set={rights}");
+        said(place.command_through(&["setpriv", &bounding, "--inh-caps=-all", "--"]).arg("demo"))
     };
     let with_sys_admin = format!("{DOCKERS},+sys_admin");
     for rights in [with_sys_admin.as_str(), DOCKERS, "-sys_ptrace", "-chown", "-setuid"] {
@@ -84,4 +81,28 @@ fn root_without_all_of_its_rights_has_the_walls_that_it_can_have() {
     let (status, out, err) = demo("-all");
     assert_eq!((status, out.as_str()), (Some(4), ""), "{err}");
     assert!(err.contains("CAP_SETFCAP"), "{err}");
+}
+
+/// Limits of the shell, a service or a container: a plugin has them beside its own, and the lower one counts.
+#[test]
+fn lower_limits_of_the_launcher_stay_and_do_no_harm() {
+    for launcher in launchers() {
+        let place = Place::new(launcher);
+        // Kernels before 5.16 begin with 64 KiB that can be locked in memory.
+        let lower = [
+            "prlimit",
+            "--fsize=20000000",
+            "--memlock=65536",
+            "--core=0",
+            "--nproc=500",
+            "--nofile=512",
+            "--",
+        ];
+        let (status, out, err) = said(place.command_through(&lower).arg("demo"));
+        assert_eq!(status, Some(0), "{launcher:?}: {out}{err}");
+        let few = ["prlimit", "--nofile=128", "--"];
+        let (status, _, err) = said(place.command_through(&few).arg("demo"));
+        assert_eq!(status, Some(1), "{launcher:?}: {err}");
+        assert!(err.contains("ulimit -Hn 512"), "{launcher:?}: {err}");
+    }
 }

@@ -164,6 +164,7 @@ mod tests {
         let new = assess(None, &machine, true, None);
         assert_eq!(new.guarantees.level(Guarantee::NoJit), Level::Kernel);
     }
+
     #[test]
     fn root_without_its_rights_is_not_counted_by_the_kernel() {
         let machine = Machine { privileged: false, is_uncounted: true, ..Machine::look() };

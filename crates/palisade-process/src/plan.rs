@@ -244,6 +244,10 @@ impl Plan {
                 what: format!("the program cannot be started: {source}"),
                 hint: exec_hint(errno).to_owned(),
             },
+            step::HANDLES if errno == 9 => SandboxError::Step {
+                step: "placing handles beside each other, for which a process must be allowed 512 open files (ulimit -Hn 512)".to_owned(),
+                source,
+            },
             // Without a record of its own, a step is told of the first, which says nothing about it.
             number if index == 0 => {
                 SandboxError::Step { step: step_in_words(number).to_owned(), source }
@@ -262,7 +266,9 @@ fn exec_hint(errno: i32) -> &'static str {
             "the file, its interpreter (first line) or its dynamic loader is not there inside the walls"
         }
         8 => "it is no program for this machine; a script needs a first line like #!/bin/sh",
-        13 => "it must be readable and executable (chmod +x)",
+        13 => {
+            "it must be readable and executable (chmod +x), on a file system that is not mounted noexec"
+        }
         _ => "run `palisade check` on the plugin",
     }
 }

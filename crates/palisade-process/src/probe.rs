@@ -198,6 +198,10 @@ impl Machine {
                 return command.to_owned();
             }
         }
+        let own = fs::read_link("/proc/self").ok();
+        if own.as_deref().and_then(Path::to_str) != Some(std::process::id().to_string().as_str()) {
+            return "mount /proc for this PID namespace (mount -t proc proc /proc; unshare --mount-proc)".to_owned();
+        }
         if rustix::process::geteuid().is_root() && !has(&[CAP_SETFCAP]) {
             return "root cannot make a user namespace for itself without CAP_SETFCAP (user_namespaces(7)): run Palisade as an ordinary user, or let it keep that capability (docker run --cap-add SETFCAP)".to_owned();
         }

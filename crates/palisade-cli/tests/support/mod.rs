@@ -83,11 +83,23 @@ impl Place {
 
     /// The command, in this place, with a small environment.
     pub(crate) fn std_command(&self) -> std::process::Command {
-        let program = match self.launcher {
+        self.command_through(&[])
+    }
+
+    /// The command, started by the last of `programs`, which are programs that start others, with their arguments.
+    pub(crate) fn command_through(&self, programs: &[&str]) -> std::process::Command {
+        let palisade = match self.launcher {
             Launcher::Me => assert_cmd::cargo::cargo_bin!("palisade").to_owned(),
             Launcher::User => self.path("palisade"),
         };
-        let mut command = std::process::Command::new(program);
+        let mut command = match programs {
+            [] => std::process::Command::new(palisade),
+            [first, rest @ ..] => {
+                let mut command = std::process::Command::new(first);
+                command.args(rest).arg(palisade);
+                command
+            }
+        };
         command.current_dir(self.dir.path()).env_clear();
         for name in ["PATH", "LANG", "LLVM_PROFILE_FILE"] {
             if let Some(value) = std::env::var_os(name) {

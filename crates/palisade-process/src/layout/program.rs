@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use palisade_sandbox::SandboxError;
+use rustix::process::Resource;
 
 use super::{Inputs, MIB};
 use crate::{
@@ -12,6 +13,11 @@ use crate::{
     runtime::{self, PLUGIN},
     way_out,
 };
+
+/// What this process may have itself: nothing that it starts can have more (setrlimit(2), "hard limit").
+fn most(resource: Resource) -> u64 {
+    rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX)
+}
 
 /// What both tiers share: limits, filter, program, environment.
 pub(super) fn common(
@@ -23,23 +29,23 @@ pub(super) fn common(
     choice: Choice,
 ) -> Result<(), SandboxError> {
     let limits = &inputs.spec.limits;
-    let rlimits: [(&str, u64, u64); 9] = [
-        ("RLIMIT_FSIZE", 1, limits.disk),
+    let rlimits: [(&str, Resource, u64); 9] = [
+        ("RLIMIT_FSIZE", Resource::Fsize, limits.disk),
         // 1 and not 0: a core pattern that is a pipe ignores 0 but not 1 (core(5)).
-        ("RLIMIT_CORE", 4, 1),
-        ("RLIMIT_NPROC", 6, u64::from(limits.pids) + 1),
-        ("RLIMIT_NOFILE", 7, limits.files.into()),
-        ("RLIMIT_MEMLOCK", 8, (8 * MIB).min(limits.memory / 4)),
-        ("RLIMIT_SIGPENDING", 11, 1024),
-        ("RLIMIT_MSGQUEUE", 12, 64 * 1024),
-        ("RLIMIT_NICE", 13, 0),
-        ("RLIMIT_RTPRIO", 14, 0),
+        ("RLIMIT_CORE", Resource::Core, 1),
+        ("RLIMIT_NPROC", Resource::Nproc, u64::from(limits.pids) + 1),
+        ("RLIMIT_NOFILE", Resource::Nofile, limits.files.into()),
+        ("RLIMIT_MEMLOCK", Resource::Memlock, (8 * MIB).min(limits.memory / 4)),
+        ("RLIMIT_SIGPENDING", Resource::Sigpending, 1024),
+        ("RLIMIT_MSGQUEUE", Resource::Msgqueue, 64 * 1024),
+        ("RLIMIT_NICE", Resource::Nice, 0),
+        ("RLIMIT_RTPRIO", Resource::Rtprio, 0),
     ];
-    for (name, number, value) in rlimits {
+    for (name, resource, value) in rlimits {
         // Without a user namespace of its own the plugin shares its user's count of processes.
         let shared_count = name == "RLIMIT_NPROC" && tmp == data && !inputs.machine.privileged;
         if !shared_count {
-            plan.rlimit(name, number, value);
+            plan.rlimit(name, resource as u64, value.min(most(resource)));
         }
     }
     if inputs.options.has(Layer::Seccomp) {
