@@ -1,6 +1,6 @@
 //! What this machine lets us build: asked once, by trying.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use palisade_sandbox::Finding;
 use serde::Serialize;
@@ -12,8 +12,8 @@ use crate::{cgroup, landlock::Abi, spawner};
 pub(crate) struct Machine {
     /// This process may map any user id and mount in the initial namespaces.
     pub(crate) privileged: bool,
-    /// This process is root without all of root's rights, and so are its plugins to the kernel: their processes are
-    /// not counted against RLIMIT_NPROC, which is "not enforced for processes that … run with real user ID 0"
+    /// This process is the machine's root without all of root's rights, and so are its plugins to the kernel: their
+    /// processes are not counted against RLIMIT_NPROC, which is "not enforced for processes that … run with real user ID 0"
     /// (setrlimit(2)).
     pub(crate) is_uncounted: bool,
     /// Why namespaces cannot be used; `None` if a trial launch built them all.
@@ -62,10 +62,22 @@ fn is_privileged() -> bool {
         && has(&[CAP_CHOWN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN])
 }
 
-/// Whether user 0 here is user 0 outside of this user namespace as well, which for all that can be seen from here
-/// is the machine's root. `map`: /proc/self/uid_map (user_namespaces(7)).
-fn is_root_outside(map: &str) -> bool {
-    map.lines().any(|line| line.split_whitespace().take(2).eq(["0", "0"]))
+/// A file that belongs to the machine's root, whatever number that has in this user namespace.
+const OF_ROOT: &str = "/proc/sys/vm/overcommit_memory";
+/// The number of whoever has none in a user namespace (user_namespaces(7), "overflow user ID").
+const OVERFLOW: u32 = 65_534;
+
+/// Whether `user` is the machine's root, as the `owner` of [`OF_ROOT`] tells and, where that may be nobody's number,
+/// `map`: /proc/self/uid_map.
+fn is_machines_root(user: u32, owner: Option<u32>, map: &str) -> bool {
+    match owner {
+        None => user == 0,
+        Some(OVERFLOW) if user == OVERFLOW => {
+            let to_root = [user.to_string(), "0".to_owned()];
+            map.lines().any(|line| line.split_whitespace().take(2).eq(to_root.iter()))
+        }
+        Some(owner) => owner == user,
+    }
 }
 
 /// Whether this kernel has PR_SET_MDWE (Linux 6.3): one that has it tells what is set.
@@ -82,10 +94,12 @@ impl Machine {
         let restricts =
             fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
         let privileged = is_privileged();
-        let is_root = rustix::process::geteuid().is_root();
         let is_uncounted = !privileged
-            && is_root
-            && fs::read_to_string("/proc/self/uid_map").map_or(true, |map| is_root_outside(&map));
+            && is_machines_root(
+                rustix::process::geteuid().as_raw(),
+                fs::metadata(OF_ROOT).ok().map(|file| file.uid()),
+                &fs::read_to_string("/proc/self/uid_map").unwrap_or_default(),
+            );
         Self {
             privileged,
             is_uncounted,
@@ -240,17 +254,30 @@ fn apparmor_profile() -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
     #[test]
-    fn whose_processes_are_not_counted_is_read_from_the_map_of_ids() {
-        for map in ["         0          0 4294967295\n", "0 0 1\n", "1 100000 65535\n0 0 1\n"] {
-            assert!(is_root_outside(map), "{map}");
+    fn the_machines_root_is_told_from_the_root_of_a_namespace() {
+        const ALL: &str = "         0          0 4294967295\n";
+        for (user, owner, map) in [
+            (0, Some(0), ALL),
+            (0, Some(0), "0 0 1\n"),
+            (1000, Some(1000), "1000 0 1\n"),
+            (OVERFLOW, Some(OVERFLOW), "65534 0 1\n"),
+            (0, None, ALL),
+        ] {
+            assert!(is_machines_root(user, owner, map), "{user} {owner:?} {map}");
         }
-        for map in ["0 100000 65536\n", "1000 0 1\n", "0 1000 1\n1 0 1\n", ""] {
-            assert!(!is_root_outside(map), "{map}");
+        for (user, owner, map) in [
+            (1000, Some(0), ALL),
+            (0, Some(OVERFLOW), "0 1000 1\n"),
+            // A namespace in a namespace of a user.
+            (0, Some(OVERFLOW), "0 0 1\n"),
+            (OVERFLOW, Some(OVERFLOW), "0 100000 65536\n"),
+            (1000, None, ALL),
+        ] {
+            assert!(!is_machines_root(user, owner, map), "{user} {owner:?} {map}");
         }
     }
 }
