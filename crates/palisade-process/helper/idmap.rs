@@ -4,7 +4,7 @@
 
 use crate::support::Text;
 use crate::spawner;
-use crate::sys::{self, Fd, nr, sys};
+use crate::sys::{self, Fd, new, nr, sys};
 
 /// User on disk, user of the plugin, group on disk, group of the plugin.
 pub type Ids = (u32, u32, u32, u32);
@@ -61,7 +61,7 @@ fn new_namespace(ids: &Ids) -> isize {
         ..Default::default()
     };
     // The namespace of an undumpable process is opened only with CAP_SYS_PTRACE, which containers do not have. This
-    // one is for an instant like any other of root's: seen by root alone, and never by a plugin's user.
+    // one can for an instant be looked into by root, and never by a plugin's user.
     let was_dumpable = sys::prctl(sys::pr::GET_DUMPABLE, 0, 0, 0);
     sys::prctl(sys::pr::SET_DUMPABLE, 1, 0, 0);
     let pid = sys::clone3(&args);
@@ -69,7 +69,11 @@ fn new_namespace(ids: &Ids) -> isize {
         sys::prctl(sys::pr::SET_DUMPABLE, 0, 0, 0);
     }
     if pid == 0 {
-        sys::close(pipe[1]);
+        // It is for nobody to look into, and holds nothing but what it waits for.
+        if pipe[0] > 0 {
+            sys!(new::CLOSE_RANGE, 0, pipe[0] - 1, 0);
+        }
+        sys!(new::CLOSE_RANGE, pipe[0] + 1, u32::MAX as usize, 0);
         sys::read(pipe[0], &mut [0u8; 1]);
         sys::exit(0);
     }

@@ -105,10 +105,12 @@ pub(crate) fn assess(
         );
     }
     let h = cgroups;
+    // Samples of a plugin that may have any number of processes come too late.
+    let is_sampled = namespaces && (!machine.is_uncounted || h.is_some_and(Hierarchy::has_pids));
     let version = if h.is_some_and(Hierarchy::is_unified) { "cgroup v2" } else { "cgroup v1" };
     if h.is_some_and(Hierarchy::has_memory) {
         a.hold(G::MemoryCapped, Kernel, version);
-    } else if namespaces {
+    } else if is_sampled {
         let mib = POLICED_MEMORY_OVERSHOOT >> 20;
         a.hold(
             G::MemoryCapped,
@@ -116,12 +118,17 @@ pub(crate) fn assess(
             format!("sampled every 5 to 20 ms; may overshoot by up to {mib} MiB"),
         );
     } else {
-        a.weaken(G::MemoryCapped, Not, "no cgroup, and /proc is not the plugin's alone");
+        let why = if namespaces {
+            "no cgroup for memory or for processes, whose number nothing else bounds for root"
+        } else {
+            "no cgroup, and /proc is not the plugin's alone"
+        };
+        a.weaken(G::MemoryCapped, Not, why);
     }
     if h.is_some_and(Hierarchy::has_pids) {
         a.hold(G::PidsCapped, Kernel, version);
     } else if machine.is_uncounted {
-        let why = "no cgroup, and RLIMIT_NPROC does not hold for root (setrlimit(2)): run Palisade as an ordinary user";
+        let why = "no cgroup for processes, and RLIMIT_NPROC does not hold for root (setrlimit(2)): run Palisade as an ordinary user";
         a.weaken(G::PidsCapped, Not, why);
     } else if namespaces || machine.privileged {
         a.hold(
@@ -134,7 +141,7 @@ pub(crate) fn assess(
     }
     if h.is_some_and(Hierarchy::has_cpu) {
         a.hold(G::CpuCapped, Kernel, version);
-    } else if namespaces {
+    } else if is_sampled {
         a.hold(
             G::CpuCapped,
             Policed,
@@ -170,6 +177,9 @@ mod tests {
         let machine = Machine { privileged: false, is_uncounted: true, ..Machine::look() };
         let assessed = assess(None, &machine, true, None);
         assert_eq!(assessed.guarantees.level(Guarantee::PidsCapped), Level::None);
+        // What takes samples would have to look at every process.
+        assert_eq!(assessed.guarantees.level(Guarantee::MemoryCapped), Level::None);
+        assert_eq!(assessed.guarantees.level(Guarantee::CpuCapped), Level::None);
         let machine = Machine { is_uncounted: false, ..machine };
         let assessed = assess(None, &machine, true, None);
         assert_eq!(assessed.guarantees.level(Guarantee::PidsCapped), Level::Kernel);

@@ -233,9 +233,13 @@ impl Plan {
             ),
             step::BIND_OPEN => path_step(&format!("cannot be opened: {source}")),
             step::BIND_TARGET => path_step(&format!("has no place inside the new root: {source}")),
-            // mount_setattr(2): EINVAL, "the underlying filesystem does not support ID-mapped mounts".
+            // EACCES and EPERM: a capability is missing, or the mount has an id map already. EINVAL: the file system
+            // knows none (mount_setattr(2)). Anything else is about the user namespace that carries the map.
+            step::IDMAP if matches!(errno, 1 | 13) => path_step(&format!(
+                "cannot be shown as the plugin's by an id-mapped mount ({source}): it may lie on one already; else give Palisade the capabilities that `docker run` gives and CAP_SYS_ADMIN, or run it as an ordinary user"
+            )),
             step::IDMAP if errno != 22 => path_step(&format!(
-                "cannot be shown as the plugin's by an id-mapped mount ({source}); give Palisade the capabilities that `docker run` gives and CAP_SYS_ADMIN, or run it as an ordinary user"
+                "no user namespace for its id-mapped mount can be had: {source}"
             )),
             step::IDMAP => path_step(&format!(
                 "its file system does not support id-mapped mounts ({source}), which keep the plugin's files from belonging to root; move it to ext4, xfs or btrfs (tmpfs from Linux 6.3), or run Palisade as an ordinary user"

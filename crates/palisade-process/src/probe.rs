@@ -36,6 +36,7 @@ const CONTAINER_MARKS: [&str; 4] =
 pub(crate) const LANDLOCK_REFUSED: &str =
     "let the container's filter pass the landlock_* calls, or run Palisade on the host";
 const CAP_CHOWN: u32 = 0;
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -59,7 +60,7 @@ fn is_privileged() -> bool {
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
     in_first_user_namespace
         && rustix::process::geteuid().is_root()
-        && has(&[CAP_CHOWN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN])
+        && has(&[CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN])
 }
 
 /// A file that belongs to the machine's root, whatever number that has in this user namespace.
@@ -67,16 +68,27 @@ const OF_ROOT: &str = "/proc/sys/vm/overcommit_memory";
 /// The number of whoever has none in a user namespace (user_namespaces(7), "overflow user ID").
 const OVERFLOW: u32 = 65_534;
 
-/// Whether `user` is the machine's root, as the `owner` of [`OF_ROOT`] tells and, where that may be nobody's number,
-/// `map`: /proc/self/uid_map.
+/// Whether `user` is the machine's root, as the `owner` of [`OF_ROOT`] tells and, where that says too little, `map`:
+/// /proc/self/uid_map. In doubt it is.
 fn is_machines_root(user: u32, owner: Option<u32>, map: &str) -> bool {
-    match owner {
-        None => user == 0,
-        Some(OVERFLOW) if user == OVERFLOW => {
-            let to_root = [user.to_string(), "0".to_owned()];
-            map.lines().any(|line| line.split_whitespace().take(2).eq(to_root.iter()))
+    let lines = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|n| n.parse::<u64>().ok());
+        Some((numbers.next()?, numbers.next()?, numbers.next()?))
+    });
+    // As whom the namespace above knows the user, and how many users are mapped beside that one.
+    let user = u64::from(user);
+    let above = lines
+        .filter(|(first, _, count)| (*first..first.saturating_add(*count)).contains(&user))
+        .map(|(first, above, count)| (user - first + above, count))
+        .next();
+    match (owner, above) {
+        (None, Some((above, _))) => user == 0 || above == 0,
+        (None, None) => true,
+        // A single user may be anybody above; of a whole range it is an ordinary one's.
+        (Some(OVERFLOW), Some((above, count))) if user == u64::from(OVERFLOW) => {
+            above == 0 || count == 1
         }
-        Some(owner) => owner == user,
+        (Some(owner), _) => u64::from(owner) == user,
     }
 }
 
@@ -216,11 +228,15 @@ impl Machine {
         if own.as_deref().and_then(Path::to_str) != Some(std::process::id().to_string().as_str()) {
             return "mount /proc for this PID namespace (mount -t proc proc /proc; unshare --mount-proc)".to_owned();
         }
-        if rustix::process::geteuid().is_root() && !has(&[CAP_SETFCAP]) {
-            return "root cannot make a user namespace for itself without CAP_SETFCAP (user_namespaces(7)): run Palisade as an ordinary user, or let it keep that capability (docker run --cap-add SETFCAP)".to_owned();
-        }
+        let lacks_setfcap = rustix::process::geteuid().is_root() && !has(&[CAP_SETFCAP]);
         if CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists()) {
-            return "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined, or run Palisade on the host".to_owned();
+            let setfcap = if lacks_setfcap { " --cap-add SETFCAP" } else { "" };
+            return format!(
+                "in a container: start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined{setfcap}, or run Palisade on the host"
+            );
+        }
+        if lacks_setfcap {
+            return "root cannot make a user namespace for itself without CAP_SETFCAP (user_namespaces(7)): let it keep that, or run Palisade as an ordinary user".to_owned();
         }
         "needs Linux 5.12 or later with user namespaces; run as root, or ask the administrator to allow unprivileged user namespaces".to_owned()
     }
@@ -265,12 +281,16 @@ mod tests {
             (0, Some(0), "0 0 1\n"),
             (1000, Some(1000), "1000 0 1\n"),
             (OVERFLOW, Some(OVERFLOW), "65534 0 1\n"),
+            (OVERFLOW, Some(OVERFLOW), "0 1 1\n65534 1000 1\n"),
             (0, None, ALL),
+            (1000, None, "1000 0 1\n"),
+            (1000, None, ""),
         ] {
             assert!(is_machines_root(user, owner, map), "{user} {owner:?} {map}");
         }
         for (user, owner, map) in [
             (1000, Some(0), ALL),
+            (OVERFLOW, Some(0), ALL),
             (0, Some(OVERFLOW), "0 1000 1\n"),
             // A namespace in a namespace of a user.
             (0, Some(OVERFLOW), "0 0 1\n"),

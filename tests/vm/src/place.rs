@@ -65,7 +65,10 @@ const CONTAINER_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::MKNOD);
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::AUDIT_WRITE);
 /// Hidden by default by the engines, as files and as folders.
 const MASKED: [&str; 3] = ["/proc/kcore", "/proc/keys", "/proc/timer_list"];
 const MASKED_FOLDERS: [&str; 2] = ["/proc/acpi", "/sys/firmware"];

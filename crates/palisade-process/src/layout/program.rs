@@ -1,6 +1,6 @@
 //! What runs inside: its limits, its filter, its arguments and its environment.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use palisade_sandbox::SandboxError;
 use rustix::process::Resource;
@@ -19,6 +19,17 @@ fn most(resource: Resource) -> u64 {
     rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX)
 }
 
+/// RLIMIT_CORE: 1 keeps core dumps from files, which would be smaller than any, and from a program, which the kernel
+/// starts outside of all walls and which minds no other limit, 0 included (core(5), "Piping core dumps to a program").
+fn core_limit(most: u64, pattern: &str) -> Result<u64, SandboxError> {
+    if most == 0 && pattern.starts_with(['|', '@']) {
+        return Err(SandboxError::WallTooWeak(
+            "what crashes would be handed to a program of this machine (/proc/sys/kernel/core_pattern), and only a hard limit of at least 1 for core dumps keeps that out: raise it (ulimit -Hc; LimitCORE= of a service)".into(),
+        ));
+    }
+    Ok(most.min(1))
+}
+
 /// What both tiers share: limits, filter, program, environment.
 pub(super) fn common(
     plan: &mut PlanBuilder,
@@ -29,10 +40,11 @@ pub(super) fn common(
     choice: Choice,
 ) -> Result<(), SandboxError> {
     let limits = &inputs.spec.limits;
+    let pattern =
+        fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_else(|_| "|".into());
     let rlimits: [(&str, Resource, u64); 9] = [
         ("RLIMIT_FSIZE", Resource::Fsize, limits.disk),
-        // 1 and not 0: a core pattern that is a pipe ignores 0 but not 1 (core(5)).
-        ("RLIMIT_CORE", Resource::Core, 1),
+        ("RLIMIT_CORE", Resource::Core, core_limit(most(Resource::Core), &pattern)?),
         ("RLIMIT_NPROC", Resource::Nproc, u64::from(limits.pids) + 1),
         ("RLIMIT_NOFILE", Resource::Nofile, limits.files.into()),
         ("RLIMIT_MEMLOCK", Resource::Memlock, (8 * MIB).min(limits.memory / 4)),
@@ -96,4 +108,22 @@ pub(super) fn common(
         plan.env(name, value);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_crash_is_handed_to_a_program_outside() {
+        for pattern in ["core", "/var/crash/%p", "|/usr/share/apport/apport %p", "@/run/crash"] {
+            assert_eq!(core_limit(u64::MAX, pattern).ok(), Some(1), "{pattern}");
+            assert_eq!(core_limit(1, pattern).ok(), Some(1), "{pattern}");
+        }
+        assert_eq!(core_limit(0, "core").ok(), Some(0));
+        for pattern in ["|/usr/lib/systemd/systemd-coredump %P", "@/run/crash", "@@/run/crash"] {
+            let refused = core_limit(0, pattern);
+            assert!(matches!(refused, Err(SandboxError::WallTooWeak(_))), "{pattern}");
+        }
+    }
 }
