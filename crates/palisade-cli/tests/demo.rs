@@ -105,7 +105,7 @@ fn lower_limits_of_the_launcher_stay_and_do_no_harm() {
         let place = Place::new(launcher);
         // Kernels before 5.16 begin with 64 KiB that can be locked in memory.
         let lower =
-            ["prlimit", "--fsize=20000000", "--memlock=65536", "--core=0", "--nofile=512", "--"];
+            ["prlimit", "--fsize=20000000", "--memlock=65536", "--core=1", "--nofile=512", "--"];
         let (status, out, err) = said(place.command_through(&lower).arg("demo"));
         assert_eq!(status, Some(0), "{launcher:?}: {out}{err}");
         let few = ["prlimit", "--nofile=128", "--"];
