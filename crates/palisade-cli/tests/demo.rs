@@ -45,12 +45,6 @@ fn where_the_walls_are_missing_it_says_so() {
     assert!(err.contains("fs-isolated is demanded") && err.contains("palisade doctor"), "{err}");
 }
 
-fn said(command: &mut std::process::Command) -> (Option<i32>, String, String) {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
-}
-
 /// What `docker run` leaves root of its rights (moby, `oci/caps/defaults.go`).
 const DOCKERS: &str = "-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,+setfcap,\
     +setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
@@ -65,7 +59,7 @@ fn root_without_all_of_its_rights_has_the_walls_that_it_can_have() {
     let place = Place::new(Launcher::Me);
     let with = |rights: &str, args: &[&str]| {
         let bounding = format!("--bounding-set={rights}");
-        said(place.command_through(&["setpriv", &bounding, "--inh-caps=-all", "--"]).args(args))
+        place.run_through(&["setpriv", &bounding, "--inh-caps=-all", "--"], args)
     };
     let with_sys_admin = format!("{DOCKERS},+sys_admin");
     let without_dac_override = with_sys_admin.replace(",+dac_override", "");
@@ -87,14 +81,14 @@ fn root_without_all_of_its_rights_has_the_walls_that_it_can_have() {
         let holds = process["facts"]["guarantees"]["pids-capped"] == "kernel";
         let (status, out, err) = with(rights, &["demo"]);
         if holds {
-            assert_eq!(status, Some(0), "{rights}: {out}{err}");
+            assert_eq!(status, 0, "{rights}: {out}{err}");
         } else {
-            assert_eq!(status, Some(4), "{rights}: {out}{err}");
+            assert_eq!(status, 4, "{rights}: {out}{err}");
             assert!(err.contains("pids-capped is demanded"), "{rights}: {err}");
         }
     }
     let (status, out, err) = with("-all", &["demo"]);
-    assert_eq!((status, out.as_str()), (Some(4), ""), "{err}");
+    assert_eq!((status, out.as_str()), (4, ""), "{err}");
     assert!(err.contains("SETFCAP"), "{err}");
 }
 
@@ -106,11 +100,11 @@ fn lower_limits_of_the_launcher_stay_and_do_no_harm() {
         // Kernels before 5.16 begin with 64 KiB that can be locked in memory.
         let lower =
             ["prlimit", "--fsize=20000000", "--memlock=65536", "--core=1", "--nofile=512", "--"];
-        let (status, out, err) = said(place.command_through(&lower).arg("demo"));
-        assert_eq!(status, Some(0), "{launcher:?}: {out}{err}");
+        let (status, out, err) = place.run_through(&lower, &["demo"]);
+        assert_eq!(status, 0, "{launcher:?}: {out}{err}");
         let few = ["prlimit", "--nofile=128", "--"];
-        let (status, _, err) = said(place.command_through(&few).arg("demo"));
-        assert_eq!(status, Some(1), "{launcher:?}: {err}");
+        let (status, _, err) = place.run_through(&few, &["demo"]);
+        assert_eq!(status, 1, "{launcher:?}: {err}");
         assert!(err.contains("ulimit -Hn 512"), "{launcher:?}: {err}");
     }
 }

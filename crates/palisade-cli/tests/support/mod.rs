@@ -87,7 +87,7 @@ impl Place {
     }
 
     /// The command, started by the last of `programs`, which are programs that start others, with their arguments.
-    pub(crate) fn command_through(&self, programs: &[&str]) -> std::process::Command {
+    fn command_through(&self, programs: &[&str]) -> std::process::Command {
         let palisade = match self.launcher {
             Launcher::Me => assert_cmd::cargo::cargo_bin!("palisade").to_owned(),
             Launcher::User => self.path("palisade"),
@@ -123,7 +123,12 @@ impl Place {
 
     /// Runs the command; gives status, stdout and stderr.
     pub(crate) fn run(&self, args: &[&str]) -> (i32, String, String) {
-        let output = self.palisade(args).output().unwrap();
+        self.run_through(&[], args)
+    }
+
+    /// The same with [`Place::command_through`].
+    pub(crate) fn run_through(&self, programs: &[&str], args: &[&str]) -> (i32, String, String) {
+        let output = self.command_through(programs).args(args).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
