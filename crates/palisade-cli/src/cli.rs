@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Learn(native::Learn),
     Mcp(crate::commands::mcp::Mcp),
     New(crate::commands::new::New),
+    Seal(crate::commands::seal::Seal),
     Secret(crate::commands::secret::Secret),
     Doctor(Doctor),
     /// Print the JSON Schema of the manifest

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Grants(args) => args.output.json,
         Command::Mcp(args) => args.is_json(),
         Command::New(args) => args.output.json,
+        Command::Seal(args) => args.output.json,
         Command::Secret(args) => args.json,
         Command::Doctor(args) => args.output.json,
         Command::Schema | Command::Learn(_) | Command::Completions(_) | Command::Man(_) => false,
@@ -75,6 +76,7 @@ async fn execute(command: Command) -> Result<(), Trouble> {
         Command::Learn(args) => walls::learn(&args).await,
         Command::Mcp(args) => commands::mcp::mcp(&args).await,
         Command::New(args) => commands::new::new(&args),
+        Command::Seal(args) => commands::seal::seal(&args),
         Command::Secret(args) => commands::secret::secret(&args).await,
         Command::Doctor(args) => commands::doctor::doctor(&args).await,
         Command::Schema => {

@@ -11,7 +11,7 @@ use std::{
 
 use palisade_audit::RecordKind;
 use palisade_broker::{Action, Bucket, Caller, Event, Published};
-use palisade_manifest::Manifest;
+use palisade_manifest::{Manifest, Source};
 use palisade_model::{
     Access, ErrorCode, Failure, Generation, Kind, Origin, Payload, PluginId, PluginRef,
     text::{escape, nearest},
@@ -21,12 +21,18 @@ use serde::Serialize;
 use crate::{
     HostError, LoadOptions, Plugin,
     cell::PluginCell,
+    content,
     error::StoreError,
     hops,
     host::{HostInner, blocking},
-    loaded::{self, Loaded},
+    loaded::{self, Files, Loaded},
     state_dir,
 };
+
+/// What an error says, for the record.
+fn error_of(error: &HostError) -> Failure {
+    Failure::new(error.code(), error.to_string())
+}
 
 /// Control over a host on behalf of one caller. Cloning is cheap. Does not keep the host alive.
 #[derive(Clone)]
@@ -70,8 +76,8 @@ impl Control {
     ///
     /// # Errors
     /// [`HostError::Folder`] and [`HostError::Manifest`] for what is in the folder,
-    /// [`HostError::Config`], [`HostError::OriginConflict`] where the id is known from elsewhere,
-    /// [`HostError::ChangedWhileRunning`], and a [`Failure`] for callers that are not owners.
+    /// [`HostError::Content`] where its files are not those that the manifest names, [`HostError::Config`],
+    /// [`HostError::OriginConflict`] where the id is known from elsewhere, [`HostError::ChangedWhileRunning`], and a [`Failure`] for callers that are not owners.
     pub async fn load(
         &self,
         dir: impl AsRef<Path>,
@@ -80,15 +86,17 @@ impl Control {
         self.owner()?;
         let _one_at_a_time = self.host.loading.lock().await;
         let dir = dir.as_ref().to_owned();
-        let (root, path, owner, manifest) = blocking(move || {
+        let (root, path, owner, source, manifest) = blocking(move || {
             let (root, path, owner) = loaded::folder(&dir)?;
-            let manifest = palisade_manifest::open(&root)?;
-            Ok::<_, HostError>((root, path, owner, manifest))
+            let source = palisade_manifest::read(&root)?;
+            let manifest =
+                palisade_manifest::parse_named(&source.bytes, source.syntax, source.file_name)?;
+            Ok::<_, HostError>((root, path, owner, source, manifest))
         })
         .await??;
         let reference =
             PluginRef { id: manifest.id.clone(), origin: Origin::Folder { path, owner } };
-        self.admit(manifest, reference, root, options).await
+        self.admit(manifest, reference, root, Some(source), options).await
     }
 
     /// Loads a plugin whose manifest was made here and not by its author: a command that stands for one
@@ -109,7 +117,7 @@ impl Control {
         let dir = root.as_ref().to_owned();
         let (root, _, _) = blocking(move || loaded::folder(&dir)).await??;
         let reference = PluginRef { id: manifest.id.clone(), origin };
-        self.admit(manifest, reference, root, options).await
+        self.admit(manifest, reference, root, None, options).await
     }
 
     async fn admit(
@@ -117,27 +125,33 @@ impl Control {
         manifest: Manifest,
         reference: PluginRef,
         root: PathBuf,
+        source: Option<Source>,
         options: LoadOptions,
     ) -> Result<Plugin, HostError> {
         let reference = Arc::new(reference);
         let digest = manifest.digest().0;
-        let make = |generation: u64| {
+        let make = |files: Files, generation: u64| {
             let generation = Generation(generation);
-            Loaded::new(manifest.clone(), root.clone(), generation, &options, &self.host.policy)
+            Loaded::new(manifest.clone(), files, generation, &options, &self.host.policy)
         };
         // A configuration that does not fit must not count as seen.
-        make(1)?;
+        make(Files::Folder(root.clone()), 1)?;
+        let names_its_files = source.is_some() && manifest.runs_its_own_file();
+        let is_sealed = manifest.content.is_some() && names_its_files;
+        if let Err(failure) = self.host.policy.check_seal(is_sealed) {
+            self.refuse_load(&reference, failure.clone());
+            return Err(failure.into());
+        }
         let seen = self.host.store.see(Arc::clone(&reference), digest, self.host.now()).await;
         let known = seen.map_err(|error| match error {
             conflict @ HostError::OriginConflict { .. } => {
-                let action = Action::new(RecordKind::Launch).about(Arc::clone(&reference));
-                let failure = Failure::new(conflict.code(), conflict.to_string());
-                let _ = self.host.gate().refuse(&self.caller, &action, failure);
+                self.refuse_load(&reference, error_of(&conflict));
                 conflict
             }
             other => other,
         })?;
-        let new = make(known.generation)?;
+        let files = self.files(&manifest, &reference, root, source).await?;
+        let new = make(files, known.generation)?;
         let mut plugins = self.host.plugins.write().unwrap_or_else(PoisonError::into_inner);
         let cell = match plugins.get(&reference.id) {
             Some(cell) => {
@@ -165,6 +179,39 @@ impl Control {
             }
         };
         Ok(Plugin::new(self.clone(), cell))
+    }
+
+    /// Writes down that a plugin is not loaded, and why.
+    fn refuse_load(&self, reference: &Arc<PluginRef>, failure: Failure) {
+        let why = failure.message.clone();
+        let action = Action::new(RecordKind::Launch).about(Arc::clone(reference)).detail(&why);
+        let _ = self.host.gate().refuse(&self.caller, &action, failure);
+    }
+
+    /// Where the plugin's files are taken from: a verified copy, where its manifest says which they are.
+    async fn files(
+        &self,
+        manifest: &Manifest,
+        reference: &Arc<PluginRef>,
+        root: PathBuf,
+        source: Option<Source>,
+    ) -> Result<Files, HostError> {
+        let Some(wanted) = manifest.content else { return Ok(Files::Folder(root)) };
+        let (state, plugin) = (self.host.state_dir.clone(), Arc::clone(reference));
+        let digest = manifest.digest();
+        let taken = blocking(move || {
+            content::take_over(&state, &plugin, &root, wanted, (digest, source.as_ref()))
+        })
+        .await?;
+        match taken {
+            Ok(sealed) => Ok(Files::Sealed(Arc::new(sealed))),
+            Err(error) => {
+                if matches!(error, HostError::Content { .. }) {
+                    self.refuse_load(reference, error_of(&error));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The loaded plugin with this id.
@@ -234,6 +281,8 @@ impl Control {
                     plugins.remove(id);
                 }
                 let known: Result<bool, StoreError> = self.host.store.forget(id.clone()).await;
+                let (state, of) = (self.host.state_dir.clone(), id.clone());
+                blocking(move || content::forget(&state, &of)).await?;
                 if known? {
                     return Ok(());
                 }

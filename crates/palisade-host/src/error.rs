@@ -4,7 +4,7 @@
 //! so that a caller can show a manifest's findings with line and column.
 
 use palisade_broker::BrokerError;
-use palisade_manifest::ManifestError;
+use palisade_manifest::{Digest, ManifestError};
 use palisade_model::{ErrorCode, Failure, Origin, PluginId, text::escape};
 
 /// An error of the host.
@@ -38,6 +38,21 @@ pub enum HostError {
         path: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// The plugin's files are not those that its manifest names.
+    #[error(
+        "the files in {path} are not those that its manifest names: {}their digest is {found}, and content says {wanted}",
+        in_words(changes)
+    )]
+    Content {
+        /// The plugin's folder, escaped.
+        path: String,
+        /// What the manifest says.
+        wanted: Digest,
+        /// What was found.
+        found: Digest,
+        /// What has changed since the files were last right, where that is known.
+        changes: Vec<String>,
     },
     /// The same id is known from another origin.
     #[error(
@@ -96,6 +111,7 @@ impl HostError {
                 ErrorCode::Conflict
             }
             Self::Manifest(error) => error.code(),
+            Self::Content { .. } => ErrorCode::Denied,
             Self::Config { .. } => ErrorCode::InvalidParams,
             Self::Unsupported { .. } => ErrorCode::ManifestInvalid,
             Self::Failure(failure) => failure.code,
@@ -112,6 +128,10 @@ impl HostError {
             Self::Store(error) => Some(error.hint().into()),
             Self::Service(_) | Self::Folder { .. } => None,
             Self::Manifest(error) => error.hint(),
+            Self::Content { .. } => Some(
+                "if the change is yours, palisade seal DIR writes the new digest; otherwise get the plugin anew from where it came"
+                    .into(),
+            ),
             Self::OriginConflict { .. } => Some(
                 "give one of them another id, or let the host forget the known one (its grants go with it)"
                     .into(),
@@ -132,7 +152,10 @@ impl From<HostError> for Failure {
             HostError::Failure(failure) => failure,
             HostError::Manifest(error) => error.into(),
             other => {
-                let failure = Failure::new(other.code(), other.to_string());
+                let mut failure = Failure::new(other.code(), other.to_string());
+                if matches!(other, HostError::Content { .. }) {
+                    failure = failure.rule("content");
+                }
                 match other.hint() {
                     Some(hint) => failure.hint(hint),
                     None => failure,
@@ -215,6 +238,11 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         Failure::new(error.code(), error.to_string()).hint(error.hint())
     }
+}
+
+/// What has changed, before the rest of the sentence.
+fn in_words(changes: &[String]) -> String {
+    if changes.is_empty() { String::new() } else { format!("{}; ", changes.join(", ")) }
 }
 
 /// A path for people.

@@ -13,6 +13,7 @@ mod builder;
 mod call;
 mod cell;
 mod command;
+pub mod content;
 mod control;
 mod converse;
 mod deliver;

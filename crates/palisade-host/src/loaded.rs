@@ -15,7 +15,7 @@ use palisade_policy::{OperatorPolicy, Requested};
 use palisade_sandbox::{Artifact, Calls, Content, ExtismOutput, Program, Runtime, Wire};
 use serde_json::{Value, value::RawValue};
 
-use crate::{error::HostError, secrets, unsupported};
+use crate::{content::Sealed, error::HostError, secrets, unsupported};
 
 /// How a plugin is to be loaded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -99,12 +99,30 @@ pub(crate) struct Tool {
     pub(crate) input: Option<JsonSchema>,
 }
 
+/// Where a plugin's files are taken from.
+#[derive(Clone, Debug)]
+pub(crate) enum Files {
+    /// Its folder, as it is when it is looked at.
+    Folder(PathBuf),
+    /// A copy of the files that its manifest names.
+    Sealed(Arc<Sealed>),
+}
+
+impl Files {
+    pub(crate) fn root(&self) -> &Path {
+        match self {
+            Self::Folder(root) => root,
+            Self::Sealed(sealed) => &sealed.root,
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Loaded {
     pub(crate) manifest: Manifest,
     pub(crate) digest: [u8; 32],
     pub(crate) generation: Generation,
-    pub(crate) root: PathBuf,
+    pub(crate) files: Files,
     pub(crate) requested: Requested,
     pub(crate) declared: CapabilitySet,
     pub(crate) limits: Limits,
@@ -122,7 +140,7 @@ impl Loaded {
     /// Works out what follows from a manifest.
     pub(crate) fn new(
         manifest: Manifest,
-        root: PathBuf,
+        files: Files,
         generation: Generation,
         options: &LoadOptions,
         policy: &OperatorPolicy,
@@ -152,7 +170,7 @@ impl Loaded {
         Ok(Self {
             digest: manifest.digest().0,
             generation,
-            root,
+            files,
             requested: Requested { required: requested.required, optional: requested.optional },
             declared: manifest.declared_registrations(),
             limits,
@@ -175,7 +193,7 @@ impl Loaded {
 
     /// What a backend prepares.
     pub(crate) fn artifact(&self) -> Result<Artifact, Failure> {
-        let content = Content { root: self.root.clone(), digest: self.digest };
+        let content = Content { root: self.files.root().to_owned(), digest: self.digest };
         Ok(Artifact { content, program: self.program()?, code: self.code.clone() })
     }
 

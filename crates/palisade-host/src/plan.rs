@@ -96,6 +96,10 @@ pub struct LaunchPlan {
     pub origin: Origin,
     /// Digest of its manifest, to which grants are bound.
     pub digest: String,
+    /// Digest of its files, where its manifest names it: those it runs from were found to have it.
+    pub content: Option<String>,
+    /// The program that is started is one of its files, which `content` is the digest of.
+    pub content_has_program: bool,
     /// What it asks for; required first.
     pub requested: Vec<PlannedRight>,
     /// Grants that give nothing, and why.
@@ -197,6 +201,8 @@ impl Plugin {
             description: manifest.description.as_ref().map(|text| shown(text, 400)),
             origin: cell.reference.origin.clone(),
             digest: manifest.digest().to_string(),
+            content: manifest.content.map(|digest| digest.to_string()),
+            content_has_program: manifest.content.is_some() && manifest.runs_its_own_file(),
             requested,
             unused_grants: held.effective.unused_grants,
             contributes: contributions(&loaded),

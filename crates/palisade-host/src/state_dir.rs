@@ -92,12 +92,17 @@ pub(crate) fn create_private(path: &Path, parents: bool) -> std::io::Result<()> 
 /// Where a plugin's data lies: `data/<id>-<hash of origin>`, so that a plugin of the same name from
 /// another origin never finds it.
 pub(crate) fn data_dir(state: &Path, plugin: &PluginRef) -> PathBuf {
+    state.join("data").join(folder_name(plugin))
+}
+
+/// The name of a folder that belongs to one plugin of one origin.
+pub(crate) fn folder_name(plugin: &PluginRef) -> String {
     let hash = Sha256::digest(plugin.origin.to_string());
     let mut name = format!("{}-", plugin.id);
     for byte in hash.iter().take(8) {
         name.push_str(&format!("{byte:02x}"));
     }
-    state.join("data").join(name)
+    name
 }
 
 /// Creates a plugin's data folder where it does not exist.

@@ -59,6 +59,7 @@ impl Manifest {
             "homepage": self.homepage,
             "requires": self.requires.as_ref().map(|r| json!({ "palisade": r.to_string() })),
             "entry": entry(&self.entry),
+            "content": self.content,
             "capabilities": compact(json!({
                 "required": requests(&self.capabilities.required),
                 "optional": requests(&self.capabilities.optional),

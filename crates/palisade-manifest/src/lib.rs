@@ -25,6 +25,7 @@ mod manifest;
 mod path;
 mod published;
 mod quantity;
+mod seal;
 mod source;
 pub mod tree;
 mod validate;
@@ -41,6 +42,7 @@ pub use manifest::{
 };
 pub use path::{Interpreter, MAX_PATH_BYTES, Program, RelPath};
 pub use published::schema;
+pub use seal::with_content;
 pub use source::{FILE_NAMES, Source, open, read};
 pub use tree::Syntax;
 pub use validate::{API, MAX_DESCRIPTION, MAX_ENTRIES, MAX_NAME, MAX_REASON};

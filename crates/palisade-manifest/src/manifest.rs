@@ -47,6 +47,9 @@ pub struct Manifest {
     pub requires: Option<semver::VersionReq>,
     /// How it is started.
     pub entry: Entry,
+    /// The digest of its files: of everything in its folder but the manifest. Where it is given, the
+    /// plugin runs from a copy that nobody else can write to and whose digest is this one.
+    pub content: Option<Digest>,
     /// What it asks for.
     pub capabilities: Capabilities,
     /// What it offers.
@@ -180,6 +183,18 @@ impl Manifest {
             // Every name was checked to be an exact scope of its kind when the manifest was read.
             .filter_map(|(kind, name)| Capability::new(kind, name).ok())
             .collect()
+    }
+
+    /// Whether what is started is a file of the plugin's own folder: by itself, or by an interpreter of the
+    /// system that is named as such. Otherwise `content` says nothing about the program.
+    #[must_use]
+    pub fn runs_its_own_file(&self) -> bool {
+        match &self.entry {
+            Entry::Exec { program, .. } | Entry::Mcp { command: program, .. } => program.is_file(),
+            Entry::Jsonl(jsonl) => jsonl.program.is_file(),
+            Entry::Image { .. } => false,
+            _ => true,
+        }
     }
 
     /// The limits: the defaults of [`Limits`] with what the manifest says put in their place.

@@ -97,6 +97,12 @@ pub enum Program {
 }
 
 impl Program {
+    /// Whether it lies in the plugin's folder.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     /// Reads a command: absolute with a leading `/`, inside the folder with any other `/`, a name on
     /// `PATH` without.
     ///

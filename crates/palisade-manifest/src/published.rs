@@ -73,6 +73,11 @@ pub fn schema() -> Json {
                 ]
             },
             "entry": { "$ref": "#/$defs/entry" },
+            "content": {
+                "type": "string",
+                "pattern": "^sha256:[0-9a-f]{64}$",
+                "description": "The digest of the plugin's files, as palisade seal writes it. A folder with other files is refused."
+            },
             "capabilities": object(&[], json!({
                 "required": requests("Without these the plugin does not start."),
                 "optional": requests("These it can do without.")

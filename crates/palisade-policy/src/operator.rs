@@ -22,6 +22,7 @@ pub struct OperatorPolicy {
     pub(crate) plugin_floors: Vec<PluginFloor>,
     pub(crate) forbids: Vec<Capability>,
     pub(crate) allow_consent: bool,
+    pub(crate) require_seal: bool,
     pub(crate) ceilings: Ceilings,
     pub(crate) backends: Option<Vec<String>>,
 }
@@ -33,6 +34,7 @@ impl Default for OperatorPolicy {
             plugin_floors: Vec::new(),
             forbids: Vec::new(),
             allow_consent: true,
+            require_seal: false,
             ceilings: Ceilings::default(),
             backends: None,
         }
@@ -70,6 +72,23 @@ impl OperatorPolicy {
     #[must_use]
     pub fn allows_consent(&self) -> bool {
         self.allow_consent
+    }
+
+    /// Asked before a plugin is loaded.
+    ///
+    /// # Errors
+    /// `PAL-DENIED` where only plugins may be loaded whose manifest names the digest of their files, their
+    /// program among them, and this one's does not (`is_sealed`).
+    pub fn check_seal(&self, is_sealed: bool) -> Result<(), Failure> {
+        if is_sealed || !self.require_seal {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::Denied,
+            "the operator's policy takes only plugins whose manifest names the digest of their files, their program among them",
+        )
+        .rule("require-seal = true")
+        .hint("palisade seal DIR writes the digest, and entry must start a file of the plugin's folder; do it for files that you know"))
     }
 
     /// Asked before a person is asked.

@@ -16,7 +16,8 @@ use crate::{
     Ceilings, MAX_FORBIDS, MAX_PLUGINS, MAX_POLICY_LEN, OperatorPolicy, PluginFloor, PolicyError,
 };
 
-const KEYS: [&str; 6] = ["floor", "plugins", "forbid", "allow-consent", "max", "backends"];
+const KEYS: [&str; 7] =
+    ["floor", "plugins", "forbid", "allow-consent", "require-seal", "max", "backends"];
 const PLUGIN_KEYS: [&str; 1] = ["floor"];
 const MAX_KEYS: [&str; 7] =
     ["cpu", "memory", "pids", "files", "disk", "log-bytes-per-second", "rates"];
@@ -41,11 +42,8 @@ pub fn parse(text: &str) -> Result<OperatorPolicy, PolicyError> {
             "floor" => policy.floor = reader.floor(value, "floor")?,
             "plugins" => policy.plugin_floors = reader.plugins(value)?,
             "forbid" => policy.forbids = reader.forbids(value)?,
-            "allow-consent" => {
-                policy.allow_consent = value.get_ref().as_bool().ok_or_else(|| {
-                    reader.bad(value.span(), "allow-consent", "it is true or false")
-                })?;
-            }
+            "allow-consent" => policy.allow_consent = reader.switch(value, "allow-consent")?,
+            "require-seal" => policy.require_seal = reader.switch(value, "require-seal")?,
             "max" => policy.ceilings = reader.ceilings(value)?,
             "backends" => policy.backends = Some(reader.backends(value)?),
             other => return Err(reader.unknown(key.span(), other, "in the policy", &KEYS)),
@@ -105,6 +103,11 @@ impl Reader<'_> {
         key: &str,
     ) -> Result<&'v DeTable<'t>, PolicyError> {
         value.get_ref().as_table().ok_or_else(|| self.bad(value.span(), key, "a table is expected"))
+    }
+
+    fn switch(&self, value: &Value<'_>, key: &str) -> Result<bool, PolicyError> {
+        let switch = value.get_ref().as_bool();
+        switch.ok_or_else(|| self.bad(value.span(), key, "it is true or false"))
     }
 
     fn strings<'v>(

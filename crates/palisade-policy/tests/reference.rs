@@ -101,7 +101,7 @@ fn the_example_policy_is_valid_and_names_every_key() {
     for guarantee in palisade_model::Guarantee::ALL {
         assert!(POLICY.contains(&format!("`{guarantee}`")), "{guarantee} is not in the page");
     }
-    for key in ["floor", "plugins", "forbid", "allow-consent", "max", "backends"] {
+    for key in ["floor", "plugins", "forbid", "allow-consent", "require-seal", "max", "backends"] {
         assert!(POLICY.contains(&format!("| `{key}` |")), "{key} is not in the table");
     }
 }

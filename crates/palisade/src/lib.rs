@@ -143,8 +143,10 @@ pub mod secret {
 
 /// What a plugin says about itself.
 pub mod manifest {
+    pub use palisade_host::content::{Survey, survey};
     pub use palisade_manifest::{
-        Diagnostic, Manifest, ManifestError, Syntax, open, parse, schema, shown,
+        Diagnostic, Digest, Manifest, ManifestError, Syntax, open, parse, schema, shown,
+        with_content,
     };
 }
 

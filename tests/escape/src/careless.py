@@ -1,7 +1,7 @@
 # Hosts that take no care: the positive controls of what is attempted against ours. Each does what a program does whose
 # author has not thought of it, and says by its exit status whether that was enough for the attempt (0: it works).
 
-import fcntl, fnmatch, json, os, re, select, socket, subprocess, sys, time
+import fcntl, fnmatch, hashlib, json, os, re, select, signal, socket, subprocess, sys, time
 
 
 def handshake(attacker, mode):
@@ -82,5 +82,38 @@ def late(done, log):
     return False
 
 
-does = {f.__name__: f for f in (handshake, agree, call, late)}[sys.argv[1]]
+def look(path):
+    """Reads the program before it starts it, and is held up by what never ends."""
+
+    def ring(*_):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(1)
+    try:
+        open(path, "rb").read()
+    except TimeoutError:
+        return True
+    return False
+
+
+def start(program, other, place, when):
+    """Compares the program with what was agreed to, and then starts it by its path. The other file comes to its place
+    before it looks, or after."""
+
+    def digest():
+        with open(program, "rb") as file:
+            return hashlib.sha256(file.read()).digest()
+
+    agreed = digest()
+    if when == "before":
+        os.replace(other, place)
+    if digest() != agreed:
+        return False
+    if when == "after":
+        os.replace(other, place)
+    return b"swapped" in subprocess.run([sys.executable, program], capture_output=True).stdout
+
+
+does = {f.__name__: f for f in (handshake, agree, call, late, look, start)}[sys.argv[1]]
 sys.exit(0 if does(*sys.argv[2:]) else 1)

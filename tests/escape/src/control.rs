@@ -99,6 +99,8 @@ fn try_once(stage: &Stage, attempt: &Attempt) -> Result<String> {
     let ground = stage.ground()?;
     let mut params = stage.params(&ground, false);
     params.insert("ms".into(), json!(100));
+    // Nothing is shown by how fast it is, and an emulated processor is slow.
+    params.insert("timeout_ms".into(), json!(60_000));
     params.insert("really".into(), json!(own_pids || could_hurt));
     params.extend(judge::params(stage, attempt, &ground, false));
     let mut command = match attempt.twin {

@@ -223,7 +223,9 @@ impl Expected {
             "wasm+process"
         } else if wasm::covers(self.number) {
             "wasm"
-        } else if host::covers(self.number, &self.variant) && !matches!(self.number, 50 | 60 | 69) {
+        } else if host::covers(self.number, &self.variant)
+            && (!matches!(self.number, 50 | 60 | 69) || self.variant.starts_with("sealed"))
+        {
             "host"
         } else {
             "process"

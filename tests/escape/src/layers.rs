@@ -54,6 +54,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (50, _) => &["pidfd"],
         (60, "program-suid") => &["no new privileges", "nosuid"],
         (60, "program-other") => &["all the others"],
+        (60, v) if v.starts_with("sealed") => &["digest of the files"],
         (60, _) => &["path check", "mount namespace"],
         (63, _) => &["consent by digest and origin"],
         (64, _) => &["structured record"],

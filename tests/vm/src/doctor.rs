@@ -201,10 +201,10 @@ impl Doctor {
         if self.no_namespaces.is_some() {
             return GuaranteeSet::new();
         }
-        self.process()
-            .with(G::EngineWalled, Level::Kernel)
-            .with(G::DiskCapped, Level::Kernel)
-            .with(G::NoJit, Level::None)
+        let mut all =
+            self.process().with(G::EngineWalled, Level::Kernel).with(G::DiskCapped, Level::Kernel);
+        all.remove(G::NoJit);
+        all
     }
 
     fn weaker(&self) -> GuaranteeSet {

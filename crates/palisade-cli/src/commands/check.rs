@@ -101,6 +101,16 @@ fn report(
     if let Some(description) = &plan.description {
         lines.push(format!("  {}", description.replace("\\n", " ")));
     }
+    match &plan.content {
+        Some(content) if plan.content_has_program => {
+            lines.push(format!("  {} runs only with the files {content}", paint.good("sealed:")));
+        }
+        Some(content) => lines.push(format!(
+            "  {} its files are {content}; the program that it starts is not among them",
+            paint.warn("sealed in part:")
+        )),
+        None => {}
+    }
     lines.push(format!("\n{}", paint.bold("Asks for")));
     if plan.requested.is_empty() {
         lines.push("  nothing".into());

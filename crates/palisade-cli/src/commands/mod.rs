@@ -13,6 +13,7 @@ pub(crate) mod mcp;
 pub(crate) mod new;
 pub(crate) mod pages;
 pub(crate) mod run;
+pub(crate) mod seal;
 pub(crate) mod secret;
 #[cfg(target_os = "linux")]
 pub(crate) mod wrap;

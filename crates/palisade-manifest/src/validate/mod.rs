@@ -80,6 +80,7 @@ fn read(root: &Node, digest: Digest, reader: &mut Reader) -> Option<Manifest> {
     let homepage = fields.take("homepage").and_then(|field| homepage(&field, reader));
     let requires = fields.take("requires").and_then(|field| requires(&field, reader));
     let entry = fields.need(reader, "entry").and_then(|field| entry::read(&field, reader));
+    let content = fields.take("content").and_then(|field| content(&field, reader));
     let capabilities = fields.take("capabilities").map(|field| capabilities::read(&field, reader));
     let contributes = fields.take("contributes").map(|field| contributes::read(&field, reader));
     let resources = fields.take("resources").map(|field| resources::read(&field, reader));
@@ -98,6 +99,7 @@ fn read(root: &Node, digest: Digest, reader: &mut Reader) -> Option<Manifest> {
         homepage,
         requires,
         entry: entry?,
+        content,
         capabilities: capabilities.unwrap_or_default(),
         contributes: contributes.unwrap_or_default(),
         resources: resources.unwrap_or_default(),
@@ -215,6 +217,17 @@ fn requires(field: &Field<'_>, reader: &mut Reader) -> Option<semver::VersionReq
     let message = format!("needs palisade {parsed}, this is {}", env!("CARGO_PKG_VERSION"));
     reader.wrong(Rule::Requires, &inner, escape(&message, 200));
     None
+}
+
+fn content(field: &Field<'_>, reader: &mut Reader) -> Option<Digest> {
+    let text = reader.str(field)?;
+    let parsed = Digest::parse(text);
+    if parsed.is_none() {
+        let message = format!("{} is not a digest", quoted(text));
+        let hint = "take it out, and palisade seal DIR writes it: sha256: and 64 digits of 0-9 a-f";
+        reader.wrong_hint(Rule::Text, field, message, hint);
+    }
+    parsed
 }
 
 /// The version of Palisade that this is: all its crates have the same.

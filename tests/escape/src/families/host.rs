@@ -12,6 +12,7 @@ mod mcp;
 mod numbers;
 mod record;
 mod schemas;
+mod sealed;
 mod shared;
 mod swap;
 mod terminal;
@@ -62,9 +63,17 @@ pub fn covers(number: u16, variant: &str) -> bool {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [manifests::CASES, schemas::CASES, consent::CASES, record::CASES, mcp::CASES, terminal::CASES]
-        .into_iter()
-        .flatten()
+    [
+        sealed::CASES,
+        manifests::CASES,
+        schemas::CASES,
+        consent::CASES,
+        record::CASES,
+        mcp::CASES,
+        terminal::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs the family: the numbers of `only`, all where there is none. `command` is the built `palisade`.

@@ -74,19 +74,25 @@ pub async fn run(stage: &Arc<Stage>, launcher: Launcher, attempts: &[Attempt]) -
     let given = walls.backend.probe().await.guarantees.clone();
     let chosen: Vec<&Attempt> =
         attempts.iter().filter(|a| takes(a) && general::can_be_made(stage, a)).collect();
-    let mut turns = Turns::new(AT_ONCE);
-    for attempt in &chosen {
-        let (stage, attempt) = (Arc::clone(stage), (*attempt).clone());
-        let (walls, given) = (Arc::clone(&walls), given.clone());
-        turns.take(async move {
-            let (outcome, detail) = general::inside(&stage, &attempt, &walls).await?;
-            let variant = format!("{}{WITH}", attempt.variant);
-            let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher);
-            row.backend = "landlock".to_owned();
-            Ok(row.seen(honest(&attempt, &given, outcome), detail))
-        });
+    // Where peers are not isolated, attempts against them may meet what others are made with: those come last.
+    let (peers, others): (Vec<&Attempt>, Vec<&Attempt>) =
+        chosen.iter().partition(|attempt| about(attempt) == Guarantee::PeersIsolated);
+    let mut rows = Vec::new();
+    for attempts in [others, peers] {
+        let mut turns = Turns::new(AT_ONCE);
+        for attempt in attempts {
+            let (stage, attempt) = (Arc::clone(stage), attempt.clone());
+            let (walls, given) = (Arc::clone(&walls), given.clone());
+            turns.take(async move {
+                let (outcome, detail) = general::inside(&stage, &attempt, &walls).await?;
+                let variant = format!("{}{WITH}", attempt.variant);
+                let mut row = Row::new(attempt.number, &variant, &attempt.name, launcher);
+                row.backend = "landlock".to_owned();
+                Ok(row.seen(honest(&attempt, &given, outcome), detail))
+            });
+        }
+        rows.extend(turns.rows().await?);
     }
-    let mut rows = turns.rows().await?;
     // Afterwards: here a plugin sees the processes of its controls.
     Controls::start(stage, chosen.into_iter()).tell(&mut rows).await?;
     Ok(rows)

@@ -265,10 +265,13 @@ pub(super) const CASES: &[Case] = &[
             d.write("plugin/main.py", desk::program(READER))?;
             d.write("plugin/plugin.yaml", desk::manifest("reader", &reads(&d.text("texts"))))?;
             d.write("next.yaml", desk::manifest("reader", &reads(&d.text("outside"))))?;
-            let answers =
-                json!([["Allow?", "y", d.path("next.yaml"), d.path("plugin/plugin.yaml")]]);
+            let swap = [d.path("next.yaml"), d.path("plugin/plugin.yaml")];
+            let answers = json!([["Allow?", "y", swap]]);
             let arguments = json!({"path": d.text("outside/secret")}).to_string();
             let said = d.person(&answers, &["call", "plugin", "go", &arguments])?;
+            if d.path("next.yaml").exists() {
+                return Ok(("impossible:nobody was asked".into(), said.words()));
+            }
             let first = said.judge(d, "SUCCEEDED");
             if first.0 == "SUCCEEDED" {
                 return Ok(first);

@@ -174,7 +174,9 @@ impl Desk {
     ) -> Result<Said> {
         let mut python = self.prepare("python3");
         python.arg("-c").arg(PERSON).arg(answers.to_string()).args(words);
-        self.finish(python, b"")
+        let said = self.finish(python, b"")?;
+        // The person says nothing by themselves.
+        if said.err.is_empty() { Ok(said) } else { Err(Trouble(said.words())) }
     }
 
     /// Python, as a host that takes no care.
