@@ -20,12 +20,24 @@ pub enum RecordError {
     /// The file holds something that is not a record.
     #[error("the file is not a record of Palisade's and is left as it is")]
     NotARecord,
+    /// Its last lines do not follow from each other (see [`mod@crate::verify`]).
+    #[error("the record was changed after it was written{}", record(.seq))]
+    Altered {
+        /// The number of the first of its last lines that does not fit, where it has one.
+        seq: Option<u64>,
+    },
     /// The record was not confirmed in time.
     #[error("the record was not confirmed within {0} ms")]
     Timeout(u64),
     /// The recorder has stopped.
     #[error("the recorder has stopped")]
     Stopped,
+}
+
+fn record(seq: &Option<u64>) -> String {
+    seq.map_or_else(String::new, |seq| {
+        format!(" (record {seq} does not follow from the one before)")
+    })
 }
 
 impl RecordError {
@@ -47,6 +59,9 @@ impl From<RecordError> for Failure {
                 "free space on the disk that holds the record, or name another file with --audit"
             }
             RecordError::InUse | RecordError::NotARecord => "name another file with --audit",
+            RecordError::Altered { .. } => {
+                "keep the file, name another with --audit, and see `palisade audit verify FILE`"
+            }
             RecordError::Stopped => "start the host again",
         };
         Failure::new(

@@ -30,7 +30,7 @@ use palisade_model::{ErrorCode, Principal};
 use tokio::sync::oneshot;
 
 use crate::{
-    Act, BoxFuture, Class, Clock, Intent, Outcome, RecordError, RecordKind, Recorder, Stamp,
+    Act, BoxFuture, Chain, Class, Clock, Intent, Outcome, RecordError, RecordKind, Recorder, Stamp,
     SystemClock, Tally, act::Stamped,
 };
 
@@ -64,6 +64,21 @@ impl Default for Options {
     }
 }
 
+/// The last line of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; 0 where there is none.
+    pub seq: u64,
+    /// Its `chain`.
+    pub chain: Chain,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { seq: 0, chain: Chain::START }
+    }
+}
+
 /// Whoever waits for the disk.
 type Reply = oneshot::Sender<Result<(), RecordError>>;
 
@@ -92,6 +107,7 @@ struct Queue {
 
 struct Shared {
     queue: Mutex<Queue>,
+    head: Mutex<Head>,
     wake: Condvar,
     correlation: AtomicU64,
     clock: Arc<dyn Clock>,
@@ -101,6 +117,10 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stamped(&self, act: Act) -> Arc<Stamped> {
@@ -179,10 +199,11 @@ pub struct JsonLinesRecorder {
 impl JsonLinesRecorder {
     /// Opens or creates the record at `path`: readable and writable by its owner only, never through
     /// a symbolic link, locked against other processes (`flock(2)`). An existing record is continued;
-    /// half a line at its end, left by a crash, is removed and noted.
+    /// half a line at its end, left by a crash, is removed and noted. Its last lines (1 MiB) must follow from each
+    /// other ([`Chain`]); all of it is looked at by [`crate::verify()`].
     ///
     /// # Errors
-    /// [`RecordError`] when the file cannot be opened, is no record, is in use or cannot be written.
+    /// [`RecordError`] when the file cannot be opened, is no record, was changed, is in use or cannot be written.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         Self::open_with(path, Options::default(), Arc::new(SystemClock))
     }
@@ -198,17 +219,25 @@ impl JsonLinesRecorder {
     ) -> Result<Self, RecordError> {
         let opened = file::open(path.as_ref())?;
         let shared = Self::shared(options, clock);
-        let mut writer = writer::Writer::new(Arc::clone(&shared), opened.log, opened.last_seq);
+        let mut writer = writer::Writer::new(Arc::clone(&shared), opened.log, opened.head);
         let act = Act::new(RecordKind::LogOpened, Arc::new(Principal::Application));
         let act = act.detail(&opened.remark);
         writer.write_at_once(&shared.stamped(act))?;
         Self::start(shared, writer)
     }
 
+    /// The last line that is on disk. Whoever keeps it where nobody who can write the file can write has proof of
+    /// everything up to it ([`crate::verify()`]).
+    #[must_use]
+    pub fn head(&self) -> Head {
+        *self.shared.head()
+    }
+
     fn shared(options: Options, clock: Arc<dyn Clock>) -> Arc<Shared> {
         let options = Options { queue: options.queue.max(1), ..options };
         Arc::new(Shared {
             queue: Mutex::default(),
+            head: Mutex::default(),
             wake: Condvar::new(),
             correlation: AtomicU64::new(0),
             clock,
@@ -229,7 +258,7 @@ impl JsonLinesRecorder {
     fn on_file(file: std::fs::File, options: Options) -> Self {
         let shared = Self::shared(options, Arc::new(SystemClock));
         let log = file::Log::new(file, 0);
-        let writer = writer::Writer::new(Arc::clone(&shared), log, 0);
+        let writer = writer::Writer::new(Arc::clone(&shared), log, Head::default());
         Self::start(shared, writer).unwrap()
     }
 }

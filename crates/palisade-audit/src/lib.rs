@@ -5,8 +5,9 @@
 //! happen, and do not happen when that fails. Everything else ([`Class::Bulk`]) costs the caller less
 //! than a microsecond and is written by one thread in groups.
 //!
-//! This crate decides nothing about rights, and it is not tamper-evident: whoever may write the file
-//! may change it.
+//! In the file each line is tied to all before it ([`Chain`]), so that [`verify()`] sees what was changed in it, taken
+//! out or put in; a record that was written anew, or has lost its end, is told by a `chain` that somebody has noted
+//! elsewhere. This crate decides nothing about rights.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod act;
+pub mod chain;
 pub mod clock;
 pub mod error;
 pub mod jsonl;
@@ -33,15 +35,18 @@ pub mod memory;
 pub mod record;
 pub mod recorder;
 pub mod tally;
+pub mod verify;
 
 pub use act::{Act, Class, Decision, Intent, Outcome, Phase, RecordKind};
+pub use chain::Chain;
 pub use clock::{Clock, Stamp, SystemClock};
 pub use error::RecordError;
-pub use jsonl::{JsonLinesRecorder, Options};
+pub use jsonl::{Head, JsonLinesRecorder, Options};
 pub use memory::MemoryRecorder;
 pub use record::Record;
 pub use recorder::Recorder;
 pub use tally::Tally;
+pub use verify::{Verified, VerifyError, verify};
 
 /// A boxed future: what object-safe asynchronous methods return here.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

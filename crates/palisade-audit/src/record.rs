@@ -7,7 +7,7 @@ use palisade_model::{ErrorCode, InstanceId, Principal, text::escape};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Decision, Outcome, Phase, RecordKind, Stamp,
+    Chain, Decision, Outcome, Phase, RecordKind, Stamp,
     act::{MAX_TEXT_CHARS, MAX_TRACE_CHARS, Stamped},
     clock::rfc3339,
 };
@@ -81,6 +81,9 @@ pub struct Record {
     /// Where acts were counted as they happened: since when (RFC 3339 in UTC); `time` is until when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// What ties the line to those before it ([`crate::Chain`]); only in a file, and always last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Chain>,
 }
 
 /// What a record says beyond its act.
@@ -146,6 +149,7 @@ pub(crate) fn render(seq: u64, boot: &str, stamped: &Stamped, finish: &Finish<'_
         trace: act.trace.as_deref().map(|t| escape(t, MAX_TRACE_CHARS)),
         repeats: None,
         since: None,
+        chain: None,
     }
 }
 

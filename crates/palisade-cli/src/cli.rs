@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Mcp(crate::commands::mcp::Mcp),
     New(crate::commands::new::New),
     Seal(crate::commands::seal::Seal),
+    Audit(crate::commands::audit::Audit),
     Secret(crate::commands::secret::Secret),
     Doctor(Doctor),
     /// Print the JSON Schema of the manifest

@@ -122,8 +122,8 @@ pub mod broker {
 /// The record of everything that was asked.
 pub mod audit {
     pub use palisade_audit::{
-        Clock, Decision, JsonLinesRecorder, MemoryRecorder, Options, Record, RecordError,
-        RecordKind, Recorder, SystemClock,
+        Chain, Clock, Decision, Head, JsonLinesRecorder, MemoryRecorder, Options, Record,
+        RecordError, RecordKind, Recorder, SystemClock, Verified, VerifyError, verify,
     };
 }
 

@@ -73,6 +73,23 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("expected")
 }
 
+/// Something that was seen otherwise than it is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which attempt, by whom: `44 spin (root)`.
+    pub place: String,
+    /// What is different.
+    pub what: String,
+    /// The attacker had success.
+    pub succeeded: bool,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
 impl Matrix {
     /// Reads every file of the suite's own folder.
     ///
@@ -130,50 +147,54 @@ impl Matrix {
         }
     }
 
-    /// Every difference between what was seen and what is expected, in words; empty where there is none.
+    /// Every difference between what was seen and what is expected; empty where there is none.
     /// Only attempts for which `covers` answers yes must have been made.
     #[must_use]
     pub fn differences(
         &self,
         rows: &[Row],
         covers: impl Fn(&Key, Launcher) -> bool,
-    ) -> Vec<String> {
+    ) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut made: BTreeSet<(Key, Launcher)> = BTreeSet::new();
         for row in rows {
             let key = (row.number, row.variant.clone());
             made.insert((key.clone(), row.launcher));
             let place = format!("{} {} ({})", row.number, row.variant, row.launcher.key());
+            let mut differs = |what: String| {
+                found.push(Difference { place: place.clone(), what, succeeded: row.succeeded() });
+            };
             if row.succeeded() {
-                found.push(format!("{place}: SUCCEEDED\n    {}", row.detail));
+                differs(format!("SUCCEEDED\n    {}", row.detail));
             }
             let cell = self.0.get(&key).and_then(|e| e.launchers.get(row.launcher.key()));
             let Some(cell) = cell else {
-                found.push(format!("{place}: {} and nothing is expected", row.outcome));
+                differs(format!("{} and nothing is expected", row.outcome));
                 continue;
             };
             if cell.outcome != row.outcome && !row.succeeded() {
-                found.push(format!(
-                    "{place}: stopped in another way\n  - {}\n  + {}\n    {}",
+                differs(format!(
+                    "stopped in another way\n  - {}\n  + {}\n    {}",
                     cell.outcome, row.outcome, row.detail
                 ));
             }
             for (layer, seen) in &row.without {
                 let wanted = cell.without.get(layer).map_or("nothing", String::as_str);
                 if wanted != seen {
-                    found.push(format!(
-                        "{place}: stopped in another way without {layer}\n  - {wanted}\n  + {seen}"
+                    differs(format!(
+                        "stopped in another way without {layer}\n  - {wanted}\n  + {seen}"
                     ));
                 }
             }
             if cell.control == WORKS && row.control != WORKS {
-                found.push(format!("{place}: the control does not work\n  + {}", row.control));
+                differs(format!("the control does not work\n  + {}", row.control));
             }
         }
         for (key, expected) in &self.0 {
             for launcher in expected.launchers.keys().filter_map(|l| Launcher::parse(l)) {
                 if covers(key, launcher) && !made.contains(&(key.clone(), launcher)) {
-                    found.push(format!("{} {} ({}): not made", key.0, key.1, launcher.key()));
+                    let place = format!("{} {} ({})", key.0, key.1, launcher.key());
+                    found.push(Difference { place, what: "not made".into(), succeeded: false });
                 }
             }
         }

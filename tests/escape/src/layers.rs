@@ -57,6 +57,7 @@ fn usual(row: &Row) -> &'static [&'static str] {
         (60, v) if v.starts_with("sealed") => &["digest of the files"],
         (60, _) => &["path check", "mount namespace"],
         (63, _) => &["consent by digest and origin"],
+        (64, v) if v.starts_with("altered-") => &["chained record"],
         (64, _) => &["structured record"],
         (69, "link" | "swap") => &["mount namespace"],
         (69, _) => &["all the others"],

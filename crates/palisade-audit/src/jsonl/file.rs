@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Record, RecordError};
+use crate::{Chain, Record, RecordError, chain::Link, jsonl::Head};
 
 /// How much of the end of an existing file is looked at. Lines are far shorter.
 const TAIL_BYTES: u64 = 1 << 20;
@@ -26,7 +26,7 @@ pub(super) struct Log {
 /// A record that was opened.
 pub(super) struct Opened {
     pub(super) log: Log,
-    pub(super) last_seq: u64,
+    pub(super) head: Head,
     /// What was found, for the first line that is written.
     pub(super) remark: String,
 }
@@ -102,19 +102,17 @@ pub(super) fn open(path: &Path) -> Result<Opened, RecordError> {
     let length = metadata.len();
     if length == 0 {
         sync_folder(path)?;
-        return Ok(Opened { log: Log::new(file, 0), last_seq: 0, remark: "new record".into() });
+        let remark = "new record".into();
+        return Ok(Opened { log: Log::new(file, 0), head: Head::default(), remark });
     }
     let tail = read_tail(&mut file, length).map_err(|e| RecordError::io("read the record", &e))?;
+    let whole_file = u64::try_from(tail.len()) == Ok(length);
     let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     let (lines, cut) = tail.split_at_checked(whole).unwrap_or((&tail, &[]));
-    let last = lines
-        .split(|b| *b == b'\n')
-        .rev()
-        .find_map(|line| serde_json::from_slice::<Record>(line).ok());
-    let last_seq = match last {
-        Some(record) => record.seq,
+    let head = match last_seq(lines) {
+        Some(seq) => Head { seq, chain: last_chain(lines, whole_file)? },
         // Nothing but the beginning of a first line: a crash while the record was made.
-        None if lines.is_empty() && is_line_start(cut) => 0,
+        None if lines.is_empty() && is_line_start(cut) => Head::default(),
         None => return Err(RecordError::NotARecord),
     };
     let good = length.saturating_sub(u64::try_from(cut.len()).unwrap_or(0));
@@ -124,7 +122,34 @@ pub(super) fn open(path: &Path) -> Result<Opened, RecordError> {
         file.set_len(good).map_err(|e| RecordError::io("remove a cut line", &e))?;
         format!("continued after a crash: {} bytes of an unfinished line were removed", cut.len())
     };
-    Ok(Opened { log: Log::new(file, good), last_seq, remark })
+    Ok(Opened { log: Log::new(file, good), head, remark })
+}
+
+/// The number of the last line that is a record.
+fn last_seq(lines: &[u8]) -> Option<u64> {
+    let last_first = lines.split(|b| *b == b'\n').rev();
+    last_first
+        .into_iter()
+        .find_map(|line| serde_json::from_slice::<Record>(line).ok())
+        .map(|r| r.seq)
+}
+
+/// The `chain` of the last of these whole lines, if each follows from the one before. Where they are not the whole
+/// file, the first of them is taken as it is, or what is left of it.
+fn last_chain(lines: &[u8], whole_file: bool) -> Result<Chain, RecordError> {
+    let mut before = whole_file.then_some(Chain::START);
+    let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
+    for (n, line) in lines.split(|b| *b == b'\n').enumerate() {
+        match (Link::parse(line), &before) {
+            (Some(link), Some(before)) if !link.follows(before) => {
+                return Err(RecordError::Altered { seq: last_seq(line) });
+            }
+            (Some(link), _) => before = Some(link.chain),
+            (None, None) if n == 0 => {}
+            (None, _) => return Err(RecordError::Altered { seq: last_seq(line) }),
+        }
+    }
+    before.ok_or(RecordError::Altered { seq: None })
 }
 
 fn is_line_start(cut: &[u8]) -> bool {

@@ -270,7 +270,7 @@ fn what_could_not_be_written_is_counted_once_writing_works_again() {
     let read_only = std::fs::File::open(&path).unwrap();
     let mut log = file::Log::new(read_only, 0);
     assert!(log.append(b"x\n").is_err());
-    let mut writer = writer::Writer::new(Arc::clone(&shared), log, 0);
+    let mut writer = writer::Writer::new(Arc::clone(&shared), log, Head::default());
     let note =
         |n: &str| Entry::Note(shared.stamped(Act::new(RecordKind::Exit, app()).target(n)), None);
     writer.commit([note("a"), note("b")].into(), false);
@@ -430,4 +430,45 @@ fn a_line_break_cannot_forge_a_record() {
     assert_eq!(records.len(), 3);
     assert!(records.iter().all(|r| r.kind != RecordKind::Grant));
     assert_eq!(records[1].actor, "plugin counter@local#2.7");
+}
+
+#[test]
+fn a_record_that_was_changed_is_left_as_it_is() {
+    let (_dir, path) = fresh();
+    let recorder = JsonLinesRecorder::open(&path).unwrap();
+    for n in 0..4000 {
+        recorder.note(Act::new(RecordKind::Exit, app()).target(&format!("number {n} ")), None);
+    }
+    drop(recorder);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.len() > 1 << 20, "more than is looked at");
+    let last = text.lines().last().unwrap();
+    let seq = serde_json::from_str::<Record>(last).unwrap().seq;
+    for (changed, at) in [
+        (text.replace("number 3998 ", "number 9998 "), Some(4000)),
+        (text.replace(last, &last.replace("log-closed", "log-opened")), Some(seq)),
+        (text.replace(last, &last.replace("chain", "change")), Some(seq)),
+    ] {
+        assert_ne!(changed, text);
+        std::fs::write(&path, &changed).unwrap();
+        let error = JsonLinesRecorder::open(&path).map(|_| ()).unwrap_err();
+        assert_eq!(error, RecordError::Altered { seq: at });
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), changed);
+        let failure = palisade_model::Failure::from(error);
+        assert!(failure.message.contains("was changed after it was written"), "{failure}");
+    }
+    // What lies further back is for `verify` to find; it goes on where it ended.
+    let changed = text.replace("number 3 ", "number 4 ");
+    std::fs::write(&path, changed).unwrap();
+    drop(JsonLinesRecorder::open(&path).unwrap());
+    let file = std::fs::File::open(&path).unwrap();
+    let seen = crate::verify(BufReader::new(file), &[]);
+    let fault = crate::verify::Fault::Chain;
+    assert_eq!(seen, Err(crate::VerifyError::Altered { line: 5, fault }));
+    std::fs::write(&path, &text).unwrap();
+    let recorder = JsonLinesRecorder::open(&path).unwrap();
+    assert_eq!(recorder.head().seq, seq + 1);
+    drop(recorder);
+    let file = std::fs::File::open(&path).unwrap();
+    assert_eq!(crate::verify(BufReader::new(file), &[]).unwrap().records, seq + 2);
 }

@@ -8,7 +8,7 @@ use std::{
 
 use palisade_model::Principal;
 
-use super::{Entry, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
+use super::{Entry, Head, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
 use crate::{
     Act, Class, Outcome, Phase, Record, RecordError, RecordKind,
     act::Stamped,
@@ -19,8 +19,8 @@ use crate::{
 pub(super) struct Writer {
     shared: Arc<Shared>,
     log: Log,
-    /// Of the last line that is on disk.
-    seq: u64,
+    /// The last line that is on disk.
+    head: Head,
     boot: String,
     coalescer: Coalescer,
     /// Counters at which something happens.
@@ -32,17 +32,19 @@ pub(super) struct Writer {
 /// Lines of one group, not yet on disk.
 struct Group {
     lines: Vec<u8>,
-    seq: u64,
+    /// The last of them.
+    head: Head,
     /// How many of the lines nobody waits for.
     unattended: u64,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, log: Log, last_seq: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, log: Log, head: Head) -> Self {
+        *shared.head() = head;
         Self {
             shared,
             log,
-            seq: last_seq,
+            head,
             boot: boot_id(),
             coalescer: Coalescer::default(),
             counters: Vec::new(),
@@ -55,8 +57,14 @@ impl Writer {
         let mut group = self.group();
         self.line(&mut group, stamped, &Finish::plain(Phase::Note, stamped, None), None);
         self.log.append(&group.lines)?;
-        self.seq = group.seq;
+        self.is_at(group.head);
         Ok(())
+    }
+
+    /// All lines up to this one are on disk.
+    fn is_at(&mut self, head: Head) {
+        self.head = head;
+        *self.shared.head() = head;
     }
 
     #[cfg(test)]
@@ -201,7 +209,7 @@ impl Writer {
         let result = if group.lines.is_empty() { Ok(()) } else { self.log.append(&group.lines) };
         match &result {
             Ok(()) => {
-                self.seq = group.seq;
+                self.is_at(group.head);
                 self.lost = if group.lines.is_empty() { self.lost } else { 0 };
             }
             Err(error) => {
@@ -266,7 +274,7 @@ impl Writer {
     }
 
     fn group(&self) -> Group {
-        Group { lines: Vec::new(), seq: self.seq, unattended: 0 }
+        Group { lines: Vec::new(), head: self.head, unattended: 0 }
     }
 
     fn unattended(&self, group: &mut Group, stamped: &Arc<Stamped>, finish: &Finish<'_>) {
@@ -295,15 +303,18 @@ impl Writer {
         finish: &Finish<'_>,
         edit: impl FnOnce(Record) -> Record,
     ) {
-        let record = edit(render(group.seq + 1, &self.boot, stamped, finish));
+        let seq = group.head.seq + 1;
+        let record = edit(render(seq, &self.boot, stamped, finish));
         let start = group.lines.len();
-        match serde_json::to_writer(&mut group.lines, &record) {
-            Ok(()) => {
+        let rendered = serde_json::to_writer(&mut group.lines, &record).ok();
+        let chain = rendered.and_then(|()| group.head.chain.end_line(&mut group.lines, start));
+        match chain {
+            Some(chain) => {
                 group.lines.push(b'\n');
-                group.seq += 1;
+                group.head = Head { seq, chain };
             }
             // Cannot happen for a record (string keys, finite numbers); half a line must not stay.
-            Err(_) => group.lines.truncate(start),
+            None => group.lines.truncate(start),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What each command does, one file a command.
 
+pub(crate) mod audit;
 pub(crate) mod call;
 pub(crate) mod check;
 pub(crate) mod component;

@@ -43,7 +43,9 @@ async fn a_plugin_has_as_many_files_open_as_its_limits_say() {
     );
     // More than a plugin in the host's own process could have.
     walled.bench.spec.limits.files = 300;
-    let lines = does(&mut walled, &net, "many-files", &format!("{one}\n301")).await;
+    let mut lines = does(&mut walled, &net, "many-files", &format!("{one}\n301")).await;
+    // One on stderr and one on stdout, which are two pipes.
+    lines.sort();
     assert_eq!(lines, ["300 files", "blocked EDQUOT"]);
 }
 

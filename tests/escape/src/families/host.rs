@@ -5,6 +5,7 @@
 //! No layer of the plugin's walls stands before them, so none is taken away. The control is what a host
 //! does that takes no care: reads the file, prints the bytes, kills the number.
 
+mod altered;
 mod consent;
 mod desk;
 mod manifests;
@@ -69,6 +70,7 @@ fn cases() -> impl Iterator<Item = &'static Case> {
         schemas::CASES,
         consent::CASES,
         record::CASES,
+        altered::CASES,
         mcp::CASES,
         terminal::CASES,
     ]

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use palisade_escape::{
-    expected::{self, Matrix},
-    record::Launcher,
+    expected::{self, Difference, Matrix},
+    record::{Launcher, Row},
     report, suite,
     suite::Family,
 };
@@ -32,18 +32,33 @@ pub(crate) fn assert_family(family: Family, launcher: Launcher) {
         return;
     }
     let matrix = Matrix::read().unwrap();
-    let differences = matrix.differences(&rows, |key, of| {
-        of == launcher && family.covers(key.0, &key.1) && suite::can_make(key.0, &key.1)
-    });
+    let differences = |rows: &[Row]| {
+        matrix.differences(rows, |key, of| {
+            of == launcher && family.covers(key.0, &key.1) && suite::can_make(key.0, &key.1)
+        })
+    };
+    let mut found = differences(&rows);
+    if !found.is_empty() && !found.iter().any(|difference| difference.succeeded) {
+        // Where limits are sampled, the attacker's own time limit or the next sample comes first, and on a
+        // machine that others use either can. Stopped it was; in which way has to be seen twice to be a difference.
+        println!("once more, since there were differences:\n{}", lines(&found));
+        let again = differences(&suite::run(runner, launcher, &[family]).unwrap());
+        let seen_before = |d: &Difference| found.iter().any(|before| before.place == d.place);
+        found = again.into_iter().filter(|d| d.succeeded || seen_before(d)).collect();
+    }
     assert!(
-        differences.is_empty(),
+        found.is_empty(),
         "{} rows differ (UPDATE_ESCAPES=1 takes over what was seen, after you have understood it):\n{}",
-        differences.len(),
-        differences.join("\n")
+        found.len(),
+        lines(&found)
     );
 }
 
-fn update(rows: &[palisade_escape::record::Row]) {
+fn lines(differences: &[Difference]) -> String {
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn update(rows: &[Row]) {
     let lock = std::fs::File::open(expected::folder()).unwrap();
     lock.lock().unwrap();
     let mut matrix = Matrix::read().unwrap();

@@ -28,7 +28,7 @@ const FORGED: &str = r#"X\n{\"seq\":9,\"boot\":\"b\",\"time\":\"2020-01-01T00:00
 
 /// What is wrong with a record, if something is: every line one record, numbered without gaps from 1, and
 /// none by an actor that does not exist.
-fn fault(desk: &Desk, name: &str) -> Result<Option<String>> {
+pub(super) fn fault(desk: &Desk, name: &str) -> Result<Option<String>> {
     let text = fs::read_to_string(desk.path(name)).doing("reading the record")?;
     let mut wanted = None;
     for line in text.lines() {
