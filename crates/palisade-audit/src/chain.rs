@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 /// Digits of a SHA-256.
 const DIGITS: usize = 64;
 /// What stands before them.
-const MEMBER: &[u8] = b",\"chain\":\"";
+pub(crate) const MEMBER: &[u8] = b",\"chain\":\"";
 /// What stands behind them.
 const END: &[u8] = b"\"}";
 
@@ -24,6 +24,8 @@ pub struct Chain([u8; DIGITS]);
 impl Chain {
     /// What the first line follows.
     pub const START: Self = Self([b'0'; DIGITS]);
+    /// How many digits it has.
+    pub(crate) const DIGITS: usize = DIGITS;
 
     /// The `chain` of the line after this one, which says `line` (without a `chain` of its own and without its
     /// line break).
@@ -136,8 +138,25 @@ impl<'de> Deserialize<'de> for Chain {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A record of these lines, which have no `chain` yet.
+    pub(crate) fn chained(lines: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<u8> {
+        let (mut all, mut chain) = (Vec::new(), Chain::START);
+        for line in lines {
+            let start = all.len();
+            all.extend(line.as_ref().bytes());
+            chain = chain.end_line(&mut all, start).unwrap();
+            all.push(b'\n');
+        }
+        all
+    }
+
+    /// A line with this number, and `more` members.
+    pub(crate) fn line(seq: u64, more: &str) -> String {
+        format!("{{\"seq\":{seq},\"boot\":\"b\",\"time\":\"t\",\"kind\":\"exit\"{more}}}")
+    }
 
     #[test]
     fn it_can_be_made_by_hand() {

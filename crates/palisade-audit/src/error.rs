@@ -2,6 +2,8 @@
 
 use palisade_model::{ErrorCode, Failure};
 
+use crate::verify::Fault;
+
 /// An error of a recorder. Its code is always [`ErrorCode::RecordFailed`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -21,10 +23,12 @@ pub enum RecordError {
     #[error("the file is not a record of Palisade's and is left as it is")]
     NotARecord,
     /// Its last lines do not follow from each other (see [`mod@crate::verify`]).
-    #[error("the record was changed after it was written{}", record(.seq))]
+    #[error("{} of this file is not as it was written: {fault}", record(.seq))]
     Altered {
-        /// The number of the first of its last lines that does not fit, where it has one.
+        /// The number that the first of its last lines that does not fit should have, where that is known.
         seq: Option<u64>,
+        /// What is wrong with it.
+        fault: Fault,
     },
     /// The record was not confirmed in time.
     #[error("the record was not confirmed within {0} ms")]
@@ -35,9 +39,7 @@ pub enum RecordError {
 }
 
 fn record(seq: &Option<u64>) -> String {
-    seq.map_or_else(String::new, |seq| {
-        format!(" (record {seq} does not follow from the one before)")
-    })
+    seq.map_or_else(|| "a record".to_owned(), |seq| format!("record {seq}"))
 }
 
 impl RecordError {
@@ -60,7 +62,8 @@ impl From<RecordError> for Failure {
             }
             RecordError::InUse | RecordError::NotARecord => "name another file with --audit",
             RecordError::Altered { .. } => {
-                "keep the file, name another with --audit, and see `palisade audit verify FILE`"
+                "move the file away, so that a new one is begun, or name another with --audit; \
+                 `palisade audit verify FILE` looks at all of it"
             }
             RecordError::Stopped => "start the host again",
         };

@@ -30,7 +30,7 @@ use palisade_model::{ErrorCode, Principal};
 use tokio::sync::oneshot;
 
 use crate::{
-    Act, BoxFuture, Chain, Class, Clock, Intent, Outcome, RecordError, RecordKind, Recorder, Stamp,
+    Act, BoxFuture, Class, Clock, Head, Intent, Outcome, RecordError, RecordKind, Recorder, Stamp,
     SystemClock, Tally, act::Stamped,
 };
 
@@ -61,21 +61,6 @@ impl Default for Options {
             coalesce: Duration::from_secs(1),
             each: 100,
         }
-    }
-}
-
-/// The last line of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Its number; 0 where there is none.
-    pub seq: u64,
-    /// Its `chain`.
-    pub chain: Chain,
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self { seq: 0, chain: Chain::START }
     }
 }
 

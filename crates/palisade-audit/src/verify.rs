@@ -1,18 +1,19 @@
 //! Whether a record is as it was written.
 //!
 //! Everything is looked at that can be known from the file alone: each line is a record, numbered without a gap from
-//! 1, and tied to the one before it ([`Chain`]). Whoever can write the file can also write all of it anew, or cut off
-//! its end, and no file can show that by itself. For that somebody has to have noted a `chain` elsewhere: everything
-//! up to that line is then known to be as it was.
+//! 1, and tied to the one before it ([`Chain`]). Whoever can write the file can also write all of it anew from some
+//! line on, cut off its end or go on with it, and no file can show that by itself. For that somebody has to have noted
+//! a `chain` elsewhere: everything up to that line is then known to be as it was.
 
 use std::io::{BufRead, Read as _};
 
 use serde::Serialize;
 
-use crate::{Chain, Record, RecordKind, chain::Link};
-
-/// Longest line, in bytes. Those that are written are far shorter.
-pub const MAX_LINE: u64 = 1 << 20;
+pub use crate::follow::{Fault, MAX_LINE};
+use crate::{
+    Chain,
+    follow::{Follow, Head},
+};
 
 /// A line of the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -62,86 +63,38 @@ pub enum VerifyError {
     Missing(Chain),
 }
 
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// It is longer than [`MAX_LINE`].
-    #[error("longer than any record")]
-    TooLong,
-    /// It is no record.
-    #[error("no record")]
-    NoRecord,
-    /// It has no `chain`.
-    #[error("no chain at its end: it was changed, or was written before there were chains")]
-    NoChain,
-    /// Its number is another one than the line's.
-    #[error(
-        "it says that it is record {found}, and not {expected}: lines were taken out or put in"
-    )]
-    Number {
-        /// Which number it must have.
-        expected: u64,
-        /// Which one it has.
-        found: u64,
-    },
-    /// Its `chain` is another one.
-    #[error(
-        "it does not follow from the one before: one of both was changed, or lines between them were taken out"
-    )]
-    Chain,
-}
-
-/// Reads a record to its end. Each of `noted` must be the `chain` of one of its lines.
+/// Reads a record to its end. Each of `noted` must be the `chain` of one of its lines, or [`Chain::START`], which every
+/// record begins with.
 ///
 /// # Errors
 /// The first [`VerifyError`]: faults of lines in their order, then what is missing.
 pub fn verify(mut record: impl BufRead, noted: &[Chain]) -> Result<Verified, VerifyError> {
-    let mut seen = Verified {
-        records: 0,
-        first: None,
-        last: None,
-        head: Chain::START,
-        closed: false,
-        unfinished: 0,
-    };
+    let mut follow = Follow::start();
+    let (mut first, mut last, mut closed) = (None, None, false);
     let mut missing = noted.to_vec();
     missing.retain(|chain| *chain != Chain::START);
     let mut line = Vec::new();
-    loop {
+    let unfinished = loop {
+        let head = follow.head().unwrap_or_default();
+        let altered = |fault| VerifyError::Altered { line: head.seq + 1, fault };
         line.clear();
-        let expected = seen.records + 1;
-        let altered = |fault| VerifyError::Altered { line: expected, fault };
-        let read = record
-            .by_ref()
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .map_err(|e| VerifyError::Io(e.to_string()))?;
+        let read = record.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line);
+        let read = read.map_err(|e| VerifyError::Io(e.to_string()))?;
         if line.pop_if(|last| *last == b'\n').is_none() {
-            if read as u64 >= MAX_LINE {
-                return Err(altered(Fault::TooLong));
-            }
-            seen.unfinished = read as u64;
-            break;
+            follow.unfinished(&line).map_err(altered)?;
+            break read as u64;
         }
-        let found: Record = serde_json::from_slice(&line).map_err(|_| altered(Fault::NoRecord))?;
-        let link = Link::parse(&line).ok_or_else(|| altered(Fault::NoChain))?;
-        if found.seq != expected {
-            return Err(altered(Fault::Number { expected, found: found.seq }));
-        }
-        if !link.follows(&seen.head) {
-            return Err(altered(Fault::Chain));
-        }
-        missing.retain(|chain| *chain != link.chain);
-        let place = Place { seq: found.seq, time: found.time };
-        seen.first.get_or_insert_with(|| place.clone());
-        seen.last = Some(place);
-        (seen.records, seen.head) = (expected, link.chain);
-        seen.closed = found.kind == RecordKind::LogClosed;
-    }
+        let seen = follow.next(&line).map_err(altered)?;
+        missing.retain(|chain| follow.head().is_none_or(|head| head.chain != *chain));
+        closed = seen.closes();
+        let place = Place { seq: seen.seq, time: seen.time };
+        first.get_or_insert_with(|| place.clone());
+        last = Some(place);
+    };
+    let Head { seq: records, chain: head } = follow.head().unwrap_or_default();
     match missing.first() {
         Some(chain) => Err(VerifyError::Missing(*chain)),
-        None => Ok(seen),
+        None => Ok(Verified { records, first, last, head, closed, unfinished }),
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use support::{Launcher, Place, launchers, manifest, program};
 
 const RECORD: &str = "record.jsonl";
@@ -98,13 +99,16 @@ fn a_record_that_was_changed_is_refused_with_its_line_and_not_continued() {
         assert!(said.contains(RECORD) && said.contains(&line), "{said}");
         let said: Value = serde_json::from_str(&call(&place, 3)).unwrap();
         let (message, hint) = (&said["error"]["message"], &said["error"]["hint"]);
-        assert!(message.as_str().unwrap().contains("was changed after it was written"), "{said}");
+        assert!(message.as_str().unwrap().contains("is not as it was written"), "{said}");
         assert!(hint.as_str().unwrap().contains("palisade audit verify"), "{said}");
         assert_eq!(text(&place), changed, "it was written to");
 
-        fs::write(place.path(RECORD), "dear diary\x1b[2J\n").unwrap();
+        fs::write(place.path(RECORD), "dear diary\n").unwrap();
         let said = refusal(&place, &[]);
-        assert!(said.contains("line 1: no record") && !said.contains('\x1b'), "{said}");
+        assert!(
+            said.contains("line 1: no record") && said.contains("nothing in it is known"),
+            "{said}"
+        );
     }
 }
 
@@ -123,6 +127,32 @@ fn what_is_no_file_is_a_mistake_and_nothing_is_waited_for() {
     fs::write(place.path("empty"), "").unwrap();
     let (status, out, _) = place.run(&["audit", "verify", "empty"]);
     assert_eq!((status, out.as_str()), (0, "empty: nothing is recorded yet\n"));
+}
+
+/// A line that follows another, as anybody can make it who can write the file.
+fn forged(before: &str, line: &str) -> String {
+    let chain: String =
+        Sha256::digest(format!("{before}{line}")).iter().map(|b| format!("{b:02x}")).collect();
+    format!("{},\"chain\":\"{chain}\"}}\n", line.strip_suffix('}').unwrap())
+}
+
+#[test]
+fn what_a_forger_wrote_steers_no_terminal() {
+    let place = recorded(Launcher::Me);
+    let time = "\\u001b[2J\\u009b1m\\u202e";
+    let line = format!("{{\"seq\":1,\"boot\":\"b\",\"time\":\"{time}\",\"kind\":\"exit\"}}");
+    fs::write(place.path(RECORD), forged(&"0".repeat(64), &line)).unwrap();
+    for args in [&["audit", "verify", RECORD][..], &["audit", "verify", RECORD, "--json"]] {
+        let (status, out, err) = place.run(args);
+        assert!(status == 0 && out.contains("[2J"), "{out}{err}");
+        assert!(!out.contains(['\x1b', '\u{9b}', '\u{202e}']), "{out:?}");
+    }
+    // Half a line is said, and no more than a crash leaves is passed over.
+    fs::write(place.path(RECORD), "{\"seq\":1,\"boot\":\"").unwrap();
+    let (status, out, _) = place.run(&["audit", "verify", RECORD]);
+    assert!(status == 0 && out.contains("nothing is recorded yet\nat its end 17 bytes"), "{out}");
+    fs::write(place.path(RECORD), text(&recorded(Launcher::Me)).replace('\n', " ")).unwrap();
+    assert!(refusal(&place, &[]).contains("line 1: no line break"));
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::{
     path::Path,
 };
 
-use crate::{Chain, Record, RecordError, chain::Link, jsonl::Head};
+use crate::{
+    Head, RecordError,
+    follow::{Follow, MAX_LINE, Seen},
+};
 
-/// How much of the end of an existing file is looked at. Lines are far shorter.
-const TAIL_BYTES: u64 = 1 << 20;
-/// How every line begins; tells a cut first line from a file that is not ours.
-const LINE_START: &[u8] = b"{\"seq\":";
+/// How much of the end of an existing file is looked at: there is a whole line in it.
+pub(super) const TAIL_BYTES: u64 = 2 * MAX_LINE as u64;
 
 /// An append-only file of whole lines.
 pub(super) struct Log {
@@ -44,6 +45,10 @@ impl Log {
                 .map_err(|e| RecordError::io("take back a half-written group", &e))?;
             self.torn = false;
         }
+        #[cfg(not(unix))]
+        self.file
+            .seek(SeekFrom::Start(self.good))
+            .map_err(|e| RecordError::io("find the end of the record", &e))?;
         let written =
             self.file.write_all(lines).map_err(|e| RecordError::io("write the record", &e));
         let result = written.and_then(|()| {
@@ -84,7 +89,8 @@ fn open_file(path: &Path) -> std::io::Result<File> {
 
 #[cfg(not(unix))]
 fn open_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).open(path)
+    // Not for appending: on Windows such a handle cannot cut the file. Each group is written where the last one ended.
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// Opens the record at `path` and finds where to go on.
@@ -109,12 +115,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, RecordError> {
     let whole_file = u64::try_from(tail.len()) == Ok(length);
     let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     let (lines, cut) = tail.split_at_checked(whole).unwrap_or((&tail, &[]));
-    let head = match last_seq(lines) {
-        Some(seq) => Head { seq, chain: last_chain(lines, whole_file)? },
-        // Nothing but the beginning of a first line: a crash while the record was made.
-        None if lines.is_empty() && is_line_start(cut) => Head::default(),
-        None => return Err(RecordError::NotARecord),
-    };
+    let head = head(lines, cut, whole_file)?;
     let good = length.saturating_sub(u64::try_from(cut.len()).unwrap_or(0));
     let remark = if cut.is_empty() {
         "continued".to_owned()
@@ -125,36 +126,36 @@ pub(super) fn open(path: &Path) -> Result<Opened, RecordError> {
     Ok(Opened { log: Log::new(file, good), head, remark })
 }
 
-/// The number of the last line that is a record.
-fn last_seq(lines: &[u8]) -> Option<u64> {
-    let last_first = lines.split(|b| *b == b'\n').rev();
-    last_first
-        .into_iter()
-        .find_map(|line| serde_json::from_slice::<Record>(line).ok())
-        .map(|r| r.seq)
-}
-
-/// The `chain` of the last of these whole lines, if each follows from the one before. Where they are not the whole
-/// file, the first of them is taken as it is, or what is left of it.
-fn last_chain(lines: &[u8], whole_file: bool) -> Result<Chain, RecordError> {
-    let mut before = whole_file.then_some(Chain::START);
-    let lines = lines.strip_suffix(b"\n").unwrap_or(lines);
-    for (n, line) in lines.split(|b| *b == b'\n').enumerate() {
-        match (Link::parse(line), &before) {
-            (Some(link), Some(before)) if !link.follows(before) => {
-                return Err(RecordError::Altered { seq: last_seq(line) });
-            }
-            (Some(link), _) => before = Some(link.chain),
-            (None, None) if n == 0 => {}
-            (None, _) => return Err(RecordError::Altered { seq: last_seq(line) }),
+/// The last of these whole lines, if they and what is left of one more follow from each other.
+fn head(lines: &[u8], cut: &[u8], whole_file: bool) -> Result<Head, RecordError> {
+    // What is left of a line at the beginning is not looked at.
+    let at =
+        if whole_file { 0 } else { lines.iter().position(|b| *b == b'\n').map_or(0, |i| i + 1) };
+    let lines = lines.get(at..).unwrap_or_default();
+    let lines: Vec<&[u8]> = lines.split_inclusive(|b| *b == b'\n').collect();
+    let lines = lines.iter().map(|line| line.strip_suffix(b"\n").unwrap_or(line));
+    let is_ours =
+        if lines.len() == 0 { whole_file } else { lines.clone().any(|l| Seen::parse(l).is_some()) };
+    if !is_ours {
+        return Err(RecordError::NotARecord);
+    }
+    let mut follow = if whole_file { Follow::start() } else { Follow::middle() };
+    let altered = |follow: &Follow, fault| RecordError::Altered {
+        seq: follow.head().map(|head| head.seq + 1),
+        fault,
+    };
+    let nothing_before = lines.len() == 0;
+    for line in lines {
+        if let Err(fault) = follow.next(line) {
+            return Err(altered(&follow, fault));
         }
     }
-    before.ok_or(RecordError::Altered { seq: None })
-}
-
-fn is_line_start(cut: &[u8]) -> bool {
-    let n = cut.len().min(LINE_START.len());
-    n > 0 && cut.get(..n) == LINE_START.get(..n)
+    match follow.unfinished(cut) {
+        Ok(()) => Ok(follow.head().unwrap_or_default()),
+        // Whatever it is, it has not begun as a record.
+        Err(_) if nothing_before => Err(RecordError::NotARecord),
+        Err(fault) => Err(altered(&follow, fault)),
+    }
 }
 
 fn read_tail(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
@@ -178,3 +179,6 @@ fn sync_folder(path: &Path) -> Result<(), RecordError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

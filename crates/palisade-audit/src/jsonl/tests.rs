@@ -434,41 +434,39 @@ fn a_line_break_cannot_forge_a_record() {
 
 #[test]
 fn a_record_that_was_changed_is_left_as_it_is() {
+    use crate::{VerifyError, verify, verify::Fault};
     let (_dir, path) = fresh();
     let recorder = JsonLinesRecorder::open(&path).unwrap();
-    for n in 0..4000 {
+    for n in 0..8000 {
         recorder.note(Act::new(RecordKind::Exit, app()).target(&format!("number {n} ")), None);
     }
     drop(recorder);
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.len() > 1 << 20, "more than is looked at");
+    assert!(text.len() as u64 > file::TAIL_BYTES, "more than is looked at");
     let last = text.lines().last().unwrap();
     let seq = serde_json::from_str::<Record>(last).unwrap().seq;
-    for (changed, at) in [
-        (text.replace("number 3998 ", "number 9998 "), Some(4000)),
-        (text.replace(last, &last.replace("log-closed", "log-opened")), Some(seq)),
-        (text.replace(last, &last.replace("chain", "change")), Some(seq)),
+    for (changed, at, fault) in [
+        (text.replace("number 7998 ", "number 9998 "), 8000, Fault::Chain),
+        (text.replace(last, &last.replace("log-closed", "log-opened")), seq, Fault::Chain),
+        (text.replace(last, &last.replace("chain", "change")), seq, Fault::NoChain),
     ] {
         assert_ne!(changed, text);
         std::fs::write(&path, &changed).unwrap();
         let error = JsonLinesRecorder::open(&path).map(|_| ()).unwrap_err();
-        assert_eq!(error, RecordError::Altered { seq: at });
+        assert_eq!(error, RecordError::Altered { seq: Some(at), fault });
         assert_eq!(std::fs::read_to_string(&path).unwrap(), changed);
         let failure = palisade_model::Failure::from(error);
-        assert!(failure.message.contains("was changed after it was written"), "{failure}");
+        assert!(failure.message.contains("is not as it was written: "), "{failure}");
     }
+    let seen = || verify(BufReader::new(std::fs::File::open(&path).unwrap()), &[]);
     // What lies further back is for `verify` to find; it goes on where it ended.
     let changed = text.replace("number 3 ", "number 4 ");
     std::fs::write(&path, changed).unwrap();
     drop(JsonLinesRecorder::open(&path).unwrap());
-    let file = std::fs::File::open(&path).unwrap();
-    let seen = crate::verify(BufReader::new(file), &[]);
-    let fault = crate::verify::Fault::Chain;
-    assert_eq!(seen, Err(crate::VerifyError::Altered { line: 5, fault }));
+    assert_eq!(seen(), Err(VerifyError::Altered { line: 5, fault: Fault::Chain }));
     std::fs::write(&path, &text).unwrap();
     let recorder = JsonLinesRecorder::open(&path).unwrap();
     assert_eq!(recorder.head().seq, seq + 1);
     drop(recorder);
-    let file = std::fs::File::open(&path).unwrap();
-    assert_eq!(crate::verify(BufReader::new(file), &[]).unwrap().records, seq + 2);
+    assert_eq!(seen().unwrap().records, seq + 2);
 }

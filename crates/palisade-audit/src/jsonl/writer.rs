@@ -8,9 +8,9 @@ use std::{
 
 use palisade_model::Principal;
 
-use super::{Entry, Head, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
+use super::{Entry, Reply, Shared, coalesce::Coalescer, counter::Counter, file::Log};
 use crate::{
-    Act, Class, Outcome, Phase, Record, RecordError, RecordKind,
+    Act, Class, Head, Outcome, Phase, Record, RecordError, RecordKind,
     act::Stamped,
     clock::{boot_id, rfc3339},
     record::{Finish, render},

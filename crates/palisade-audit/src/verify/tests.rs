@@ -4,7 +4,10 @@ use palisade_model::Principal;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Act, JsonLinesRecorder, Recorder};
+use crate::{
+    Act, JsonLinesRecorder, Record, RecordKind, Recorder,
+    chain::tests::{chained, line},
+};
 
 /// A record of two hosts after each other, with what each says was its last line.
 fn written() -> (String, [crate::Head; 2]) {
@@ -31,15 +34,11 @@ fn look(text: &str, noted: &[Chain]) -> Result<Verified, VerifyError> {
 
 /// All of it written anew, so that it fits.
 fn anew<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let (mut all, mut chain) = (Vec::new(), Chain::START);
-    for (n, line) in lines.enumerate() {
-        let start = all.len();
+    let renumbered = lines.enumerate().map(|(n, line)| {
         let said = line.rsplit_once(",\"chain\"").unwrap().0.split_once(',').unwrap().1;
-        all.extend(format!("{{\"seq\":{},{said}}}", n + 1).into_bytes());
-        chain = chain.end_line(&mut all, start).unwrap();
-        all.push(b'\n');
-    }
-    String::from_utf8(all).unwrap()
+        format!("{{\"seq\":{},{said}}}", n + 1)
+    });
+    String::from_utf8(chained(renumbered)).unwrap()
 }
 
 #[test]
@@ -58,6 +57,7 @@ fn a_record_is_as_it_was_written_across_hosts() {
     // Nothing but what an empty file can show.
     let empty = look("", &[]).unwrap();
     assert_eq!((empty.records, empty.closed, empty.head), (0, false, Chain::START));
+    assert_eq!(look(&text, &[Chain::START]).unwrap(), look(&text, &[]).unwrap());
     assert_eq!(look("", &[seen.head]), Err(VerifyError::Missing(seen.head)));
 }
 
@@ -109,8 +109,11 @@ fn lines_that_are_changed_taken_out_put_in_or_moved_are_found() {
         changed[0] = line;
         assert_eq!(altered(&together(&changed)), (1, fault));
     }
-    let long = format!("{}{}\n", "x".repeat(MAX_LINE as usize), text);
+    let long = format!("{}{}\n", "x".repeat(MAX_LINE), text);
     assert_eq!(altered(&long), (1, Fault::TooLong));
+    assert_eq!(altered(&text.replace('\n', "\r\n")), (1, Fault::NoChain));
+    assert_eq!(altered(&format!("{text}dear diary")), (11, Fault::Ending));
+    assert_eq!(altered(&text.replace('\n', " ")), (1, Fault::Ending));
 }
 
 #[test]
@@ -138,6 +141,29 @@ fn one_that_was_written_anew_or_cut_off_lacks_what_was_noted() {
     assert!(seen.unfinished > 100);
 }
 
+#[test]
+fn what_a_later_version_writes_fits_too() {
+    let text =
+        chained([line(1, ""), line(2, ",\"new\":7").replace("exit", "new-kind"), line(3, "")]);
+    assert_eq!(verify(&*text, &[]).unwrap().records, 3);
+}
+
+#[test]
+fn the_longest_line_is_read_and_the_next_is_not() {
+    for (more, fault) in [(0, None), (1, Some(Fault::TooLong))] {
+        // 76 bytes of chain and the line break come to it.
+        let room = MAX_LINE - 76 - line(1, ",\"detail\":\"\"").len();
+        let detail = format!(",\"detail\":\"{}\"", "x".repeat(room + more));
+        let text = chained([line(1, &detail)]);
+        assert_eq!(text.len(), MAX_LINE + more);
+        let found = match verify(&*text, &[]) {
+            Err(VerifyError::Altered { line: 1, fault }) => Some(fault),
+            found => found.map(|_| None).unwrap(),
+        };
+        assert_eq!(found, fault);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -150,7 +176,8 @@ proptest! {
         prop_assume!(bytes[at] != to);
         bytes[at] = to;
         if let Ok(seen) = verify(&*bytes, &[]) {
-            prop_assert!(at == bytes.len() - 1 && seen.unfinished > 0 && !seen.closed, "{at} {to}");
+            // As if the last line had not been written to its end when the power went.
+            prop_assert!(at == bytes.len() - 1 && to == 0 && seen.unfinished > 0, "{at} {to}");
         }
     }
 

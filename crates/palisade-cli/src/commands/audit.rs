@@ -47,8 +47,9 @@ enum Command {
 /// Check that a record is as it was written
 ///
 /// Each line is tied to all lines before it, so that one that was changed, taken out, put in or moved is found (status
-/// 3). A record that was written anew, or lost its end, is found if the head of an earlier look was kept somewhere else
-/// and is given with --contains. The record of a running host can be checked too.
+/// 3). Who writes all that follows anew as well, cuts off the end or goes on with it is not found by that. Everything up
+/// to a line is known to be as it was if the head of an earlier look was kept somewhere else and is given with
+/// --contains. On Linux and macOS the record of a running host can be checked too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -98,9 +99,21 @@ fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"))
 }
 
+fn unfinished(seen: &Verified) {
+    if seen.unfinished > 0 {
+        terminal::out(format_args!(
+            "at its end {} bytes of a line that is not whole yet, or was not when its host ended",
+            seen.unfinished
+        ));
+    }
+}
+
 fn refused(file: &Path, error: &VerifyError) -> Trouble {
     let hint = match error {
         VerifyError::Io(_) => return Trouble::usage(format!("{}: {error}", shown(file))),
+        VerifyError::Altered { line: 1, .. } => {
+            "keep the file as it is: nothing in it is known to be as it was written"
+        }
         VerifyError::Missing(_) => {
             "keep the file as it is; what is in it may not be what was recorded"
         }
@@ -115,7 +128,8 @@ fn refused(file: &Path, error: &VerifyError) -> Trouble {
 fn say(file: &Path, seen: &Verified, noted: usize) {
     let paint = Paint::stdout();
     let (Some(first), Some(last)) = (&seen.first, &seen.last) else {
-        return terminal::out(format_args!("{}: nothing is recorded yet", shown(file)));
+        terminal::out(format_args!("{}: nothing is recorded yet", shown(file)));
+        return unfinished(seen);
     };
     let count =
         if seen.records == 1 { "1 record".into() } else { format!("{} records", seen.records) };
@@ -129,9 +143,7 @@ fn say(file: &Path, seen: &Verified, noted: usize) {
     if !seen.closed {
         terminal::out("not closed: a host is writing it, was ended, or the end is missing");
     }
-    if seen.unfinished > 0 {
-        terminal::out(format_args!("{} bytes of a line that is not whole", seen.unfinished));
-    }
+    unfinished(seen);
     match noted {
         0 => {}
         1 => terminal::out("the chain that was noted is in it"),

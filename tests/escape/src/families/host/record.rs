@@ -259,11 +259,11 @@ pub(super) const CASES: &[Case] = &[
             recorded(d, "reply({})", "{}")?;
             let mut text = fs::read_to_string(d.path("record"))?;
             let lines = text.lines().count();
-            text.push_str("{\"seq\":99,\"boot\":\"to");
+            text.push_str(&format!("{{\"seq\":{},\"boot\":\"to", lines + 1));
             d.write("record", &text)?;
             let said = d.run(&["call", "plugin", "go", "--audit", "record"])?;
             let after = fs::read_to_string(d.path("record"))?;
-            // Torn stays torn, on a line of its own; what follows is whole.
+            // Torn goes away; what follows is whole.
             let parsed = after.lines().filter(|l| serde_json::from_str::<Value>(l).is_ok()).count();
             Ok(if parsed > lines && said.status == Some(0) {
                 ("contained".into(), format!("{parsed} whole records after {lines}"))
