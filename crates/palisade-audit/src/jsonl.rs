@@ -185,7 +185,7 @@ impl JsonLinesRecorder {
     /// Opens or creates the record at `path`: readable and writable by its owner only, never through
     /// a symbolic link, locked against other processes (`flock(2)`). An existing record is continued;
     /// half a line at its end, left by a crash, is removed and noted. Its last lines (1 MiB) must follow from each
-    /// other ([`Chain`]); all of it is looked at by [`crate::verify()`].
+    /// other ([`crate::Chain`]); all of it is looked at by [`crate::verify()`].
     ///
     /// # Errors
     /// [`RecordError`] when the file cannot be opened, is no record, was changed, is in use or cannot be written.

@@ -74,9 +74,15 @@ pub(crate) fn audit(args: &Audit) -> Result<(), Trouble> {
     let record = BufReader::with_capacity(1 << 16, open(&args.file).map_err(unread)?);
     let seen = verify(record, &args.contains).map_err(|error| refused(&args.file, &error))?;
     if args.output.json {
-        let mut seen = json!(seen);
-        seen["file"] = json!(args.file.to_string_lossy());
-        terminal::json(&seen);
+        terminal::json(&json!({
+            "file": args.file.to_string_lossy(),
+            "records": seen.records,
+            "first": seen.first,
+            "last": seen.last,
+            "head": seen.head,
+            "closed": seen.closed,
+            "unfinished": seen.unfinished,
+        }));
     } else {
         say(&args.file, &seen, args.contains.len());
     }
@@ -135,7 +141,7 @@ fn say(file: &Path, seen: &Verified, noted: usize) {
         if seen.records == 1 { "1 record".into() } else { format!("{} records", seen.records) };
     terminal::out(format_args!(
         "{}: {count} from {} to {}, {}",
-        paint.bold(&shown(file)),
+        paint.bold(shown(file)),
         escape(&first.time, 40),
         escape(&last.time, 40),
         paint.good("each as it was written after the one before")
