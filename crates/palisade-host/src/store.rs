@@ -73,11 +73,30 @@ pub(crate) struct Store {
     connection: Arc<Mutex<Connection>>,
 }
 
+/// Makes the file one that only its owner reads, whoever may pass through the folder. What SQLite puts beside it gets its
+/// mode. Where this fails, SQLite says why it cannot open the file.
+fn keep_private(path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        if let Ok(file) = options.open(path)
+            && file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+        {
+            let _ = file.set_permissions(PermissionsExt::from_mode(0o600));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
 impl Store {
     /// Opens or creates the database and brings its schema up to date.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         let path = path.to_owned();
         blocking(move || {
+            keep_private(&path);
             let mut connection = Connection::open(&path)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;

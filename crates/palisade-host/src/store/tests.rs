@@ -48,6 +48,27 @@ async fn what_was_stored_is_there_after_a_reopening() {
     assert_eq!(store.known().await.unwrap(), [(*a).clone()]);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("host.db");
+    let modes = || -> Vec<u32> {
+        let files = std::fs::read_dir(tmp.path()).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().permissions().mode() & 0o777).collect()
+    };
+    for _ in 0..2 {
+        let store = Store::open(&path).await.unwrap();
+        store.see(plugin("a", "/a"), [1; 32], 1).await.unwrap();
+        let modes = modes();
+        assert!(modes.len() > 1 && modes.iter().all(|mode| *mode == 0o600), "{modes:o?}");
+        drop(store);
+        // One of an earlier version.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_id_belongs_to_its_first_origin_until_it_is_forgotten() {
     let tmp = tempfile::tempdir().unwrap();
