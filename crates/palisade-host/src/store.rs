@@ -84,7 +84,7 @@ fn keep_private(path: &Path) {
         if let Ok(file) = options.open(path)
             && file.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
         {
-            let _ = file.set_permissions(PermissionsExt::from_mode(0o600));
+            let _ = file.set_permissions(std::fs::Permissions::from_mode(0o600));
         }
     }
     #[cfg(not(unix))]

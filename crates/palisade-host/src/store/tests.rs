@@ -62,7 +62,7 @@ async fn nobody_else_reads_it() {
         let store = Store::open(&path).await.unwrap();
         store.see(plugin("a", "/a"), [1; 32], 1).await.unwrap();
         let modes = modes();
-        assert!(modes.len() > 1 && modes.iter().all(|mode| *mode == 0o600), "{modes:o?}");
+        assert!(modes.len() > 1 && modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
         drop(store);
         // One of an earlier version.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
