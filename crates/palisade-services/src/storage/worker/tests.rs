@@ -71,6 +71,14 @@ impl Room {
         self.handle.get(key).await.unwrap().0.map(|row| row.value)
     }
 
+    /// The first write and the first read open the file. Each is done by a thread, which answers a moment before it lets
+    /// go of it.
+    async fn opened(&self) {
+        self.set("a", 0).await;
+        self.get("a").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
     fn free_turns(&self) -> usize {
         self.handle.writing.available_permits()
     }
@@ -79,9 +87,7 @@ impl Room {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_alone_does_without_the_threads() {
     let room = room();
-    // The first of each opens.
-    room.set("a", 0).await;
-    room.get("a").await;
+    room.opened().await;
     assert_eq!(room.spy.jobs(), (1, 1));
     for n in 1..50 {
         room.set("a", n).await;
@@ -102,7 +108,8 @@ async fn who_asks_alone_does_without_the_threads() {
 #[tokio::test]
 async fn the_only_thread_of_a_runtime_never_waits_for_the_disk() {
     let room = room();
-    for n in 0..20 {
+    room.opened().await;
+    for n in 1..20 {
         room.set("a", n).await;
         assert_eq!(room.get("a").await, Some(n.to_string()));
     }
