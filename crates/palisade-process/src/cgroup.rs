@@ -18,7 +18,7 @@ use palisade_model::Limits;
 
 mod group;
 
-pub(crate) use group::Group;
+pub(crate) use group::{Group, Standing};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -418,4 +418,4 @@ fn is_in_use(removed: &io::Result<()>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,8 +12,9 @@
 //! Where nobody else wants the time it gets its whole share as before.
 //!
 //! One that takes most of its quota without ever being stopped, as a single thread does, is confined too, but not
-//! put behind: as long as it has no more threads than processors it runs in long slices (`slice.rs`), so that
-//! whoever wakes up there goes first. It loses nothing by either.
+//! put behind: it weighs little there (`cpu.shares`, `cpu.weight`). Who wakes up beside it twice in a row has had
+//! more than its share the second time, and kernels that look again only with the next tick let it wait for that;
+//! against a light one the share is hardly used up. A processor with a light one at work still counts as taken.
 //!
 //! A plugin that a limit has ended counts as one that was stopped, and an end wipes nothing out: started again
 //! soon after, it begins confined. Otherwise one that is started again and again would never be at it for long
@@ -30,7 +31,10 @@ use std::{
 
 use palisade_model::PluginRef;
 
-use crate::{cgroup::Group, processors::Confined, slice::Slice};
+use crate::{
+    cgroup::{Group, Standing},
+    processors::Confined,
+};
 
 /// Between two looks.
 const PACE: Duration = Duration::from_millis(250);
@@ -45,8 +49,6 @@ const LONGEST_CALM: u32 = 128;
 
 /// What part of its quota is most of it.
 const MOST: f64 = 0.75;
-/// Threads that are there and do not work: pid 1, and one that waits for its child.
-const RESTING: usize = 2;
 /// For how long the turns of an instance that has ended count for the next one.
 const REMEMBERED: Duration = PACE.saturating_mul(LONGEST_CALM);
 /// Of how many plugins they are kept.
@@ -64,8 +66,7 @@ struct State {
     turns: Turns,
     looks: u32,
     confined: Option<Confined>,
-    gives_way: bool,
-    in_long_slices: bool,
+    standing: Standing,
     /// When the last look was that counted: there is one in each [`PACE`].
     counted: Option<Instant>,
     /// Processor time that it had used, and when.
@@ -105,8 +106,9 @@ impl Pace {
     /// Confines an instance that has not begun, where that is its place.
     pub(crate) fn begin(&self, group: &Group) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.turns.behind > 0 && !state.confine(group) {
-            state.give_way(group, true);
+        if state.turns.behind > 0 {
+            let standing = if state.confine(group) { Standing::Light } else { Standing::Behind };
+            state.stand(group, standing);
         }
     }
 
@@ -138,16 +140,16 @@ impl Pace {
         match state.turns.look(stops, takes_most, counts) {
             Turn::GoBehind => {
                 state.confine(group);
-                state.give_way(group, true);
-                state.end_long_slices(group);
+                state.stand(group, Standing::Behind);
             }
             Turn::GoAside => {
                 state.confine(group);
-                state.in_long_slices = !state.gives_way;
+                if state.standing == Standing::Ordinary {
+                    state.stand(group, Standing::Light);
+                }
             }
             Turn::ComeBack => {
-                state.give_way(group, false);
-                state.end_long_slices(group);
+                state.stand(group, Standing::Ordinary);
                 if let Some(confined) = state.confined.take() {
                     confined.release(|| group.threads());
                 }
@@ -157,14 +159,6 @@ impl Pace {
         // At every look: what it started meanwhile may have slipped through.
         if let Some(confined) = &state.confined {
             confined.hold(|| group.threads());
-        }
-        if state.in_long_slices {
-            let threads = group.threads();
-            // With more threads than that the quota would stop it; and those that it starts begin with its slice.
-            let most = state.confined.as_ref().map_or(0, Confined::count) + RESTING;
-            let few = threads.len() <= most;
-            let slice = if few { Slice::Long } else { Slice::Short };
-            slice.give(&threads);
         }
         if state.looks < FIRST_LOOKS { FIRST_PACE } else { PACE }
     }
@@ -177,12 +171,6 @@ impl State {
             self.confined = group.quota().and_then(Confined::to);
         }
         self.confined.is_some()
-    }
-
-    fn end_long_slices(&mut self, group: &Group) {
-        if std::mem::take(&mut self.in_long_slices) {
-            Slice::Short.give(&group.threads());
-        }
     }
 
     /// Whether the last look that counted was [`PACE`] ago.
@@ -208,11 +196,11 @@ impl State {
         part > 0.01 && group.quota().is_some_and(|quota| part >= MOST * quota)
     }
 
-    fn give_way(&mut self, group: &Group, behind: bool) {
-        if self.gives_way != behind {
+    fn stand(&mut self, group: &Group, standing: Standing) {
+        if self.standing != standing {
             // What cannot be written leaves it where it is; the confinement does not depend on it.
-            let _ = group.give_way(behind);
-            self.gives_way = behind;
+            let _ = group.stand(self.standing, standing);
+            self.standing = standing;
         }
     }
 }
@@ -297,6 +285,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::tests::{spinner, weight};
 
     /// Looks until it comes back, without a stop.
     fn looks_until_back(turns: &mut Turns) -> u32 {
@@ -386,6 +375,35 @@ mod tests {
         assert_eq!(turns.look(0, true, true), Turn::GoAside, "for as long again");
         assert_eq!(turns.look(1, true, true), Turn::GoBehind);
         assert_eq!(looks_until_back(&mut turns), CALM);
+    }
+
+    /// Looks at a group at work or at rest until it weighs so much.
+    fn weighs(pace: &Pace, group: &Group, wanted: impl Fn(Option<f64>) -> bool) -> bool {
+        (0..1200).any(|_| {
+            pace.look(group);
+            std::thread::sleep(FIRST_PACE);
+            wanted(weight(group))
+        })
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn who_takes_most_of_its_quota_weighs_little_until_it_rests() {
+        let limits = palisade_model::Limits { cpu: 1.0, ..Default::default() };
+        let Some(group) = crate::cgroup::of_this_process().create(&limits).unwrap() else {
+            assert!(std::env::var("CI").is_err(), "in CI nothing may be skipped");
+            eprintln!("SKIPPED: there are no cgroups for this process here");
+            return;
+        };
+        let pace = Pace::of(&plugin("pace.heavy"));
+        assert_eq!(weight(&group), Some(1.0));
+        let mut child = spinner(&group);
+        // One thread on a whole processor: the quota has nothing to stop, or next to nothing.
+        let light = weighs(&pace, &group, |weight| weight.is_none_or(|w| w < 0.1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(light, "it weighs as much as the others");
+        assert!(weighs(&pace, &group, |weight| weight == Some(1.0)), "it stayed there at rest");
     }
 
     #[test]

@@ -21,6 +21,18 @@ const CPU_PERIOD: u64 = 100_000;
 /// Pid 1 of the plugin is counted too.
 const OWN_PIDS: u32 = 1;
 
+/// How its processor time is weighed against that of others who want the same processor: of its siblings, and
+/// with version 1 of the host's own threads too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    #[default]
+    Ordinary,
+    /// A sixteenth of that.
+    Light,
+    /// Only what nobody else wants (`cpu.idle`, in both versions since Linux 5.15).
+    Behind,
+}
+
 /// The groups of one instance; dropping it removes them.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -267,12 +279,23 @@ impl Group {
         text.iter().flat_map(|t| t.lines()).filter_map(|l| l.parse().ok()).collect()
     }
 
-    /// Whether it gets processor time only behind its siblings (`cpu.idle`, in both versions since Linux
-    /// 5.15).
-    pub(crate) fn give_way(&self, behind: bool) -> io::Result<()> {
-        match self.file(&self.cgroups.hierarchy.cpu, "cpu.idle") {
-            Some(path) => fs::write(path, if behind { "1" } else { "0" }),
+    /// Has it go from one standing to another.
+    pub(crate) fn stand(&self, from: Standing, to: Standing) -> io::Result<()> {
+        let h = &self.cgroups.hierarchy;
+        let write = |file, text: &str| match self.file(&h.cpu, file) {
+            Some(path) => fs::write(path, text),
             None => Ok(()),
+        };
+        if from == Standing::Behind {
+            // Has its ordinary weight again with that.
+            write("cpu.idle", "0")?;
+        }
+        let (file, light, ordinary) =
+            if h.unified { ("cpu.weight", "6", "100") } else { ("cpu.shares", "64", "1024") };
+        match to {
+            Standing::Behind => write("cpu.idle", "1"),
+            Standing::Light => write(file, light),
+            Standing::Ordinary => write(file, ordinary),
         }
     }
 

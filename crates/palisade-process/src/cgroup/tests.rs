@@ -44,11 +44,7 @@ fn version_2_counts_and_kills_also_where_the_controllers_are_version_1s() {
     let more = group.folders().len() - 1;
     assert_eq!(cgroups.hierarchy.has_more(), more > 0);
     assert_eq!(group.entries().unwrap().len(), 1 + more);
-    let spin = "while :; do :; done";
-    let mut child = std::process::Command::new("/bin/sh").args(["-c", spin]).spawn().unwrap();
-    for folder in group.folders() {
-        fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
-    }
+    let mut child = spinner(&group);
     let end = std::time::Instant::now() + Duration::from_secs(10);
     while group.cpu_time().unwrap() < Duration::from_millis(50) {
         assert!(std::time::Instant::now() < end, "its time is not counted");
@@ -57,6 +53,78 @@ fn version_2_counts_and_kills_also_where_the_controllers_are_version_1s() {
     group.kill_all();
     let ended = child.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+}
+
+/// A child that computes for ever, in this group.
+pub(crate) fn spinner(group: &Group) -> std::process::Child {
+    let spin = "while :; do :; done";
+    let child = std::process::Command::new("/bin/sh").args(["-c", spin]).spawn().unwrap();
+    for folder in group.folders() {
+        fs::write(folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+    }
+    child
+}
+
+/// What a group weighs, as a part of what is ordinary; none where it is idle.
+pub(crate) fn weight(group: &Group) -> Option<f64> {
+    let read = |file: &str| {
+        let mut texts = group.folders().into_iter().map(|f| fs::read_to_string(f.join(file)));
+        texts.find_map(Result::ok).map(|text| text.trim().parse::<f64>().unwrap())
+    };
+    if read("cpu.idle").is_some_and(|idle| idle > 0.0) {
+        return None;
+    }
+    Some(read("cpu.weight").map_or_else(|| read("cpu.shares").unwrap() / 1024.0, |w| w / 100.0))
+}
+
+#[test]
+fn a_light_group_gets_the_smaller_part_of_a_processor_that_another_wants() {
+    let cgroups = of_this_process();
+    let make = || cgroups.create(&Limits::default()).unwrap();
+    let (Some(light), Some(ordinary)) = (make(), make()) else {
+        return skipped("there are no cgroups for this process here", &cgroups.hierarchy);
+    };
+    light.stand(Standing::Ordinary, Standing::Light).unwrap();
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let mut one = rustix::thread::CpuSet::new();
+    one.set((0..rustix::thread::CpuSet::MAX_CPU).find(|&c| allowed.is_set(c)).unwrap());
+    let mut children = [&light, &ordinary].map(|group| {
+        let child = spinner(group);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::thread::sched_setaffinity(Some(pid), &one).unwrap();
+        child
+    });
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while ordinary.cpu_time().unwrap() < Duration::from_millis(500) {
+        assert!(std::time::Instant::now() < end, "nothing of it ran");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (less, more) = (light.cpu_time().unwrap(), ordinary.cpu_time().unwrap());
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // A sixteenth, and what it had before the other began.
+    assert!(less * 3 < more, "{less:?} beside {more:?}");
+}
+
+#[test]
+fn a_group_goes_from_each_standing_to_each() {
+    use Standing::{Behind, Light, Ordinary};
+    let cgroups = of_this_process();
+    let Some(group) = cgroups.create(&Limits::default()).unwrap() else {
+        return skipped("there are no cgroups for this process here", &cgroups.hierarchy);
+    };
+    let way = [Ordinary, Light, Ordinary, Behind, Ordinary, Light, Behind, Light, Ordinary];
+    for pair in way.windows(2) {
+        group.stand(pair[0], pair[1]).unwrap();
+        let weight = weight(&group);
+        match pair[1] {
+            Ordinary => assert_eq!(weight, Some(1.0), "{pair:?}"),
+            Light => assert!(weight.is_some_and(|w| (0.05..0.07).contains(&w)), "{pair:?}"),
+            Behind => assert_eq!(weight, None, "{pair:?}"),
+        }
+    }
 }
 
 #[test]
