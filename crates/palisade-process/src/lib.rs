@@ -65,6 +65,8 @@ mod quota;
 #[cfg(palisade_helper)]
 mod runtime;
 #[cfg(palisade_helper)]
+mod slice;
+#[cfg(palisade_helper)]
 mod spares;
 #[cfg(palisade_helper)]
 mod spawner;

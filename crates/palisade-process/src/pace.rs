@@ -15,6 +15,8 @@
 //! put behind: it weighs little there (`cpu.shares`, `cpu.weight`). Who wakes up beside it twice in a row has had
 //! more than its share the second time, and kernels that look again only with the next tick let it wait for that;
 //! against a light one the share is hardly used up. A processor with a light one at work still counts as taken.
+//! Version 2 weighs plugins against each other and not against the host. There, as long as it has no more threads
+//! than processors, a light one runs in long slices too (`slice.rs`), so that whoever wakes up goes first.
 //!
 //! A plugin that a limit has ended counts as one that was stopped, and an end wipes nothing out: started again
 //! soon after, it begins confined. Otherwise one that is started again and again would never be at it for long
@@ -34,6 +36,7 @@ use palisade_model::PluginRef;
 use crate::{
     cgroup::{Group, Standing},
     processors::Confined,
+    slice::Slice,
 };
 
 /// Between two looks.
@@ -49,6 +52,8 @@ const LONGEST_CALM: u32 = 128;
 
 /// What part of its quota is most of it.
 const MOST: f64 = 0.75;
+/// Threads that are there and do not work: pid 1, and one that waits for its child.
+const RESTING: usize = 2;
 /// For how long the turns of an instance that has ended count for the next one.
 const REMEMBERED: Duration = PACE.saturating_mul(LONGEST_CALM);
 /// Of how many plugins they are kept.
@@ -67,13 +72,17 @@ struct State {
     looks: u32,
     confined: Option<Confined>,
     standing: Standing,
+    in_long_slices: bool,
+    /// When it was last put behind the others because the quota had stopped it.
+    stopped_at: Option<Instant>,
     /// When the last look was that counted: there is one in each [`PACE`].
     counted: Option<Instant>,
     /// Processor time that it had used, and when.
     used: Option<(Instant, Duration)>,
 }
 
-/// The turns of plugins whose instances have ended, and when. Only of those that were behind others then.
+/// The turns of plugins whose instances have ended, and when. Only of those that were confined, light or behind the
+/// others then.
 #[derive(Debug, Default)]
 struct Ended(HashMap<Arc<PluginRef>, (Instant, Turns)>);
 
@@ -107,12 +116,12 @@ impl Pace {
     pub(crate) fn begin(&self, group: &Group) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.turns.behind > 0 {
-            let standing = if state.confine(group) { Standing::Light } else { Standing::Behind };
-            state.stand(group, standing);
+            state.confine(group);
+            state.stand(group, Standing::Light);
         }
     }
 
-    /// Whether it is confined, or behind the others.
+    /// Whether it is confined, light or behind the others.
     pub(crate) fn is_behind(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).turns.behind > 0
     }
@@ -140,16 +149,21 @@ impl Pace {
         match state.turns.look(stops, takes_most, counts) {
             Turn::GoBehind => {
                 state.confine(group);
+                state.stopped_at = Some(now);
                 state.stand(group, Standing::Behind);
+                state.end_long_slices(group);
             }
             Turn::GoAside => {
                 state.confine(group);
-                if state.standing == Standing::Ordinary {
+                let calm = PACE * state.turns.calm;
+                if state.stopped_at.is_none_or(|at| now.saturating_duration_since(at) >= calm) {
                     state.stand(group, Standing::Light);
                 }
+                state.in_long_slices = group.is_unified() && state.standing == Standing::Light;
             }
             Turn::ComeBack => {
                 state.stand(group, Standing::Ordinary);
+                state.end_long_slices(group);
                 if let Some(confined) = state.confined.take() {
                     confined.release(|| group.threads());
                 }
@@ -160,17 +174,30 @@ impl Pace {
         if let Some(confined) = &state.confined {
             confined.hold(|| group.threads());
         }
+        if state.in_long_slices {
+            let threads = group.threads();
+            // With more threads than that the quota would stop it; and those that it starts begin with its slice.
+            let most = state.confined.as_ref().map_or(0, Confined::count) + RESTING;
+            let few = threads.len() <= most;
+            let slice = if few { Slice::Long } else { Slice::Short };
+            slice.give(&threads);
+        }
         if state.looks < FIRST_LOOKS { FIRST_PACE } else { PACE }
     }
 }
 
 impl State {
-    /// Whether it could be.
-    fn confine(&mut self, group: &Group) -> bool {
+    /// Where there are processors left for the others.
+    fn confine(&mut self, group: &Group) {
         if self.confined.is_none() {
             self.confined = group.quota().and_then(Confined::to);
         }
-        self.confined.is_some()
+    }
+
+    fn end_long_slices(&mut self, group: &Group) {
+        if std::mem::take(&mut self.in_long_slices) {
+            Slice::Short.give(&group.threads());
+        }
     }
 
     /// Whether the last look that counted was [`PACE`] ago.
@@ -197,9 +224,8 @@ impl State {
     }
 
     fn stand(&mut self, group: &Group, standing: Standing) {
-        if self.standing != standing {
-            // What cannot be written leaves it where it is; the confinement does not depend on it.
-            let _ = group.stand(self.standing, standing);
+        // What cannot be written leaves it where it is; the confinement does not depend on it.
+        if self.standing != standing && group.stand(self.standing, standing).is_ok() {
             self.standing = standing;
         }
     }
@@ -285,7 +311,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::tests::{spinner, weight};
+    use crate::cgroup::tests::{In, weight};
 
     /// Looks until it comes back, without a stop.
     fn looks_until_back(turns: &mut Turns) -> u32 {
@@ -389,19 +415,20 @@ mod tests {
     #[test]
     #[allow(clippy::print_stderr)]
     fn who_takes_most_of_its_quota_weighs_little_until_it_rests() {
-        let limits = palisade_model::Limits { cpu: 1.0, ..Default::default() };
-        let Some(group) = crate::cgroup::of_this_process().create(&limits).unwrap() else {
+        // Little, so that a busy machine has it left, and more than most of its quota.
+        let limits = palisade_model::Limits { cpu: 0.2, ..Default::default() };
+        let cgroups = crate::cgroup::of_this_process();
+        let Some(group) = cgroups.create(&limits).unwrap().filter(Group::has_weight) else {
             assert!(std::env::var("CI").is_err(), "in CI nothing may be skipped");
-            eprintln!("SKIPPED: there are no cgroups for this process here");
+            eprintln!("SKIPPED: there is no group with processor time for this process here");
             return;
         };
         let pace = Pace::of(&plugin("pace.heavy"));
         assert_eq!(weight(&group), Some(1.0));
-        let mut child = spinner(&group);
-        // One thread on a whole processor: the quota has nothing to stop, or next to nothing.
-        let light = weighs(&pace, &group, |weight| weight.is_none_or(|w| w < 0.1));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let busy = "import time\nwhile True:\n end = time.monotonic() + 0.0018\n while time.monotonic() < end: pass\n time.sleep(0.0082)";
+        let child = In::group(&group, std::process::Command::new("python3").args(["-c", busy]));
+        let light = weighs(&pace, &group, |weight| weight.is_some_and(|w| w < 0.1));
+        drop(child);
         assert!(light, "it weighs as much as the others");
         assert!(weighs(&pace, &group, |weight| weight == Some(1.0)), "it stayed there at rest");
     }

@@ -53,6 +53,11 @@ impl Confined {
         Some(Self(free))
     }
 
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Confines these threads, and those that `threads` finds after them.
     pub(crate) fn hold(&self, threads: impl Fn() -> Vec<i32>) {
         set(&self.0, threads);

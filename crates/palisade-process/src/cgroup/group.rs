@@ -29,7 +29,7 @@ pub(crate) enum Standing {
     Ordinary,
     /// A sixteenth of that.
     Light,
-    /// Only what nobody else wants (`cpu.idle`, in both versions since Linux 5.15).
+    /// Only what nobody else wants (`cpu.idle`, in both versions since Linux 5.15; before that it is light).
     Behind,
 }
 
@@ -279,6 +279,11 @@ impl Group {
         text.iter().flat_map(|t| t.lines()).filter_map(|l| l.parse().ok()).collect()
     }
 
+    /// Whether its version of cgroups weighs it against its siblings only.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.cgroups.hierarchy.unified
+    }
+
     /// Has it go from one standing to another.
     pub(crate) fn stand(&self, from: Standing, to: Standing) -> io::Result<()> {
         let h = &self.cgroups.hierarchy;
@@ -286,14 +291,14 @@ impl Group {
             Some(path) => fs::write(path, text),
             None => Ok(()),
         };
-        if from == Standing::Behind {
-            // Has its ordinary weight again with that.
-            write("cpu.idle", "0")?;
-        }
         let (file, light, ordinary) =
             if h.unified { ("cpu.weight", "6", "100") } else { ("cpu.shares", "64", "1024") };
+        if from == Standing::Behind {
+            // An idle group takes no weight. There is nothing to take back before Linux 5.15.
+            let _ = write("cpu.idle", "0");
+        }
         match to {
-            Standing::Behind => write("cpu.idle", "1"),
+            Standing::Behind => write("cpu.idle", "1").or_else(|_| write(file, light)),
             Standing::Light => write(file, light),
             Standing::Ordinary => write(file, ordinary),
         }
