@@ -155,8 +155,7 @@ impl Pace {
             }
             Turn::GoAside => {
                 state.confine(group);
-                let calm = PACE * state.turns.calm;
-                if state.stopped_at.is_none_or(|at| now.saturating_duration_since(at) >= calm) {
+                if state.may_be_light(now) {
                     state.stand(group, Standing::Light);
                 }
                 state.in_long_slices = group.is_unified() && state.standing == Standing::Light;
@@ -192,6 +191,13 @@ impl State {
         if self.confined.is_none() {
             self.confined = group.quota().and_then(Confined::to);
         }
+    }
+
+    /// Who is behind the others stays there until the quota has not stopped it for a while.
+    fn may_be_light(&self, now: Instant) -> bool {
+        let calm = PACE * self.turns.calm;
+        self.standing != Standing::Behind
+            || self.stopped_at.is_none_or(|at| now.saturating_duration_since(at) >= calm)
     }
 
     fn end_long_slices(&mut self, group: &Group) {
@@ -401,6 +407,16 @@ mod tests {
         assert_eq!(turns.look(0, true, true), Turn::GoAside, "for as long again");
         assert_eq!(turns.look(1, true, true), Turn::GoBehind);
         assert_eq!(looks_until_back(&mut turns), CALM);
+    }
+
+    #[test]
+    fn who_takes_most_is_light_at_once_unless_it_is_behind_and_was_stopped_just_now() {
+        let stopped = Instant::now();
+        let state = |standing| State { standing, stopped_at: Some(stopped), ..State::default() };
+        let soon = stopped + PACE;
+        assert!(state(Standing::Ordinary).may_be_light(soon), "it had come back");
+        assert!(!state(Standing::Behind).may_be_light(soon));
+        assert!(state(Standing::Behind).may_be_light(stopped + PACE * CALM));
     }
 
     /// Looks at a group at work or at rest until it weighs so much.
