@@ -101,9 +101,15 @@ impl Escapes {
         Ok(words(&["palisade-vm", "enter", &careless, &runner, "runner", FORBIDDEN]))
     }
 
+    /// Whether WebAssembly is attacked.
+    fn wants_guests(&self) -> bool {
+        self.families.iter().any(|family| matches!(*family, "wasm" | "walled"))
+    }
+
     /// How long the runner may take, by the machine's own clock.
     pub(crate) fn limit(&self) -> Duration {
-        let minutes = if self.families.contains(&"host") { 60 } else { 15 };
+        let is_long = self.families.contains(&"host") || self.wants_guests();
+        let minutes = if is_long { 60 } else { 15 };
         Duration::from_secs(minutes * 60)
     }
 
@@ -116,7 +122,7 @@ impl Escapes {
             forbidden: vec![FORBIDDEN.into()],
             privileged,
             command: Some(format!("{FOLDER}/palisade").into()),
-            guests: None,
+            guests: self.wants_guests().then(|| format!("{FOLDER}/guests").into()),
             meter: None,
             families: self.families.iter().map(|f| (*f).to_owned()).collect(),
             only: self.only.to_vec(),

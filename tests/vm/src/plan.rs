@@ -79,11 +79,13 @@ const fn some(launcher: Launcher, families: &'static [&'static str], only: &'sta
 }
 
 /// The suite where a kind of system is looked at most closely.
-const fn whole(launcher: Launcher) -> [Step; 4] {
+const fn whole(launcher: Launcher) -> [Step; 6] {
     [
         escapes(launcher, MOST),
         escapes(launcher, ALONE),
         escapes(launcher, WITH_PYTHON),
+        escapes(launcher, &["wasm"]),
+        escapes(launcher, &["walled"]),
         Step::Escapes(Escapes {
             layered: true,
             ..Escapes::of(launcher, &["general"]).only(LAYERED)

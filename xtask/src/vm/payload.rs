@@ -71,8 +71,30 @@ pub(super) fn build(folder: &Path, with_tests: bool) -> Result<Payload> {
         files.push((format!("{INSIDE}/expected/{name}"), entry.path()));
     }
     let program = own.ok_or_else(|| format!("cargo did not build {OWN}"))?;
-    let system = if with_tests { system::files()? } else { Vec::new() };
+    let mut system = Vec::new();
+    if with_tests {
+        system = system::files()?;
+        files.extend(guests(&files, folder)?);
+    }
     Ok(Payload { files, system, program })
+}
+
+/// The guests of the WebAssembly wall, built here: there is no compiler inside.
+fn guests(files: &[(String, PathBuf)], folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let runner = format!("{INSIDE}/escape");
+    let runner = files.iter().find(|(inside, _)| *inside == runner);
+    let (_, runner) = runner.ok_or("cargo did not build escape")?;
+    let built = folder.join("guests");
+    if built.exists() {
+        fs::remove_dir_all(&built).map_err(trouble(&built))?;
+    }
+    step::run(Command::new(runner).arg("guests").arg(&built))?;
+    let entries = fs::read_dir(&built).map_err(trouble(&built))?.flatten();
+    let named = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (format!("{INSIDE}/guests/{name}"), entry.path())
+    };
+    Ok(entries.map(named).collect())
 }
 
 /// Copies without debug information, unless the copy is newer.

@@ -4,16 +4,19 @@
 //! suite itself could not run. `escape runner` is how the suite starts itself as another user.
 //! `escape compare [--srt DIR] [--sandlock PROGRAM] [--json | --write]` makes the attempts behind bubblewrap and
 //! those, and prints who stops what, or writes it into the page of the documentation.
+//! `escape guests DIR` builds the guests of the WebAssembly wall into a new folder, for a runner elsewhere.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{
     io::{BufRead, Read},
+    path::Path,
     process::ExitCode,
 };
 
 use palisade_escape::{
     elsewhere::{self, page, tools::Tool},
     expected::{Expected, Matrix},
+    families::wasm,
     matrix,
     record::{Launcher, Row},
     report, runner,
@@ -31,9 +34,10 @@ fn main() -> ExitCode {
     let result = match args.first().map(String::as_str) {
         Some("runner") => run_as_runner(runner::run).map(|()| true),
         Some("elsewhere-runner") => run_as_runner(elsewhere::run).map(|()| true),
+        Some("guests") => guests(args.get(1..).unwrap_or_default()).map(|()| true),
         Some("compare") => compare(args.get(1..).unwrap_or_default()).map(|()| true),
         None | Some("--json") => run_all(!args.is_empty()),
-        _ => Err(Trouble("usage: escape [--json] | compare …".into())),
+        _ => Err(Trouble("usage: escape [--json] | compare … | guests DIR".into())),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -59,6 +63,11 @@ fn run_as_runner<T: DeserializeOwned>(run: fn(&T) -> Result<Vec<Row>>) -> Result
     let rows = run(&task)?;
     println!("{}", serde_json::to_string(&rows)?);
     Ok(())
+}
+
+fn guests(args: &[String]) -> Result<()> {
+    let [folder] = args else { return Err(Trouble("usage: escape guests DIR".into())) };
+    wasm::build(Path::new(folder))
 }
 
 /// The rows that cannot be made by who started this, a line for each launcher. The attempts that a launcher

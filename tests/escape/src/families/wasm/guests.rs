@@ -7,7 +7,7 @@ use std::{
 };
 
 use wit_component::{StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, SourceMap};
 
 use crate::trouble::{Result, Trouble, While};
 
@@ -59,6 +59,15 @@ impl Guests {
     }
 }
 
+macro_rules! wit {
+    ($($file:literal),*) => {
+        &[$(($file, include_str!(concat!("../../../../../crates/palisade-wasm/wit/0.1.0/", $file)))),*]
+    };
+}
+
+/// The package `palisade:plugin`. In the program, which runs where its sources are not.
+const WIT: &[(&str, &str)] = wit!("handlers.wit", "imports.wit", "types.wit", "worlds.wit");
+
 /// A component or a module as text.
 pub(super) fn text(text: &str) -> Result<Vec<u8>> {
     wat::parse_str(text).doing("a guest")
@@ -83,8 +92,12 @@ pub(super) fn opening(path: &str) -> Result<Vec<u8>> {
 pub(super) fn plugin(module: &str, imports: &[&str]) -> Result<Vec<u8>> {
     let mut wasm = wat::parse_str(module).doing("a guest")?;
     let mut resolve = Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/palisade-wasm/wit/0.1.0");
-    resolve.push_dir(wit).doing("the WIT")?;
+    let mut sources = SourceMap::default();
+    for (name, text) in WIT {
+        sources.push_str(name, *text);
+    }
+    let interfaces = sources.parse().map_err(|(_, e)| Trouble(format!("the WIT: {e}")))?;
+    resolve.push_group(interfaces).doing("the WIT")?;
     let imports: String =
         imports.iter().map(|name| format!("import palisade:plugin/{name}@0.1.0;\n")).collect();
     let world = format!(
