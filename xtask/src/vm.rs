@@ -148,6 +148,9 @@ pub(crate) fn run(args: &Args) -> Result {
     if plans.iter().any(|p| p.disk) {
         tools::ensure(&[MMDEBSTRAP])?;
     }
+    if !args.short {
+        tools::ensure_targets(&tools::WASM_TARGETS)?;
+    }
     let begun = Instant::now();
     let folder = folder();
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;

@@ -87,12 +87,10 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(twins::run(&stage, launcher, &[Twin::Python], task.whole_only).await?);
         }
         if wants("wasm") {
-            let guests = task.guests.as_ref();
-            rows.extend(wasm::run(&stage, launcher, guests, wasm::Wall::Host).await?);
+            rows.extend(wasm::run(&stage, task, wasm::Wall::Host).await?);
         }
         if wants("walled") {
-            let guests = task.guests.as_ref();
-            rows.extend(wasm::run(&stage, launcher, guests, wasm::Wall::Process).await?);
+            rows.extend(wasm::run(&stage, task, wasm::Wall::Process).await?);
         }
         if wants("channel") {
             rows.extend(channel::run(&stage, launcher, &attempts, task.emulated).await?);

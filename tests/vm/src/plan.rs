@@ -20,6 +20,8 @@ const WITH_PYTHON: &[&str] = &["host", "python"];
 /// One or a few attempts on every guarantee but the limits, for every other situation.
 const CORE: &[u16] = &[1, 2, 8, 17, 26, 28, 31, 36, 53, 70];
 const CORE_WEAKER: &[u16] = &[17, 31, 36, 53];
+/// What an engine of WebAssembly leaves to the kernel: ways out of a granted folder, and addresses.
+const ENGINE: &[u16] = &[109, 112];
 /// With one layer taken away: whatever another layer holds too must hold on this kernel as well. None that visits
 /// the scene's services, which would be seen by those that run meanwhile.
 const LAYERED: &[u16] = &[1, 2, 8, 14, 15, 16, 17, 18, 19, 20, 26, 28, 53, 70];
@@ -78,14 +80,17 @@ const fn some(launcher: Launcher, families: &'static [&'static str], only: &'sta
     Step::Escapes(Escapes::of(launcher, families).only(only))
 }
 
+/// WebAssembly, by the engine in the host's process and by one behind the walls.
+const fn engines(launcher: Launcher) -> [Step; 2] {
+    [some(launcher, &["wasm"], ENGINE), some(launcher, &["walled"], ENGINE)]
+}
+
 /// The suite where a kind of system is looked at most closely.
-const fn whole(launcher: Launcher) -> [Step; 6] {
+const fn whole(launcher: Launcher) -> [Step; 4] {
     [
         escapes(launcher, MOST),
         escapes(launcher, ALONE),
         escapes(launcher, WITH_PYTHON),
-        escapes(launcher, &["wasm"]),
-        escapes(launcher, &["walled"]),
         Step::Escapes(Escapes {
             layered: true,
             ..Escapes::of(launcher, &["general"]).only(LAYERED)
@@ -156,7 +161,8 @@ fn cgroup2(kernel: Kernel) -> Vec<Situation> {
     vec![
         all("root", Where::Top, root, good(true))
             .then([CONTROLS, escapes(root, &["landlock"])])
-            .then(whole(root)),
+            .then(whole(root))
+            .then(engines(root)),
         all("root-service", Where::Alone, root, good(true)),
         all("root-session", Where::Beside, root, good(true)),
         all("user", Where::User, user, without(false, "no delegated version 2 cgroup"))
@@ -331,7 +337,10 @@ fn debian(short: bool, kernel: Kernel) -> Vec<Situation> {
         return vec![scope.only(limits), service.only_doctor(), session.only_doctor(), nspawn];
     }
     vec![
-        scope.then([WALLS, LANDLOCK]).then(whole(Launcher::Delegated)),
+        scope
+            .then([WALLS, LANDLOCK])
+            .then(whole(Launcher::Delegated))
+            .then(engines(Launcher::Delegated)),
         service.then([WALLS, LANDLOCK, CONTROLS]).then(whole(Launcher::Root)),
         session,
         nspawn,

@@ -24,14 +24,15 @@ mod values;
 mod wall;
 mod web;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use palisade_sandbox::BoxFuture;
 use palisade_wasm::ablation::{Layer, without};
 
 use crate::{
     control::WORKS,
-    record::{Launcher, Row},
+    record::Row,
+    runner::Task,
     scene::Stage,
     trouble::{Result, Trouble, While},
 };
@@ -42,6 +43,8 @@ pub use wall::Wall;
 
 /// Longest time of one attempt, its control or its ablation.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same where the processor is emulated, and code is compiled for it no faster.
+const PATIENCE_EMULATED: Duration = Duration::from_secs(600);
 
 /// Numbers that only this family has rows of.
 #[must_use]
@@ -89,6 +92,11 @@ fn is_for_the_host_only(case: &Case) -> bool {
         )
 }
 
+/// The attempts of these numbers on an engine behind this wall; all where there are none.
+fn asked(wall: Wall, only: &[u16]) -> impl Iterator<Item = &'static Case> {
+    cases(wall).filter(|case| only.is_empty() || only.contains(&case.number))
+}
+
 fn cases(wall: Wall) -> impl Iterator<Item = &'static Case> {
     let behind = wall == Wall::Process;
     let own = if behind { compiled_behind::CASES } else { &[] };
@@ -125,39 +133,41 @@ fn layer(layer: Layer) -> &'static str {
 }
 
 /// Runs the family, one attempt after the other: some measure time, and a layer that is taken away is away
-/// from the whole process. `guests` has what [`build`] built.
+/// from the whole process. The task's `guests` has what [`build`] built; where it is `whole_only`, no layer is
+/// taken away.
 ///
 /// # Errors
 /// When the engine cannot be made, or the scene.
-pub async fn run(
-    stage: &Arc<Stage>,
-    launcher: Launcher,
-    guests: Option<&PathBuf>,
-    wall: Wall,
-) -> Result<Vec<Row>> {
-    let folder = guests.ok_or_else(|| Trouble("the runner was given no guests".into()))?;
+pub async fn run(stage: &Arc<Stage>, task: &Task, wall: Wall) -> Result<Vec<Row>> {
+    let launcher = task.launcher;
+    let folder =
+        task.guests.as_ref().ok_or_else(|| Trouble("the runner was given no guests".into()))?;
+    let patience = if task.emulated { PATIENCE_EMULATED } else { PATIENCE };
     let scene = room::Scene::new(stage, Guests::read(folder)?, wall, launcher)?;
     let mut rows = Vec::new();
-    for case in cases(wall) {
+    for case in asked(wall, &task.only) {
         let variant = format!("{}{}", case.variant, wall.with());
         let place = format!("{} {variant}", case.number);
-        let (outcome, detail) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
+        let (outcome, detail) =
+            bounded(patience, &place, (case.attack)(scene.room(false)?)).await?;
         let mut row = Row::new(case.number, &variant, case.name, launcher);
         row = row.seen(outcome, detail);
         row.backend = wall.backend().into();
         row.control = match case.control {
             Control::Lifted => {
-                let (outcome, detail) = bounded(&place, (case.attack)(scene.room(true)?)).await?;
+                let (outcome, detail) =
+                    bounded(patience, &place, (case.attack)(scene.room(true)?)).await?;
                 control(outcome == "SUCCEEDED", format!("{outcome} {detail}"))
             }
             Control::Careless(careless) => {
-                let made = bounded(&place, careless(scene.room(true)?)).await?;
+                let made = bounded(patience, &place, careless(scene.room(true)?)).await?;
                 control(made, "without care".into())
             }
         };
-        for thin in case.without.iter().filter(|layer| wall.can_lack(**layer)) {
+        let can_lack = |layer: &&Layer| !task.whole_only && wall.can_lack(**layer);
+        for thin in case.without.iter().filter(can_lack) {
             let away = without(*thin);
-            let (outcome, _) = bounded(&place, (case.attack)(scene.room(false)?)).await?;
+            let (outcome, _) = bounded(patience, &place, (case.attack)(scene.room(false)?)).await?;
             drop(away);
             row.without.insert(layer(*thin).into(), outcome);
         }
@@ -170,8 +180,12 @@ fn control(works: bool, seen: String) -> String {
     if works { WORKS.into() } else { format!("impossible: it does not work there either: {seen}") }
 }
 
-async fn bounded<T>(place: &str, made: BoxFuture<'static, Result<T>>) -> Result<T> {
-    tokio::time::timeout(PATIENCE, made).await.doing(place)?.doing(place)
+async fn bounded<T>(
+    patience: Duration,
+    place: &str,
+    made: BoxFuture<'static, Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(patience, made).await.doing(place)?.doing(place)
 }
 
 /// The attacker reached its goal.
