@@ -1,6 +1,6 @@
 //! Measures what Palisade costs, each time against a baseline of the same run.
 //!
-//! `cargo xtask bench NAME|all [--json]` runs it in release. What is inside both sides of each number is
+//! `cargo xtask bench NAME|all [--json] [--strict]` runs it in release. What is inside both sides of each number is
 //! in docs/explanation/benchmarks.md.
 #![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -56,7 +56,7 @@ fn bench(name: &str) -> Result<Vec<Row>> {
     }
 }
 
-fn run(names: &[&str], json: bool) -> Result<()> {
+fn run(names: &[&str], json: bool, strict: bool) -> Result<()> {
     let mut rows = Vec::new();
     for name in names {
         rows.extend(bench(name).map_err(|e| format!("{name}: {e}"))?);
@@ -65,6 +65,10 @@ fn run(names: &[&str], json: bool) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
         print!("{}", report::table(&rows));
+    }
+    let missed: Vec<&str> = rows.iter().filter(|r| r.missed).map(|r| r.name.as_str()).collect();
+    if strict && !missed.is_empty() {
+        return Err(format!("not what was aimed at: {}", missed.join(", ")).into());
     }
     Ok(())
 }
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         return wasm::idle::process(side, count);
     }
     let json = args.iter().any(|a| a == "--json");
+    let strict = args.iter().any(|a| a == "--strict");
     let names: Vec<&str> =
         args.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
     let steps = ["steps"];
@@ -97,7 +102,7 @@ fn main() -> ExitCode {
         [] | ["all"] => NAMES.to_vec(),
         some => some.to_vec(),
     };
-    match run(&names, json) {
+    match run(&names, json, strict) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

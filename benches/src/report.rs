@@ -15,13 +15,24 @@ pub(crate) struct Row {
     /// For people only: how the samples are spread, and what was aimed at.
     #[serde(skip)]
     pub(crate) note: String,
+    /// Whether something was aimed at and not met.
+    #[serde(skip)]
+    pub(crate) missed: bool,
 }
 
 impl Row {
     pub(crate) fn new(name: &str, unit: &'static str, samples: &Samples) -> Self {
         let name = name.to_owned();
         let note = samples.spread();
-        Self { name, value: samples.median(), unit, baseline: None, ratio: None, note }
+        Self {
+            name,
+            value: samples.median(),
+            unit,
+            baseline: None,
+            ratio: None,
+            note,
+            missed: false,
+        }
     }
 
     /// Sets the baseline and the ratio to it.
@@ -34,25 +45,27 @@ impl Row {
     }
 
     /// Says what was aimed at, and whether it was met.
-    pub(crate) fn aim(mut self, at_most: f64) -> Self {
+    pub(crate) fn aim(self, at_most: f64) -> Self {
         let reached = self.ratio.unwrap_or(self.value);
-        let word = if reached <= at_most { "met" } else { "MISSED" };
-        self.note = format!("{}; at most {at_most}: {word}", self.note);
-        self
+        self.judged(reached <= at_most, &format!("at most {at_most}"))
     }
 
     /// Says what was aimed at for the value itself, whatever the ratio is.
-    pub(crate) fn aim_value(mut self, at_most: f64) -> Self {
-        let word = if self.value <= at_most { "met" } else { "MISSED" };
-        self.note = format!("{}; itself at most {at_most}: {word}", self.note);
-        self
+    pub(crate) fn aim_value(self, at_most: f64) -> Self {
+        let met = self.value <= at_most;
+        self.judged(met, &format!("itself at most {at_most}"))
     }
 
     /// As [`Row::aim`], where more is better.
-    pub(crate) fn aim_at_least(mut self, at_least: f64) -> Self {
+    pub(crate) fn aim_at_least(self, at_least: f64) -> Self {
         let reached = self.ratio.unwrap_or(self.value);
-        let word = if reached >= at_least { "met" } else { "MISSED" };
-        self.note = format!("{}; at least {at_least}: {word}", self.note);
+        self.judged(reached >= at_least, &format!("at least {at_least}"))
+    }
+
+    fn judged(mut self, met: bool, aim: &str) -> Self {
+        let word = if met { "met" } else { "MISSED" };
+        self.note = format!("{}; {aim}: {word}", self.note);
+        self.missed |= !met;
         self
     }
 }
@@ -135,5 +148,9 @@ mod tests {
             serde_json::json!({"name": "x", "value": 2.0, "unit": "us", "baseline": 4.0, "ratio": 0.5})
         );
         assert!(row.note.ends_with("at most 0.6: met"), "{}", row.note);
+        assert!(!row.missed);
+        let row = row.aim(0.4);
+        assert!(row.note.ends_with("at most 0.4: MISSED"), "{}", row.note);
+        assert!(row.aim(0.6).missed, "one that was missed stays so");
     }
 }

@@ -60,6 +60,9 @@ struct BenchArgs {
     /// An array of {name, value, unit, baseline, ratio} instead of a table
     #[arg(long)]
     json: bool,
+    /// Fail when something that was aimed at is not met
+    #[arg(long)]
+    strict: bool,
     /// With `walls`: how long each step of a launch takes
     #[arg(long)]
     steps: bool,
@@ -76,6 +79,9 @@ fn bench(args: &BenchArgs) -> Result {
     run.args(&args.names);
     if args.json {
         run.arg("--json");
+    }
+    if args.strict {
+        run.arg("--strict");
     }
     if args.steps {
         run.arg("--steps");

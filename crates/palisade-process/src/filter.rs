@@ -115,6 +115,14 @@ mod tests {
     use super::*;
     use crate::runtime;
 
+    #[test]
+    fn each_choice_is_compiled_once() {
+        for choice in Choice::all().take(8) {
+            let (first, second) = (filter(choice).unwrap(), filter(choice).unwrap());
+            assert!(Arc::ptr_eq(&first, &second), "{choice:?} was compiled twice");
+        }
+    }
+
     fn profile(root: &Path, runtime: Runtime, file: &str) -> Profile {
         let artifact = Artifact {
             content: Content { root: root.to_path_buf(), digest: [0; 32] },

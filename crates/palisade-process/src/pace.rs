@@ -167,6 +167,8 @@ impl Pace {
                     confined.release(|| group.threads());
                 }
             }
+            // Once more, where it could not be written.
+            Turn::Stay if state.turns.behind == 0 => state.stand(group, Standing::Ordinary),
             Turn::Stay => {}
         }
         // At every look: what it started meanwhile may have slipped through.
@@ -447,6 +449,31 @@ mod tests {
         drop(child);
         assert!(light, "it weighs as much as the others");
         assert!(weighs(&pace, &group, |weight| weight == Some(1.0)), "it stayed there at rest");
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn who_is_stopped_is_idle_and_who_begins_confined_is_light() {
+        let limits = palisade_model::Limits { cpu: 0.2, ..Default::default() };
+        let cgroups = crate::cgroup::of_this_process();
+        let make = || cgroups.create(&limits).unwrap().filter(Group::has_weight);
+        let (Some(group), Some(next)) = (make(), make()) else {
+            assert!(std::env::var("CI").is_err(), "in CI nothing may be skipped");
+            eprintln!("SKIPPED: there is no group with processor time for this process here");
+            return;
+        };
+        let plugin = plugin("pace.stopped");
+        let pace = Pace::of(&plugin);
+        let spins = ["-c", "while :; do :; done"];
+        let child = In::group(&group, std::process::Command::new("/bin/sh").args(spins));
+        let has_idle = group.has_idle();
+        let behind =
+            |weight: Option<f64>| if has_idle { weight.is_none() } else { weight < Some(0.1) };
+        assert!(weighs(&pace, &group, behind), "it is not behind the others");
+        drop(child);
+        pace.ended(false);
+        Pace::of(&plugin).begin(&next);
+        assert!(weight(&next).is_some_and(|w| w < 0.1), "{:?}", weight(&next));
     }
 
     #[test]

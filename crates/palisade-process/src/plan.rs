@@ -252,6 +252,10 @@ impl Plan {
                 step: "placing handles beside each other, for which a process must be allowed 512 open files (ulimit -Hn 512)".to_owned(),
                 source,
             },
+            step::LANDLOCK if errno == 13 => SandboxError::Step {
+                step: format!("applying Landlock to {label}, for which the plugin's user (one of its own, where root started it) must be allowed to pass through every folder above (chmod o+x)"),
+                source,
+            },
             // Without a record of its own, a step is told of the first, which says nothing about it.
             number if index == 0 => {
                 SandboxError::Step { step: step_in_words(number).to_owned(), source }

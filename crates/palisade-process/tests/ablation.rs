@@ -5,8 +5,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use palisade_process::{Layer, Options, ProcessBackend};
-use palisade_sandbox::Runtime;
+use palisade_sandbox::{Backend as _, Runtime};
 use serde_json::{Value, json};
 use support::{EVAL, bench, eval};
 
@@ -27,6 +29,18 @@ const LOOKS: &[(Layer, &str)] = &[
     (Layer::NetworkNamespace, "socket.if_nameindex() == [(1, 'lo')]"),
 ];
 
+/// Landlock's, from ABI 4 on: the host of a plugin without a way out answers with an unreachable network.
+const TCP: (Layer, &str) =
+    (Layer::Landlock, "socket.socket().connect_ex(('127.0.0.1', 1)) == __import__('errno').EACCES");
+
+/// Those that can be seen on this kernel.
+async fn looks() -> Vec<(Layer, &'static str)> {
+    let probe = ProcessBackend::new(Options::default()).probe().await;
+    let abi = probe.findings.iter().find(|f| f.topic == "landlock").unwrap();
+    let abi = abi.detail.strip_prefix("ABI ").map_or(0, |number| number.parse::<u32>().unwrap());
+    LOOKS.iter().copied().chain((abi >= 4).then_some(TCP)).collect()
+}
+
 /// Taken away by the helper; the others are left out of the plan.
 const OF_THE_HELPER: [Layer; 6] = [
     Layer::NoNewPrivileges,
@@ -37,13 +51,13 @@ const OF_THE_HELPER: [Layer; 6] = [
     Layer::OwnProc,
 ];
 
-/// The answers to all of [`LOOKS`].
+/// The answers to all of [`looks`].
 async fn look(options: Options) -> Vec<Value> {
     let bench =
         bench(Runtime::Python { interpreter: None, version: None }, "main.py", EVAL.as_bytes());
     let instance = bench.launch(&ProcessBackend::new(options)).await.unwrap();
     let mut seen = Vec::new();
-    for (layer, code) in LOOKS {
+    for (layer, code) in looks().await {
         seen.push(eval(&instance, code).await.unwrap_or_else(|e| panic!("{layer:?}: {e}")));
     }
     seen
@@ -51,13 +65,13 @@ async fn look(options: Options) -> Vec<Value> {
 
 #[tokio::test]
 async fn exactly_the_layer_that_is_taken_away_is_missing() {
-    let whole = look(Options::default()).await;
-    assert_eq!(whole, vec![json!(true); LOOKS.len()], "{LOOKS:#?}");
-    for (layer, _) in LOOKS {
+    let (looks, whole) = (looks().await, look(Options::default()).await);
+    assert_eq!(whole, vec![json!(true); looks.len()], "{looks:#?}");
+    for (layer, _) in &looks {
         let seen = look(Options { without: Some(*layer), ..Options::default() }).await;
-        let looks = LOOKS.iter().zip(&seen);
+        let answers = looks.iter().zip(&seen);
         let missing: Vec<Layer> =
-            looks.filter(|(_, seen)| **seen != json!(true)).map(|(look, _)| look.0).collect();
+            answers.filter(|(_, seen)| **seen != json!(true)).map(|(look, _)| look.0).collect();
         match layer {
             // The host's /proc shows the kernel's files as well.
             Layer::OwnProc => assert_eq!(missing, [Layer::ProcSubset, Layer::OwnProc]),
@@ -70,6 +84,54 @@ async fn exactly_the_layer_that_is_taken_away_is_missing() {
 async fn the_released_helper_takes_nothing_away() {
     for layer in OF_THE_HELPER {
         let options = Options { without: Some(layer), released_helper: true, ..Options::default() };
-        assert_eq!(look(options).await, vec![json!(true); LOOKS.len()], "asked for {layer:?}");
+        assert_eq!(
+            look(options).await,
+            vec![json!(true); looks().await.len()],
+            "asked for {layer:?}"
+        );
     }
+}
+
+/// Nothing inside may ask for a namespace, or read the number that there may be: the host looks, as root, since nobody
+/// else may look into pid 1.
+#[tokio::test]
+async fn without_the_limit_of_namespaces_there_may_be_some() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can enter the namespaces of a pid 1 that is not dumpable");
+        return;
+    }
+    let most = async |without| {
+        let options = Options { without, ..Options::default() };
+        let bench =
+            bench(Runtime::Python { interpreter: None, version: None }, "main.py", EVAL.as_bytes());
+        let before = pids_of_plugins();
+        let instance = bench.launch(&ProcessBackend::new(options)).await.unwrap();
+        eval(&instance, "1").await.unwrap();
+        let new: Vec<u32> = pids_of_plugins().difference(&before).copied().collect();
+        let [pid_1] = new[..] else { panic!("one plugin was started: {new:?}") };
+        let file = "/proc/sys/user/max_user_namespaces";
+        let output = std::process::Command::new("nsenter")
+            .args(["--user", "--preserve-credentials", "--target", &pid_1.to_string(), "cat", file])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        said.parse::<u64>().unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    };
+    assert_eq!(most(None).await, 0);
+    assert_eq!(most(Some(Layer::Landlock)).await, 0);
+    assert!(most(Some(Layer::NamespaceLimit)).await > 0);
+}
+
+/// The first processes of all plugins of this test program.
+fn pids_of_plugins() -> BTreeSet<u32> {
+    let children = |pid: u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let texts = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
+        texts
+            .flat_map(|text| {
+                text.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<u32>>()
+            })
+            .collect::<Vec<_>>()
+    };
+    children(std::process::id()).into_iter().flat_map(children).collect()
 }

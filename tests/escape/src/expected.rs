@@ -238,6 +238,16 @@ impl Matrix {
     }
 }
 
+/// What comes of an attempt without a layer.
+enum Without {
+    NotTried,
+    /// No launcher's attacker succeeds.
+    Holds,
+    Succeeds,
+    /// Only where cgroups hold the limits, or only where they are sampled.
+    ByLimits,
+}
+
 impl Expected {
     /// The backend that it is made against, or the host.
     #[must_use]
@@ -268,6 +278,23 @@ impl Expected {
         tried.into_iter().filter(|(_, holds)| *holds).map(|(layer, _)| layer.clone()).collect()
     }
 
+    /// What came of it without a layer.
+    fn without(&self, layer: &str) -> Without {
+        let mut seen = BTreeSet::new();
+        for (launcher, cell) in &self.launchers {
+            let cgroups = Launcher::parse(launcher).is_some_and(Launcher::cgroups);
+            let outcome = cell.without.get(layer);
+            seen.extend(outcome.map(|outcome| (cgroups, outcome.starts_with("SUCCEEDED"))));
+        }
+        let seen: Vec<(bool, bool)> = seen.into_iter().collect();
+        match seen[..] {
+            [] => Without::NotTried,
+            [(false, policed), (true, grouped)] if policed != grouped => Without::ByLimits,
+            ref all if all.iter().any(|(_, succeeded)| *succeeded) => Without::Succeeds,
+            _ => Without::Holds,
+        }
+    }
+
     /// What is not coherent in the data itself.
     #[must_use]
     pub fn contradictions(&self) -> Vec<String> {
@@ -286,9 +313,15 @@ impl Expected {
         }
         let is_tried = |layer: &str| self.launchers.values().any(|c| c.without.contains_key(layer));
         for layer in ablation::LAYERS.iter().map(|l| l.name) {
-            let tried = is_tried(layer);
             let alone = self.stopped_by == [layer];
-            if tried && alone == self.holds_without.contains(layer) {
+            let wrong = match self.without(layer) {
+                Without::NotTried => false,
+                Without::Holds => alone,
+                Without::Succeeds => !alone,
+                // With cgroups one layer stops it, and without them another one.
+                Without::ByLimits => false,
+            };
+            if wrong {
                 say(format!(
                     "stopped_by {:?}, but without {layer} the attacker {}",
                     self.stopped_by,

@@ -63,8 +63,11 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
     runtime.block_on(async {
         let wants = |family: &str| task.families.iter().any(|f| f == family);
         let (launcher, mut rows) = (task.launcher, Vec::new());
-        if wants("doomed") {
+        if wants(survive::DOOMED) {
             survive::doomed(&stage, task).await?;
+        }
+        if wants(survive::DOOMED_OUTSIDE) {
+            survive::doomed_outside(&stage, &attempts).await?;
         }
         if wants("general") {
             rows.extend(general::run(&stage, launcher, &attempts, task.whole_only).await?);
@@ -102,8 +105,7 @@ pub fn run(task: &Task) -> Result<Vec<Row>> {
             rows.extend(paths::run(&stage, launcher, &attempts).await?);
         }
         if wants("limits") {
-            let meter = task.meter.as_ref();
-            rows.extend(limits::run(&stage, launcher, &attempts, meter).await?);
+            rows.extend(limits::run(&stage, task, &attempts).await?);
         }
         Ok(rows)
     })

@@ -20,7 +20,7 @@ const WITH_PYTHON: &[&str] = &["host", "python"];
 /// One or a few attempts on every guarantee but the limits, for every other situation.
 const CORE: &[u16] = &[1, 2, 8, 17, 26, 28, 31, 36, 53, 70];
 const CORE_WEAKER: &[u16] = &[17, 31, 36, 53];
-/// What an engine of WebAssembly leaves to the kernel: ways out of a granted folder, and addresses.
+/// Where an engine's host meets the kernel: addresses, and ways out of a granted folder.
 const ENGINE: &[u16] = &[109, 112];
 /// With one layer taken away: whatever another layer holds too must hold on this kernel as well. None that visits
 /// the scene's services, which would be seen by those that run meanwhile.

@@ -54,15 +54,20 @@ impl Group {
     pub(super) fn make(cgroups: Arc<Cgroups>, name: String, limits: &Limits) -> io::Result<Self> {
         let (sockets, removed) = (AtomicBool::new(false), AtomicBool::new(false));
         let group = Self { cgroups, name, sockets, removed };
+        let mut is_leftover = false;
         for path in group.folders() {
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 // A leftover of an earlier process with our pid: empty, so it can be used.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => is_leftover = true,
                 Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
             }
         }
         group.set_limits(limits)?;
+        if is_leftover {
+            // Its place among the others is left too. Where groups have no weights, it has none.
+            let _ = group.stand(Standing::Behind, Standing::Ordinary);
+        }
         Ok(group)
     }
 

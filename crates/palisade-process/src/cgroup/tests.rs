@@ -87,6 +87,11 @@ impl Group {
         let files = ["cpu.weight", "cpu.shares"];
         self.folders().iter().any(|folder| files.iter().any(|file| folder.join(file).exists()))
     }
+
+    /// Whether it can be idle.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.folders().iter().any(|folder| folder.join("cpu.idle").exists())
+    }
 }
 
 /// What a group weighs, as a part of what is ordinary; none where it is idle.
@@ -131,6 +136,24 @@ fn a_light_group_gets_the_smaller_part_of_a_processor_that_another_wants() {
         std::thread::sleep(Duration::from_millis(5));
     };
     assert!(used[0] * 4 < used[1], "it had {:?} beside {:?}", used[0], used[1]);
+}
+
+#[test]
+fn a_leftover_has_no_standing() {
+    let cgroups = of_this_process();
+    let limits = Limits::default();
+    for standing in [Standing::Light, Standing::Behind] {
+        let name = format!("palisade-leftover-{standing:?}");
+        let make = || Group::make(Arc::clone(&cgroups), name.clone(), &limits);
+        if cgroups.create(&limits).unwrap().filter(Group::has_weight).is_none() {
+            return skipped("no group has processor time here", &cgroups.hierarchy);
+        }
+        let left = make().unwrap();
+        left.stand(Standing::Ordinary, standing).unwrap();
+        assert_ne!(weight(&left), Some(1.0));
+        let again = make().unwrap();
+        assert_eq!(weight(&again), Some(1.0), "{standing:?}");
+    }
 }
 
 #[test]

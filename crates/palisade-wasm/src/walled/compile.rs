@@ -16,7 +16,8 @@ use std::{
 };
 
 use palisade_model::{
-    CapabilitySet, ErrorCode, Failure, GuaranteeSet, Limits, Payload, text::escape,
+    CapabilitySet, ErrorCode, Failure, GuaranteeSet, InstanceId, Limits, Origin, Payload,
+    PluginRef, text::escape,
 };
 use palisade_sandbox::{
     Artifact, Backend, BoxFuture, Content, Deadline, Exit, ExitCause, HostCalls, HostRequest,
@@ -31,7 +32,7 @@ use tokio::{
 
 use super::{
     code::{MAX_CODE, Name, Store},
-    engines,
+    digest, engines,
 };
 use crate::{
     CompiledBy,
@@ -158,7 +159,8 @@ impl Compiling<'_> {
         let content = Content { root: nothing.path.clone(), digest: [0; 32] };
         let artifact = Artifact { content, program, code: Vec::new() };
         let (wire, arriving) = ByteWire::new();
-        let spec = spec(&nothing.path, Wire::Bytes(wire), wasm.len() as u64)?;
+        let module = wasm.len() as u64;
+        let spec = spec(&nothing.path, Wire::Bytes(wire), instance(wasm)?, module);
         let words = Arc::new(Words::default());
         let host: Arc<dyn HostCalls> = Arc::clone(&words) as _;
         let instance = self.wall.prepare(&artifact).await?.launch(spec, host).await?;
@@ -249,7 +251,16 @@ async fn ended(instance: &Arc<dyn Instance>) -> Exit {
     }
 }
 
-fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxError> {
+/// The module is the plugin of its run: who takes much of the processors there has that counted against itself in its
+/// next run, and against no other's.
+fn instance(wasm: &[u8]) -> Result<InstanceId, SandboxError> {
+    let here = here().map_err(SandboxError::Helper)?;
+    let origin = Origin::Folder { path: digest(wasm), owner: 0 };
+    let plugin = Arc::new(PluginRef { id: here.plugin.id.clone(), origin });
+    Ok(InstanceId { plugin, ..here })
+}
+
+fn spec(folder: &Path, wire: Wire, instance: InstanceId, module: u64) -> LaunchSpec {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = u32::try_from(cores).unwrap_or(1).min(64);
     // The other half stays for what runs.
@@ -262,8 +273,8 @@ fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxErr
         start_timeout: Duration::from_secs(30),
         ..Limits::default()
     };
-    Ok(LaunchSpec {
-        instance: here().map_err(SandboxError::Helper)?,
+    LaunchSpec {
+        instance,
         rights: Arc::new(CapabilitySet::new()),
         limits,
         // The same walls as the launch that this is for, which is held to what is demanded.
@@ -274,7 +285,7 @@ fn spec(folder: &Path, wire: Wire, module: u64) -> Result<LaunchSpec, SandboxErr
         env: Default::default(),
         workdir: None,
         observe: None,
-    })
+    }
 }
 
 /// What could not be compiled a moment ago, and why.

@@ -414,20 +414,22 @@ fn ipc(ctx: &Ctx, get: i64, control: i64) -> Attempted {
 /// Blocked real-time signals queue up to RLIMIT_SIGPENDING, which counts per user.
 fn signals(ctx: &Ctx) -> Attempted {
     let goal = ctx.amount("count", 100_000, 64).min(1_000_000);
+    // Before the child is there: one that a signal has ended takes any number, and queues none.
+    // SAFETY: blocks a signal of our own that nothing else uses.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, 40);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
     let child = sys::fork().setup("fork")?;
     if child == 0 {
-        // SAFETY: plain calls in a fresh child; its end drops the queue.
-        unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigfillset(&mut set);
-            libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        }
+        // SAFETY: a plain call in a fresh child; its end drops the queue.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         loop {
             sys::sleep(Duration::from_secs(1));
         }
     }
-    sys::sleep(Duration::from_millis(50));
     let mut info = [0u32; 32];
     (info[0], info[2]) = (40, u32::MAX);
     let (mut sent, mut last) = (0, None);

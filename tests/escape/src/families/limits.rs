@@ -2,6 +2,7 @@
 //! every outcome has a bound that the host measures.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -9,16 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_process::{Options, POLICED_MEMORY_OVERSHOOT};
+use palisade_process::POLICED_MEMORY_OVERSHOOT;
 use palisade_sandbox::{ExitCause, KillReason};
 use serde_json::{Value, json};
 
 use crate::{
     attacker::Attempt,
     control::Controls,
+    families::ablation,
     launch::{Terms, Walls},
     meter,
     record::{Launcher, Row},
+    runner::Task,
     scene::Stage,
     trouble::Result,
     way_out::Network,
@@ -102,6 +105,19 @@ impl Case {
         }
     }
 
+    /// The layer that refuses it before it can meet its limit, to some launchers at least. It is made without that
+    /// one too, one after the other like all here. Not `keyrings`: what it makes outlives the plugin in its user's
+    /// keyring; nor `fallocate-many`: how much it gets then is chance.
+    fn in_front(&self) -> Option<&'static str> {
+        match (self.number, self.variant) {
+            (43, "tcp" | "many-tcp") => Some("landlock"),
+            (43, "memfd" | "queues" | "shared-dropped" | "sysv" | "sysv-detached")
+            | (45, "fallocate")
+            | (46, "msgqueues" | "semaphores") => Some("seccomp"),
+            _ => None,
+        }
+    }
+
     /// What the attacker is told.
     #[must_use]
     pub fn params(&self) -> Vec<(&'static str, Value)> {
@@ -125,18 +141,18 @@ impl Case {
     }
 }
 
-/// Runs the family.
+/// Runs the family; with the task's `whole_only`, no layer is taken away.
 ///
 /// # Errors
 /// When the walls cannot be built.
-pub async fn run(
-    stage: &Arc<Stage>,
-    launcher: Launcher,
-    attempts: &[Attempt],
-    meter: Option<&PathBuf>,
-) -> Result<Vec<Row>> {
-    let options = Options { cgroups: launcher.cgroups(), ..Options::default() };
-    let walls = Walls::new(options, stage).await?;
+pub async fn run(stage: &Arc<Stage>, task: &Task, attempts: &[Attempt]) -> Result<Vec<Row>> {
+    let (launcher, meter) = (task.launcher, task.meter.as_ref());
+    let walls = Walls::new(ablation::options(launcher, None), stage).await?;
+    let mut thinner = BTreeMap::new();
+    for name in IN_FRONT.into_iter().filter(|_| !task.whole_only) {
+        let layer = ablation::named(name).map(|l| l.layer);
+        thinner.insert(name, Walls::new(ablation::options(launcher, layer), stage).await?);
+    }
     let mut rows = Vec::new();
     for case in CASES {
         let Some(attempt) =
@@ -151,6 +167,10 @@ pub async fn run(
             }
             row = one(stage, launcher, &walls, case, attempt, meter).await?;
         }
+        if let Some((layer, walls)) = case.in_front().and_then(|name| thinner.get_key_value(name)) {
+            let thin = one(stage, launcher, walls, case, attempt, meter).await?;
+            row.without.insert((*layer).to_owned(), thin.outcome);
+        }
         rows.push(row);
     }
     // Afterwards: they take memory and processor time too.
@@ -160,6 +180,9 @@ pub async fn run(
     Controls::start(stage, attempts.iter().filter(used)).tell(&mut rows).await?;
     Ok(rows)
 }
+
+/// The layers that are taken away.
+const IN_FRONT: [&str; 2] = ["seccomp", "landlock"];
 
 /// How often an attempt is made again that ran out of its own time on a busy machine.
 const MOST_TRIES: usize = 4;

@@ -3,18 +3,18 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use palisade_process::Options;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     attacker::Attempt,
-    control::{self, Controls},
+    control::{Controls, WORKS},
     host_side,
     launch::{Terms, Walls},
     record::{Launcher, Row},
@@ -54,9 +54,7 @@ pub async fn run(stage: &Arc<Stage>, task: &Task, attempts: &[Attempt]) -> Resul
         }
     }
     if attempts.iter().any(|a| a.number == 49) {
-        let mut row = host_killed(task).await?;
-        row.control = control::WORKS.into();
-        rows.push(row);
+        rows.push(host_killed(task).await?);
     }
     controls.tell(&mut rows).await?;
     Ok(rows)
@@ -116,26 +114,64 @@ async fn one(
 
 /// Whether a file still changes.
 async fn beats(beacon: &Path) -> bool {
-    let before = fs::read(beacon).unwrap_or_default();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    fs::read(beacon).unwrap_or_default() != before
+    beating(std::slice::from_ref(&beacon.to_path_buf())).await > 0
 }
 
-/// Waits until it does, on a busy machine too.
-async fn begins_to_beat(beacon: &Path) -> bool {
+/// How many of these files still change.
+async fn beating(beacons: &[PathBuf]) -> usize {
+    let read = || beacons.iter().map(|beacon| fs::read(beacon).unwrap_or_default());
+    let before: Vec<_> = read().collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    read().zip(before).filter(|(now, before)| now != before).count()
+}
+
+/// Waits until all do, on a busy machine too.
+async fn begin_to_beat(beacons: &[PathBuf]) -> bool {
     const TRIES: usize = 30;
     for _ in 0..TRIES {
-        if beats(beacon).await {
+        if beating(beacons).await == beacons.len() {
             return true;
         }
     }
     false
 }
 
-/// A whole host, killed by SIGKILL while plugins of its own try to outlive it.
+/// The runner's family that is a host with plugins of its own, to be killed.
+pub const DOOMED: &str = "doomed";
+/// The same, of a host that builds no walls.
+pub const DOOMED_OUTSIDE: &str = "doomed-outside";
+/// What the plugins of both try.
+const OF_DOOMED: [&str; 2] = ["double-fork", "exec"];
+
+/// A whole host, killed by SIGKILL while plugins of its own try to outlive it. The control is a host without walls.
 async fn host_killed(task: &Task) -> Result<Row> {
     let row = Row::new(49, "host-sigkill", "outlive a host that is killed", task.launcher);
-    let inner = Task { families: vec!["doomed".into()], meter: None, ..task.clone() };
+    let mut row = match killed(task, DOOMED, HOST_GONE).await? {
+        (false, _) => row.seen("impossible:the beacons did not beat", ""),
+        (true, 0) => {
+            row.seen("contained", format!("{} beacons stopped within 1 s", OF_DOOMED.len()))
+        }
+        (true, n) => row.seen("SUCCEEDED", format!("{n} beacons go on after the host's death")),
+    };
+    for _ in 0..MOST_TRIES {
+        row.control = match killed(task, DOOMED_OUTSIDE, Duration::ZERO).await? {
+            (true, n) if n == OF_DOOMED.len() => WORKS.into(),
+            (beat, n) => format!("impossible: blocked outside too: all beat: {beat}, {n} go on"),
+        };
+        if row.control == WORKS {
+            break;
+        }
+    }
+    Ok(row)
+}
+
+/// How often the control is made: outside, a daemon ends by itself after 2 s, in which a busy machine may not come to
+/// look twice.
+const MOST_TRIES: usize = 6;
+
+/// Starts such a host and kills it: whether all its beacons beat before, and how many do some time afterwards.
+async fn killed(task: &Task, family: &str, afterwards: Duration) -> Result<(bool, usize)> {
+    let inner = Task { families: vec![family.into()], only: vec![49], meter: None, ..task.clone() };
     let exe = std::env::current_exe()?;
     let mut host = Command::new(exe)
         .arg("runner")
@@ -154,36 +190,21 @@ async fn host_killed(task: &Task) -> Result<Row> {
         let _ = host.wait();
         return Err(Trouble(format!("the doomed host said {line:?}")));
     };
-    let beating = {
-        let mut all = true;
-        for beacon in &ready.beacons {
-            all &= begins_to_beat(beacon).await;
-        }
-        all
-    };
+    let beat = ready.beacons.len() == OF_DOOMED.len() && begin_to_beat(&ready.beacons).await;
     host.kill()?;
     host.wait()?;
-    tokio::time::sleep(HOST_GONE).await;
-    let mut going_on = 0;
-    for beacon in &ready.beacons {
-        going_on += usize::from(beats(beacon).await);
-    }
+    tokio::time::sleep(afterwards).await;
+    let going_on = beating(&ready.beacons).await;
     drop(stdin);
     let _ = fs::remove_dir_all(&ready.base);
-    Ok(match (beating, going_on) {
-        (false, _) => row.seen("impossible:the beacons did not beat", ""),
-        (true, 0) => {
-            row.seen("contained", format!("{} beacons stopped within 1 s", ready.beacons.len()))
-        }
-        (true, n) => row.seen("SUCCEEDED", format!("{n} beacons go on after the host's death")),
-    })
+    Ok((beat, going_on))
 }
 
 /// What a doomed host tells before it is killed.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Doomed {
-    base: std::path::PathBuf,
-    beacons: Vec<std::path::PathBuf>,
+    base: PathBuf,
+    beacons: Vec<PathBuf>,
 }
 
 /// The doomed host: launches daemons, says so, and waits for its end.
@@ -195,7 +216,7 @@ pub async fn doomed(stage: &Stage, task: &Task) -> Result<()> {
     let walls = Walls::new(options, stage).await?;
     let mut kept = Vec::new();
     let mut beacons = Vec::new();
-    for variant in ["double-fork", "exec"] {
+    for variant in OF_DOOMED {
         let ground = stage.ground()?;
         let mut params = stage.params(&ground, true);
         params.insert("seconds".into(), json!(30));
@@ -204,12 +225,44 @@ pub async fn doomed(stage: &Stage, task: &Task) -> Result<()> {
         beacons.push(ground.granted.join("beacon"));
         kept.push(boxed);
     }
+    wait_for_the_end(stage, beacons).await?;
+    drop(kept);
+    Ok(())
+}
+
+/// The same without walls: its daemons end by themselves.
+///
+/// # Errors
+/// When it cannot start them.
+pub async fn doomed_outside(stage: &Stage, attempts: &[Attempt]) -> Result<()> {
+    let (mut started, mut beacons) = (Vec::new(), Vec::new());
+    for variant in OF_DOOMED {
+        let attempt = attempts.iter().find(|a| (a.number, a.variant.as_str()) == (49, variant));
+        let attempt = attempt.ok_or_else(|| Trouble(format!("no attempt 49 {variant}")))?;
+        let ground = stage.ground()?;
+        let mut params = stage.params(&ground, false);
+        params.insert("seconds".into(), json!(30));
+        let mut command = Command::new(stage.plugin.join("attacker"));
+        command.arg("attempt").arg("49").arg(&attempt.variant);
+        command.arg("--params").arg(Value::Object(params).to_string());
+        command.current_dir(&ground.granted).stdin(Stdio::null()).stdout(Stdio::null());
+        started.push(command.spawn().doing("a daemon outside")?);
+        beacons.push(ground.granted.join("beacon"));
+    }
+    for mut child in started {
+        child.wait()?;
+    }
+    wait_for_the_end(stage, beacons).await
+}
+
+async fn wait_for_the_end(stage: &Stage, beacons: Vec<PathBuf>) -> Result<()> {
     let doomed = Doomed { base: stage.base.path().to_path_buf(), beacons };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", serde_json::to_string(&doomed)?)?;
-    out.flush()?;
+    {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::to_string(&doomed)?)?;
+        out.flush()?;
+    }
     // Killed long before; ends by itself if the one who should do it is gone.
     tokio::time::sleep(Duration::from_secs(20)).await;
-    drop(kept);
     Ok(())
 }

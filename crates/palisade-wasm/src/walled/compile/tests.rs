@@ -11,11 +11,19 @@ fn a_run_takes_a_bounded_part_of_the_machine() {
     assert_eq!(most(0), 16 << 20);
     assert_eq!(most(1 << 20), 80 << 20);
     assert_eq!(most(u64::MAX), MAX_CODE);
-    let limits = |module| spec(Path::new("/n"), Wire::Native, module).unwrap().limits;
+    let instance = instance(b"").unwrap();
+    let limits = |module| spec(Path::new("/n"), Wire::Native, instance.clone(), module).limits;
     assert_eq!(limits(1 << 20).memory, (1 << 30) + (16 << 20));
     assert_eq!(limits(u64::MAX).memory, 4 << 30);
     let cores = std::thread::available_parallelism().unwrap().get() as f64;
     assert!(limits(0).cpu >= 1.0 && limits(0).cpu <= (cores / 2.0).max(1.0));
+}
+
+#[test]
+fn each_module_is_a_plugin_of_its_own() {
+    let plugin = |wasm: &[u8]| instance(wasm).unwrap().plugin;
+    assert_eq!(plugin(b"one"), plugin(b"one"));
+    assert_ne!(plugin(b"one"), plugin(b"other"));
 }
 
 #[test]

@@ -190,18 +190,19 @@ fn own_link(name: &str, target: &str) -> String {
     }
 }
 
+/// That it was ended inside counts only where the path was read often, and with what stands inside.
 fn race(path: &str, ms: &str) -> String {
     let until = Instant::now() + Duration::from_millis(number(ms) as u64);
-    let mut rounds = 0;
+    let (mut rounds, mut inside) = (0, 0);
     while Instant::now() < until {
         rounds += 1;
-        if let Ok(text) = fs::read_to_string(path)
-            && text.starts_with("secret")
-        {
-            return format!("reached after {rounds}");
+        match fs::read_to_string(path) {
+            Ok(text) if text.starts_with("secret") => return format!("reached after {rounds}"),
+            Ok(_) => inside += 1,
+            Err(_) => {}
         }
     }
-    format!("blocked {}", if rounds > 50 { "inside" } else { "too-slow" })
+    format!("blocked {}", if rounds > 50 && inside > 0 { "inside" } else { "too-slow" })
 }
 
 fn many_files(path: &str, most: &str) -> String {
