@@ -62,7 +62,8 @@ impl Row {
         self.judged(reached >= at_least, &format!("at least {at_least}"))
     }
 
-    fn judged(mut self, met: bool, aim: &str) -> Self {
+    /// The same by a condition of the caller's.
+    pub(crate) fn judged(mut self, met: bool, aim: &str) -> Self {
         let word = if met { "met" } else { "MISSED" };
         self.note = format!("{}; {aim}: {word}", self.note);
         self.missed |= !met;

@@ -108,18 +108,24 @@ async fn without_the_limit_of_namespaces_there_may_be_some() {
         let instance = bench.launch(&ProcessBackend::new(options)).await.unwrap();
         eval(&instance, "1").await.unwrap();
         let new: Vec<u32> = pids_of_plugins().difference(&before).copied().collect();
-        let [pid_1] = new[..] else { panic!("one plugin was started: {new:?}") };
+        let [pid_1] = new[..] else { panic!("one plugin was started (nextest): {new:?}") };
         let file = "/proc/sys/user/max_user_namespaces";
         let output = std::process::Command::new("nsenter")
             .args(["--user", "--preserve-credentials", "--target", &pid_1.to_string(), "cat", file])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        said.parse::<u64>().unwrap_or_else(|e| panic!("{e}: {output:?}"))
+            .output();
+        let said = output.as_ref().map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        let number = said.ok().and_then(|said| said.parse::<u64>().ok());
+        if number.is_none() {
+            let in_ci = std::env::var("CI").is_ok_and(|v| v == "true");
+            assert!(!in_ci, "in CI nothing may be skipped: {output:?}");
+            println!("SKIPPED: this root may not enter a plugin's namespaces: {output:?}");
+        }
+        number
     };
-    assert_eq!(most(None).await, 0);
-    assert_eq!(most(Some(Layer::Landlock)).await, 0);
-    assert!(most(Some(Layer::NamespaceLimit)).await > 0);
+    let Some(whole) = most(None).await else { return };
+    assert_eq!(whole, 0);
+    assert_eq!(most(Some(Layer::Landlock)).await, Some(0));
+    assert!(most(Some(Layer::NamespaceLimit)).await > Some(0));
 }
 
 /// The first processes of all plugins of this test program.

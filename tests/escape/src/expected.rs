@@ -280,18 +280,21 @@ impl Expected {
 
     /// What came of it without a layer.
     fn without(&self, layer: &str) -> Without {
-        let mut seen = BTreeSet::new();
-        for (launcher, cell) in &self.launchers {
-            let cgroups = Launcher::parse(launcher).is_some_and(Launcher::cgroups);
-            let outcome = cell.without.get(layer);
-            seen.extend(outcome.map(|outcome| (cgroups, outcome.starts_with("SUCCEEDED"))));
-        }
-        let seen: Vec<(bool, bool)> = seen.into_iter().collect();
-        match seen[..] {
-            [] => Without::NotTried,
-            [(false, policed), (true, grouped)] if policed != grouped => Without::ByLimits,
-            ref all if all.iter().any(|(_, succeeded)| *succeeded) => Without::Succeeds,
-            _ => Without::Holds,
+        let of = |launcher: Launcher| {
+            let cell = self.launchers.get(launcher.key())?;
+            Some(cell.without.get(layer)?.starts_with("SUCCEEDED"))
+        };
+        let (root, policed, user) =
+            (of(Launcher::Root), of(Launcher::RootPoliced), of(Launcher::User));
+        let succeeds = [root, policed, user].into_iter().flatten();
+        match succeeds.reduce(|any, one| any | one) {
+            None => Without::NotTried,
+            Some(false) => Without::Holds,
+            // The same user with and without cgroups makes the difference, and no user makes any.
+            Some(true) if policed.is_some() && policed == user && root != policed => {
+                Without::ByLimits
+            }
+            Some(true) => Without::Succeeds,
         }
     }
 
@@ -318,8 +321,8 @@ impl Expected {
                 Without::NotTried => false,
                 Without::Holds => alone,
                 Without::Succeeds => !alone,
-                // With cgroups one layer stops it, and without them another one.
-                Without::ByLimits => false,
+                // With cgroups another layer stops it than without them, and the row names both.
+                Without::ByLimits => !self.stopped_by.iter().any(|named| named == layer),
             };
             if wrong {
                 say(format!(
@@ -403,5 +406,53 @@ fn render(text: &mut String, row: &Expected) {
             let _ = write!(line, ", without = {{ {} }}", layers.join(", "));
         }
         let _ = writeln!(text, "{line} }}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row whose attacker, without the filter, succeeds for these launchers.
+    fn row(succeeds: &[(Launcher, bool)], stopped_by: &[&str]) -> Expected {
+        let cell = |succeeds: bool| {
+            let outcome = if succeeds { "SUCCEEDED" } else { "killed:memory" };
+            Cell {
+                outcome: "blocked:ENOSYS".into(),
+                control: WORKS.into(),
+                without: [("seccomp".to_owned(), outcome.to_owned())].into(),
+            }
+        };
+        let launchers = succeeds.iter().map(|(of, succeeds)| (of.key().into(), cell(*succeeds)));
+        let mut row = Expected {
+            number: 43,
+            variant: "queues".into(),
+            name: "queues".into(),
+            stopped_by: stopped_by.iter().map(|&layer| layer.into()).collect(),
+            holds_without: BTreeSet::new(),
+            proof: String::new(),
+            launchers: launchers.collect(),
+        };
+        row.holds_without = row.measured_holds();
+        row
+    }
+
+    #[test]
+    fn two_layers_stand_behind_each_other_or_each_for_its_own_kind_of_limits() {
+        use Launcher::{Root, RootPoliced, User};
+        let wrong = |succeeds: &[(Launcher, bool)], stopped_by: &[&str]| {
+            row(succeeds, stopped_by).contradictions().len()
+        };
+        let both = ["cgroup", "seccomp"];
+        assert_eq!(wrong(&[(Root, false), (User, false)], &both), 0);
+        assert_eq!(wrong(&[(Root, false), (User, false)], &["seccomp"]), 1, "what stops it then?");
+        assert_eq!(wrong(&[(Root, true), (User, true)], &["seccomp"]), 0);
+        assert_eq!(wrong(&[(Root, true), (User, true)], &both), 1, "nothing else stops it");
+        let by_limits = [(Root, false), (RootPoliced, true), (User, true)];
+        assert_eq!(wrong(&by_limits, &both), 0);
+        assert_eq!(wrong(&by_limits, &["cgroup"]), 1, "the layer is not named");
+        assert_eq!(wrong(&[(Root, false), (User, true)], &both), 1, "it may be the user's id");
+        let by_user = [(Root, false), (RootPoliced, false), (User, true)];
+        assert_eq!(wrong(&by_user, &both), 1);
     }
 }

@@ -165,7 +165,7 @@ async fn host_killed(task: &Task) -> Result<Row> {
     Ok(row)
 }
 
-/// How often the control is made: outside, a daemon ends by itself after 2 s, in which a busy machine may not come to
+/// How often the control is made: outside, a daemon ends by itself after 3 s, in which a busy machine may not come to
 /// look twice.
 const MOST_TRIES: usize = 6;
 
@@ -196,7 +196,11 @@ async fn killed(task: &Task, family: &str, afterwards: Duration) -> Result<(bool
     tokio::time::sleep(afterwards).await;
     let going_on = beating(&ready.beacons).await;
     drop(stdin);
-    let _ = fs::remove_dir_all(&ready.base);
+    // A daemon outside writes on until it ends by itself.
+    let until = Instant::now() + Duration::from_secs(10);
+    while fs::remove_dir_all(&ready.base).is_err() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok((beat, going_on))
 }
 
