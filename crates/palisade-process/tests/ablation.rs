@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use palisade_process::{Layer, Options, ProcessBackend};
 use palisade_sandbox::{Backend as _, Runtime};
 use serde_json::{Value, json};
-use support::{EVAL, bench, eval};
+use support::{EVAL, bench, children, eval};
 
 /// What a plugin sees of the layers, each as something that is true behind whole walls.
 const LOOKS: &[(Layer, &str)] = &[
@@ -130,14 +130,5 @@ async fn without_the_limit_of_namespaces_there_may_be_some() {
 
 /// The first processes of all plugins of this test program.
 fn pids_of_plugins() -> BTreeSet<u32> {
-    let children = |pid: u32| {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let texts = tasks.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
-        texts
-            .flat_map(|text| {
-                text.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<u32>>()
-            })
-            .collect::<Vec<_>>()
-    };
     children(std::process::id()).into_iter().flat_map(children).collect()
 }

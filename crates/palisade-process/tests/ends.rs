@@ -14,7 +14,7 @@ use std::{
 use palisade_model::{Guarantee, GuaranteeSet, Level};
 use palisade_process::{LandlockBackend, Options, ProcessBackend};
 use palisade_sandbox::{Backend, Deadline, Exit, ExitCause, Instance, KillReason, Runtime};
-use support::{Bench, EVAL, bench as bench_of, eval};
+use support::{Bench, EVAL, bench as bench_of, children, eval};
 
 /// Number of bpf(2), which no profile lets anybody call.
 #[cfg(target_arch = "x86_64")]
@@ -140,14 +140,6 @@ async fn nobody_saw_it(bench: &Bench, backend: &dyn Backend) {
     let pid_1 = children(own).into_iter().flat_map(children).max().expect("pid 1");
     assert!(Command::new("kill").args(["-9", &pid_1.to_string()]).status().unwrap().success());
     assert_eq!(instance.wait().await.cause, ExitCause::Unknown);
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks
-        .filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<_>>())
-        .collect()
 }
 
 async fn all() {

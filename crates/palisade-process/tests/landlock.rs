@@ -50,6 +50,20 @@ async fn it_is_never_chosen_for_the_default_demand() {
 }
 
 #[tokio::test]
+async fn who_cannot_pass_a_folder_is_told_what_to_open() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only a plugin that root starts has a user of its own");
+        return;
+    }
+    let bench = python();
+    fs::set_permissions(bench.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .unwrap();
+    let error = bench.launch(&landlock()).await.err().expect("it cannot reach its files");
+    let words = error.to_string();
+    assert!(words.contains("applying Landlock to /") && words.contains("chmod o+x"), "{words}");
+}
+
+#[tokio::test]
 async fn files_sockets_and_processes_of_the_host_are_out_of_reach() {
     let mut bench = python();
     let place = bench.dir.path().canonicalize().unwrap();

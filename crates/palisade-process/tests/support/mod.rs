@@ -165,3 +165,12 @@ pub(crate) async fn eval(
     let params = serde_json::json!({"tool": "eval", "args": code}).to_string();
     call(instance, "call", &params).await.map(|p| p.parse().unwrap())
 }
+
+/// Processes that this one has started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
